@@ -1,0 +1,150 @@
+//! The Gaussian solution in closed form: N(m, S) is the conjugate moment measure of a quadratic.
+//!
+//! w(x) = ½ (x-a)' S^{-1/3} (x-a) with a = (I + S^{1/3})^{-1} m has Gibbs factor N(a, S^{1/3}) and
+//! transport map ∇w*(x) = S^{1/3} x + a (Vesseron, Béthune and Cuturi, 2025, Proposition 2).
+
+use crate::error::{Error, Result, check_len};
+use crate::linalg::{Cholesky, SymmetricEigen, dot, matmul};
+use crate::potential::rows;
+
+/// ln 2π.
+pub const LN_2PI: f64 = 1.837_877_066_409_345_5;
+
+/// A normal distribution N(m, S) with what the closed-form start and the baselines need of it.
+#[derive(Clone)]
+pub struct Gaussian {
+    /// m: [d].
+    pub mean: Vec<f64>,
+    /// S: [d, d].
+    pub covariance: Vec<f64>,
+}
+
+/// The quadratic conjugate moment potential of a Gaussian.
+pub struct QuadraticStart {
+    /// S^{-1/3}: [d, d], the Hessian of w.
+    pub hessian: Vec<f64>,
+    /// a = (I + S^{1/3})^{-1} m: [d], the minimiser of w.
+    pub centre: Vec<f64>,
+    /// log Z = log ∫ e^{-w} = d/2 ln 2π + ½ log det S^{1/3}.
+    pub log_z: f64,
+}
+
+impl Gaussian {
+    /// Sample mean and covariance of the rows of `y` [n, d] convolved with N(0, noise² I).
+    ///
+    /// The covariance is divided by n; with `noise` = 0 it must come out positive definite.
+    pub fn fit(y: &[f64], d: usize, noise: f64) -> Result<Self> {
+        let n = rows(y, d)?;
+        if n == 0 {
+            return Err(Error::Invalid("cannot fit a Gaussian to an empty data set".into()));
+        }
+        let mut mean = vec![0.0; d];
+        for row in y.chunks_exact(d) {
+            for (m, v) in mean.iter_mut().zip(row) {
+                *m += v / n as f64;
+            }
+        }
+        let mut covariance = vec![0.0; d * d];
+        // Blocks of rows keep the centred copy small whatever n is.
+        for block in y.chunks(d * 4096) {
+            let mut centred = block.to_vec();
+            for row in centred.chunks_exact_mut(d) {
+                for (v, m) in row.iter_mut().zip(&mean) {
+                    *v -= m;
+                }
+            }
+            let k = centred.len() / d;
+            let c = crate::linalg::view(&centred, k, d);
+            let product = crate::linalg::to_rows((c.transpose() * c).as_ref());
+            for (s, p) in covariance.iter_mut().zip(product) {
+                *s += p / n as f64;
+            }
+        }
+        for i in 0..d {
+            covariance[i * d + i] += noise * noise;
+        }
+        if mean.iter().chain(&covariance).any(|v| !v.is_finite()) {
+            return Err(Error::NotFinite("the mean or covariance of the data".into()));
+        }
+        Ok(Gaussian { mean, covariance })
+    }
+
+    /// The dimension d.
+    pub fn dim(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// The closed-form potential of this Gaussian.
+    pub fn quadratic_start(&self) -> Result<QuadraticStart> {
+        let d = self.dim();
+        let eigen = SymmetricEigen::new(&self.covariance, d)?;
+        let smallest = eigen.values[0];
+        let largest = eigen.values[d - 1];
+        if smallest.is_nan() || smallest <= 1e-12 * largest {
+            return Err(Error::NotPositiveDefinite(format!(
+                "the data covariance (eigenvalues from {smallest:.3e} to {largest:.3e}; add noise with --sigma)"
+            )));
+        }
+        let solve = eigen.apply(|s| 1.0 / (1.0 + s.cbrt()));
+        Ok(QuadraticStart {
+            hessian: eigen.apply(|s| 1.0 / s.cbrt()),
+            centre: matmul(&solve, &self.mean, d, d, 1),
+            log_z: 0.5 * d as f64 * LN_2PI + eigen.values.iter().map(|s| s.ln() / 6.0).sum::<f64>(),
+        })
+    }
+
+    /// log N(y_i; m, S) of each row of `y` [n, d], in nats.
+    pub fn log_density(&self, y: &[f64]) -> Result<Vec<f64>> {
+        let d = self.dim();
+        let n = rows(y, d)?;
+        let factor = Cholesky::new(&self.covariance, d, "the covariance")?;
+        let mut centred = y.to_vec();
+        for row in centred.chunks_exact_mut(d) {
+            for (v, m) in row.iter_mut().zip(&self.mean) {
+                *v -= m;
+            }
+        }
+        let mut solved = centred.clone();
+        factor.solve_rows(&mut solved)?;
+        let constant = -0.5 * (d as f64 * LN_2PI + factor.log_det());
+        Ok((0..n).map(|i| constant - 0.5 * dot(&centred[i * d..][..d], &solved[i * d..][..d])).collect())
+    }
+
+    /// The conditional law of the coordinates in `hidden` given the others of `y` [d].
+    ///
+    /// Returns a Gaussian on the hidden coordinates, in the order of `hidden`:
+    /// N(m_h + S_hk S_kk^{-1} (y_k - m_k), S_hh - S_hk S_kk^{-1} S_kh).
+    pub fn conditional(&self, y: &[f64], hidden: &[usize]) -> Result<Gaussian> {
+        let d = self.dim();
+        check_len("y", y.len(), d)?;
+        let mut is_hidden = vec![false; d];
+        for &i in hidden {
+            *is_hidden.get_mut(i).ok_or_else(|| Error::Invalid(format!("coordinate {i} of {d}")))? = true;
+        }
+        let known: Vec<usize> = (0..d).filter(|&i| !is_hidden[i]).collect();
+        let pick = |r: &[usize], c: &[usize]| -> Vec<f64> {
+            r.iter().flat_map(|&i| c.iter().map(move |&j| self.covariance[i * d + j])).collect()
+        };
+        let (h, k) = (hidden.len(), known.len());
+        let mut mean: Vec<f64> = hidden.iter().map(|&i| self.mean[i]).collect();
+        let mut covariance = pick(hidden, hidden);
+        if k > 0 {
+            let factor = Cholesky::new(&pick(&known, &known), k, "the covariance of the known coordinates")?;
+            let cross = pick(hidden, &known);
+            // Rows of `gain` are S_kk^{-1} S_kh's columns: gain = S_hk S_kk^{-1}.
+            let mut gain = cross.clone();
+            factor.solve_rows(&mut gain)?;
+            let residual: Vec<f64> = known.iter().map(|&i| y[i] - self.mean[i]).collect();
+            for (i, m) in mean.iter_mut().enumerate() {
+                *m += dot(&gain[i * k..][..k], &residual);
+            }
+            let explained = crate::linalg::to_rows(
+                (crate::linalg::view(&gain, h, k) * crate::linalg::view(&cross, h, k).transpose()).as_ref(),
+            );
+            for (c, e) in covariance.iter_mut().zip(explained) {
+                *c -= e;
+            }
+        }
+        Ok(Gaussian { mean, covariance })
+    }
+}

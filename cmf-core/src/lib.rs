@@ -1,0 +1,32 @@
+//! The mathematics of conjugate moment measures.
+//!
+//! A conjugate moment measure writes a distribution as ρ = (∇w*)#P_w with P_w = e^{-w}/Z_w and one
+//! convex potential w (Vesseron, Béthune and Cuturi, 2025, Theorem 1). Sampling draws x ~ P_w by
+//! Langevin dynamics and returns y = ∇w*(x), a convex solve; the density is
+//! ρ(y) = exp(-w(∇w(y))) det ∇²w(y) / Z_w (their equation 9).
+//!
+//! Everything here works on one noun, [`Potential`]: solvers, samplers, densities and inpainting are
+//! written once for every engine. The optional halves are `onnx` (the model file and the tract
+//! engine) and `train` (Burn).
+
+pub mod closed_form;
+pub mod conjugate;
+pub mod density;
+pub mod error;
+pub mod gaussian;
+pub mod host;
+pub mod icnn;
+pub mod inpaint;
+pub mod linalg;
+pub mod normaliser;
+pub mod ops;
+pub mod potential;
+pub mod sampler;
+
+#[cfg(feature = "onnx")]
+pub mod onnx;
+#[cfg(feature = "train")]
+pub mod train;
+
+pub use error::{Error, Result};
+pub use potential::{Potential, SecondOrder};

@@ -1,0 +1,108 @@
+//! Dense linear algebra on row-major f64 slices, through faer.
+
+use faer::linalg::solvers::{DenseSolveCore, Solve};
+use faer::{Mat, MatRef, Side};
+
+use crate::error::{Error, Result, check_len};
+
+/// A row-major [rows, cols] slice as a faer view.
+pub fn view(a: &[f64], rows: usize, cols: usize) -> MatRef<'_, f64> {
+    MatRef::from_row_major_slice(a, rows, cols)
+}
+
+/// Copies a faer matrix into a row-major vector.
+pub fn to_rows(a: MatRef<'_, f64>) -> Vec<f64> {
+    let mut out = Vec::with_capacity(a.nrows() * a.ncols());
+    for i in 0..a.nrows() {
+        out.extend((0..a.ncols()).map(|j| a[(i, j)]));
+    }
+    out
+}
+
+/// Cholesky factor of a symmetric positive definite matrix, with what is asked of it.
+pub struct Cholesky {
+    factor: faer::linalg::solvers::Llt<f64>,
+    d: usize,
+}
+
+impl Cholesky {
+    /// Factors the row-major symmetric [d, d] matrix `a`; `what` names it in the error.
+    pub fn new(a: &[f64], d: usize, what: &str) -> Result<Self> {
+        check_len("matrix", a.len(), d * d)?;
+        let factor = faer::linalg::solvers::Llt::new(view(a, d, d), Side::Lower)
+            .map_err(|_| Error::NotPositiveDefinite(what.to_string()))?;
+        Ok(Cholesky { factor, d })
+    }
+
+    /// log det A.
+    pub fn log_det(&self) -> f64 {
+        let l = self.factor.L();
+        2.0 * (0..self.d).map(|i| l[(i, i)].ln()).sum::<f64>()
+    }
+
+    /// A^{-1} as a row-major [d, d] matrix.
+    pub fn inverse(&self) -> Vec<f64> {
+        to_rows(self.factor.inverse().as_ref())
+    }
+
+    /// Solves A X = B for the columns of Bᵀ: `b` is [n, d], one right-hand side a row, solved in place.
+    pub fn solve_rows(&self, b: &mut [f64]) -> Result<()> {
+        let n = crate::potential::rows(b, self.d)?;
+        let x = self.factor.solve(view(b, n, self.d).transpose());
+        for (i, row) in b.chunks_exact_mut(self.d).enumerate() {
+            for (j, v) in row.iter_mut().enumerate() {
+                *v = x[(j, i)];
+            }
+        }
+        Ok(())
+    }
+
+    /// L z for each row z of `z` [n, d], in place: turns white noise into noise of covariance A.
+    pub fn colour_rows(&self, z: &mut [f64]) -> Result<()> {
+        let n = crate::potential::rows(z, self.d)?;
+        // z L' row by row; L() is lower triangular with zeros above.
+        let l = self.factor.L().to_owned();
+        let out = view(z, n, self.d) * l.transpose();
+        z.copy_from_slice(&to_rows(out.as_ref()));
+        Ok(())
+    }
+}
+
+/// Eigen-decomposition of a symmetric matrix.
+pub struct SymmetricEigen {
+    /// Eigenvalues in ascending order.
+    pub values: Vec<f64>,
+    vectors: Mat<f64>,
+}
+
+impl SymmetricEigen {
+    /// Decomposes the row-major symmetric [d, d] matrix `a`.
+    pub fn new(a: &[f64], d: usize) -> Result<Self> {
+        check_len("matrix", a.len(), d * d)?;
+        if a.iter().any(|v| !v.is_finite()) {
+            return Err(Error::NotFinite("a matrix to decompose".into()));
+        }
+        let eigen = view(a, d, d)
+            .self_adjoint_eigen(Side::Lower)
+            .map_err(|e| Error::Invalid(format!("the symmetric eigen-decomposition failed: {e:?}")))?;
+        let values = (0..d).map(|i| eigen.S()[i]).collect();
+        Ok(SymmetricEigen { values, vectors: eigen.U().to_owned() })
+    }
+
+    /// V f(Λ) V', the matrix function f of the decomposed matrix, row-major [d, d].
+    pub fn apply(&self, f: impl Fn(f64) -> f64) -> Vec<f64> {
+        let d = self.values.len();
+        let scaled = Mat::from_fn(d, d, |i, j| self.vectors[(i, j)] * f(self.values[j]));
+        to_rows((&scaled * self.vectors.transpose()).as_ref())
+    }
+}
+
+/// a b for row-major [n, k] and [k, m].
+pub fn matmul(a: &[f64], b: &[f64], n: usize, k: usize, m: usize) -> Vec<f64> {
+    to_rows((view(a, n, k) * view(b, k, m)).as_ref())
+}
+
+/// ⟨a, b⟩.
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}

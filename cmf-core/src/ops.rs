@@ -1,0 +1,97 @@
+//! The dozen array operations that the network's formulas are written in.
+//!
+//! Three interpreters evaluate them: [`crate::host`] (f64 reference and fast f32), the ONNX graph
+//! builder and Burn tensors. A value of [`Ops::Tensor`] is a row-major array of rank 2, or of rank 3
+//! where the formulas need one matrix a row.
+
+use serde::{Deserialize, Serialize};
+
+/// A convex, nondecreasing activation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum Activation {
+    /// max(t, 0) + e^{min(t, 0)} - 1: once continuously differentiable.
+    Elu,
+    /// log(1 + e^{βt}) / β: smooth.
+    Softplus {
+        /// β > 0; the larger, the closer to max(t, 0).
+        beta: f64,
+    },
+}
+
+/// Array operations with broadcasting of axes of length 1 (equal ranks).
+pub trait Ops {
+    /// A handle to an array; cloning is cheap.
+    type Tensor: Clone;
+
+    /// Matrix product over the last two axes. A rank-2 factor serves every matrix of a rank-3 one.
+    fn matmul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
+    /// Swaps the last two axes.
+    fn transpose(&self, a: &Self::Tensor) -> Self::Tensor;
+    /// a + b.
+    fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
+    /// a - b.
+    fn sub(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
+    /// a b, elementwise.
+    fn mul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
+    /// k a for a number k.
+    fn scale(&self, a: &Self::Tensor, k: f64) -> Self::Tensor;
+    /// a + k for a number k.
+    fn offset(&self, a: &Self::Tensor, k: f64) -> Self::Tensor;
+    /// max(a, 0).
+    fn relu(&self, a: &Self::Tensor) -> Self::Tensor;
+    /// e^a.
+    fn exp(&self, a: &Self::Tensor) -> Self::Tensor;
+    /// ln a.
+    fn ln(&self, a: &Self::Tensor) -> Self::Tensor;
+    /// 1 / (1 + e^{-a}).
+    fn sigmoid(&self, a: &Self::Tensor) -> Self::Tensor;
+    /// 1 where a > 0, else 0; not differentiated.
+    fn positive(&self, a: &Self::Tensor) -> Self::Tensor;
+    /// Sum over one axis, which stays with length 1.
+    fn sum(&self, a: &Self::Tensor, axis: usize) -> Self::Tensor;
+    /// Columns `from..to` of the last axis.
+    fn slice(&self, a: &Self::Tensor, from: usize, to: usize) -> Self::Tensor;
+    /// Joins along `axis`.
+    fn concat(&self, parts: &[Self::Tensor], axis: usize) -> Self::Tensor;
+    /// Rank 2 to rank 3: inserts an axis of length 1 at `axis`.
+    fn unsqueeze(&self, a: &Self::Tensor, axis: usize) -> Self::Tensor;
+    /// Rank 3 to rank 2: removes the axis of length 1 at `axis`.
+    fn squeeze(&self, a: &Self::Tensor, axis: usize) -> Self::Tensor;
+
+    /// The derivative of order 0 to 3 of the activation at `t`.
+    ///
+    /// ELU's second derivative jumps at 0; its third is taken without the atom there.
+    fn activation(&self, t: &Self::Tensor, kind: Activation, order: u8) -> Self::Tensor {
+        match kind {
+            Activation::Elu => {
+                // e^{min(t, 0)} is ELU's slope, and for t < 0 every further derivative.
+                let slope = self.exp(&self.scale(&self.relu(&self.scale(t, -1.0)), -1.0));
+                match order {
+                    0 => self.offset(&self.add(&self.relu(t), &slope), -1.0),
+                    1 => slope,
+                    _ => self.sub(&slope, &self.positive(t)),
+                }
+            }
+            Activation::Softplus { beta } => {
+                let t = self.scale(t, beta);
+                if order == 0 {
+                    // relu(t) + ln(1 + e^{-|t|}) does not overflow.
+                    let magnitude = self.add(&self.relu(&t), &self.relu(&self.scale(&t, -1.0)));
+                    let tail = self.ln(&self.offset(&self.exp(&self.scale(&magnitude, -1.0)), 1.0));
+                    return self.scale(&self.add(&self.relu(&t), &tail), 1.0 / beta);
+                }
+                let first = self.sigmoid(&t);
+                if order == 1 {
+                    return first;
+                }
+                let second = self.mul(&first, &self.offset(&self.scale(&first, -1.0), 1.0));
+                if order == 2 {
+                    return self.scale(&second, beta);
+                }
+                let slope = self.offset(&self.scale(&first, -2.0), 1.0);
+                self.scale(&self.mul(&second, &slope), beta * beta)
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The one noun of the crate: a convex potential that gives values, gradients and Hessian products.
+
+use crate::error::{Error, Result, check_len};
+
+/// A convex function w on R^d, evaluated on batches of rows.
+///
+/// Object-safe, `&self`, row-major slices that the caller allocates. `Err` means broken or misused.
+/// Implementers must give the same answer for a row whatever batch it is in, up to rounding.
+pub trait Potential: Send + Sync {
+    /// The dimension d.
+    fn dim(&self) -> usize;
+
+    /// Values w(x_i) and gradients ∇w(x_i).
+    ///
+    /// `x`: [n, d], `value`: [n], `gradient`: [n, d].
+    fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()>;
+
+    /// Hessian-vector products ∇²w(x_i) v_i.
+    ///
+    /// `x`, `v`, `hv`: [n, d].
+    fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()>;
+}
+
+/// What only some potentials can do fast: whole Hessians and their contraction.
+pub trait SecondOrder: Potential {
+    /// Hessians ∇²w(x_i). `x`: [n, d], `hessian`: [n, d, d], symmetric.
+    fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()>;
+
+    /// Gradients in x of the Frobenius products ⟨M_i, ∇²w(x_i)⟩ with M_i held fixed.
+    ///
+    /// `x`: [n, d], `m`: [n, d, d] symmetric, `out`: [n, d]. With M = (∇²w)^{-1} this is the gradient
+    /// of log det ∇²w.
+    fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()>;
+}
+
+/// Number of rows of `x` in dimension `d`, or a shape error.
+pub fn rows(x: &[f64], d: usize) -> Result<usize> {
+    if d > 0 && x.len().is_multiple_of(d) {
+        return Ok(x.len() / d);
+    }
+    Err(Error::Shape { what: "x", expected: format!("a multiple of {d}"), found: x.len().to_string() })
+}
+
+/// Checks the slice lengths of [`Potential::value_and_gradient`] and returns n.
+pub fn check_value_and_gradient(d: usize, x: &[f64], value: &[f64], gradient: &[f64]) -> Result<usize> {
+    let n = rows(x, d)?;
+    check_len("value", value.len(), n)?;
+    check_len("gradient", gradient.len(), n * d)?;
+    Ok(n)
+}
+
+/// Checks the slice lengths of [`Potential::hvp`] and returns n.
+pub fn check_hvp(d: usize, x: &[f64], v: &[f64], hv: &[f64]) -> Result<usize> {
+    let n = rows(x, d)?;
+    check_len("v", v.len(), n * d)?;
+    check_len("hv", hv.len(), n * d)?;
+    Ok(n)
+}
+
+/// Checks the slice lengths of [`SecondOrder::hessian`] and returns n.
+pub fn check_hessian(d: usize, x: &[f64], hessian: &[f64]) -> Result<usize> {
+    let n = rows(x, d)?;
+    check_len("hessian", hessian.len(), n * d * d)?;
+    Ok(n)
+}
+
+/// Checks the slice lengths of [`SecondOrder::hessian_contraction`] and returns n.
+pub fn check_contraction(d: usize, x: &[f64], m: &[f64], out: &[f64]) -> Result<usize> {
+    let n = rows(x, d)?;
+    check_len("m", m.len(), n * d * d)?;
+    check_len("out", out.len(), n * d)?;
+    Ok(n)
+}
+
+impl<P: Potential + ?Sized> Potential for &P {
+    fn dim(&self) -> usize {
+        (**self).dim()
+    }
+    fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
+        (**self).value_and_gradient(x, value, gradient)
+    }
+    fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
+        (**self).hvp(x, v, hv)
+    }
+}
