@@ -50,14 +50,17 @@ pub trait Ops {
     fn positive(&self, a: &Self::Tensor) -> Self::Tensor;
     /// Sum over one axis, which stays with length 1.
     fn sum(&self, a: &Self::Tensor, axis: usize) -> Self::Tensor;
-    /// Columns `from..to` of the last axis.
-    fn slice(&self, a: &Self::Tensor, from: usize, to: usize) -> Self::Tensor;
+    /// Elements `from..to` along `axis`, rank 2.
+    fn slice(&self, a: &Self::Tensor, axis: usize, from: usize, to: usize) -> Self::Tensor;
     /// Joins along `axis`.
     fn concat(&self, parts: &[Self::Tensor], axis: usize) -> Self::Tensor;
     /// Rank 2 to rank 3: inserts an axis of length 1 at `axis`.
     fn unsqueeze(&self, a: &Self::Tensor, axis: usize) -> Self::Tensor;
     /// Rank 3 to rank 2: removes the axis of length 1 at `axis`.
     fn squeeze(&self, a: &Self::Tensor, axis: usize) -> Self::Tensor;
+
+    /// The identity matrix [d, d].
+    fn identity(&self, d: usize) -> Self::Tensor;
 
     /// The derivative of order 0 to 3 of the activation at `t`.
     ///

@@ -1,1 +1,147 @@
-//! To be written.
+//! The input-convex neural network with quadratic input terms, as one potential w.
+//!
+//! With s_1 = q_1(x), s_l = W_l act(s_{l-1}) + q_l(x) and, for unit i of layer l,
+//! q_{l,i}(x) = b_i·x + ½ Σ_r (a_{i,r}·x)² + ½ Σ_j δ_{ij} x_j² + c_i,
+//!
+//! w(x) = u·act(s_L) + ½ (x-a)' Q (x-a) + c.
+//!
+//! w is convex because W, u and δ are nonnegative, Q is positive definite and the activation is
+//! convex and nondecreasing (Amos, Xu and Kolter, 2017; quadratic terms: Vesseron and Cuturi, 2024).
+
+pub mod formula;
+mod init;
+mod potential;
+
+pub use init::initial_weights;
+pub use potential::Icnn;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ops::Activation;
+
+/// The shape of a network: everything but its numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Architecture {
+    /// Input dimension d.
+    pub dim: usize,
+    /// Units of each hidden layer, first to last.
+    pub widths: Vec<usize>,
+    /// Number r of squared linear forms a unit owns (the rank of its low-rank quadratic term).
+    pub rank: usize,
+    /// Whether each unit owns a diagonal quadratic term as well.
+    pub diagonal: bool,
+    /// The activation of every hidden unit.
+    pub activation: Activation,
+}
+
+impl Architecture {
+    /// Number N of hidden units.
+    pub fn units(&self) -> usize {
+        self.widths.iter().sum()
+    }
+
+    /// Rows of the x-side matrix: linear forms, squared forms, and the head.
+    pub fn x_side_rows(&self) -> usize {
+        (1 + self.rank) * self.units() + self.dim
+    }
+
+    /// The range of layer `layer`'s units among all units.
+    pub fn layer(&self, layer: usize) -> std::ops::Range<usize> {
+        let from = self.widths[..layer].iter().sum();
+        from..from + self.widths[layer]
+    }
+
+    /// Numbers in the network.
+    pub fn parameter_count(&self) -> usize {
+        let mixing: usize = self.widths.windows(2).map(|w| w[0] * w[1]).sum();
+        let diagonal = if self.diagonal { self.units() * self.dim } else { 0 };
+        let last = self.widths.last().copied().unwrap_or(0);
+        self.x_side_rows() * self.dim + diagonal + mixing + self.units() + last + 2 * self.dim + 1
+    }
+
+    /// Checks that the sizes make a network and stay within what a machine can hold.
+    pub fn validate(&self) -> Result<()> {
+        const MOST_PARAMETERS: usize = 1 << 30;
+        if self.dim == 0 || self.widths.is_empty() || self.widths.contains(&0) {
+            return Err(Error::Invalid(format!(
+                "a network needs dim >= 1 and at least one hidden layer of at least one unit, found dim {} and widths {:?}",
+                self.dim, self.widths
+            )));
+        }
+        if self.dim > 1 << 20 || self.rank > 64 || self.widths.len() > 64 || self.units() > 1 << 20 {
+            return Err(Error::Invalid("the architecture is larger than this program handles".into()));
+        }
+        if self.parameter_count() > MOST_PARAMETERS {
+            return Err(Error::Invalid(format!("{} parameters are too many", self.parameter_count())));
+        }
+        if let Activation::Softplus { beta } = self.activation
+            && !(beta.is_finite() && beta > 0.0)
+        {
+            return Err(Error::Invalid(format!("softplus needs a finite beta > 0, found {beta}")));
+        }
+        Ok(())
+    }
+}
+
+/// The effective numbers of a network: positivity is already applied.
+///
+/// Products with the input are stored together, one row a linear form, so that one evaluation is one
+/// large product with `x_side` forwards and one backwards.
+#[derive(Debug, Clone)]
+pub struct Weights<T> {
+    /// [(1 + r) N + d, d]: the N rows b_i, then r blocks of N rows a_{i,r}, then the d rows of Q.
+    pub x_side: T,
+    /// [N, d]: the nonnegative δ, if the architecture has it.
+    pub diagonal: Option<T>,
+    /// W_2..W_L as [width of the layer before, width], nonnegative.
+    pub mixing: Vec<T>,
+    /// [1, N]: c_i.
+    pub bias: T,
+    /// [1, width of the last layer]: u, nonnegative.
+    pub output: T,
+    /// [1, d]: a.
+    pub centre: T,
+    /// [1, d]: Q a.
+    pub pull: T,
+    /// [1, 1]: c.
+    pub constant: T,
+}
+
+impl<T> Weights<T> {
+    /// Every array with its name and the shape `arch` gives it, in the order of the struct.
+    pub fn named(&self, arch: &Architecture) -> Vec<(String, [usize; 2], &T)> {
+        let (d, n) = (arch.dim, arch.units());
+        let mut all = vec![("x_side".to_string(), [arch.x_side_rows(), d], &self.x_side)];
+        all.extend(self.diagonal.as_ref().map(|t| ("diagonal".to_string(), [n, d], t)));
+        for (l, t) in self.mixing.iter().enumerate() {
+            all.push((format!("mixing_{}", l + 2), [arch.widths[l], arch.widths[l + 1]], t));
+        }
+        all.push(("bias".to_string(), [1, n], &self.bias));
+        all.push(("output".to_string(), [1, arch.widths[arch.widths.len() - 1]], &self.output));
+        all.push(("centre".to_string(), [1, d], &self.centre));
+        all.push(("pull".to_string(), [1, d], &self.pull));
+        all.push(("constant".to_string(), [1, 1], &self.constant));
+        all
+    }
+
+    /// Builds the weights of `arch` by asking for each array by name and shape.
+    pub fn build<E>(
+        arch: &Architecture,
+        mut get: impl FnMut(&str, [usize; 2]) -> std::result::Result<T, E>,
+    ) -> std::result::Result<Self, E> {
+        let (d, n) = (arch.dim, arch.units());
+        Ok(Weights {
+            x_side: get("x_side", [arch.x_side_rows(), d])?,
+            diagonal: if arch.diagonal { Some(get("diagonal", [n, d])?) } else { None },
+            mixing: (1..arch.widths.len())
+                .map(|l| get(&format!("mixing_{}", l + 1), [arch.widths[l - 1], arch.widths[l]]))
+                .collect::<std::result::Result<_, E>>()?,
+            bias: get("bias", [1, n])?,
+            output: get("output", [1, arch.widths[arch.widths.len() - 1]])?,
+            centre: get("centre", [1, d])?,
+            pull: get("pull", [1, d])?,
+            constant: get("constant", [1, 1])?,
+        })
+    }
+}

@@ -1,0 +1,352 @@
+//! Value, gradient, Hessian-vector product, Hessian and Hessian contraction of the network, each
+//! written once over [`Ops`] and interpreted by the host, the ONNX builder and Burn.
+//!
+//! Notation, for layer l: s is the pre-activation, q = ∂w/∂act(s), p = q act'(s) = ∂w/∂s,
+//! J = ∂s/∂x [units, d] and e = q act''(s). Rows of a batch are independent throughout.
+
+use super::{Architecture, Weights};
+use crate::ops::Ops;
+
+/// The network's formulas for one interpreter and one set of weights.
+pub struct Formula<'a, O: Ops> {
+    ops: &'a O,
+    arch: &'a Architecture,
+    weights: &'a Weights<O::Tensor>,
+}
+
+/// What a forward pass leaves for the derivatives.
+struct Forward<T> {
+    /// x: [n, d].
+    x: T,
+    /// Q (x - a): [n, d].
+    head: T,
+    /// a_{i,r}·x for each r: [n, N].
+    squared: Vec<T>,
+    /// Pre-activations s of each layer: [n, width].
+    s: Vec<T>,
+    /// act'(s) of each layer: [n, width].
+    slope: Vec<T>,
+    /// Output of the last layer: [n, width].
+    last: T,
+}
+
+/// What a backward pass leaves: q and p of each layer.
+struct Backward<T> {
+    /// [n, width], or [1, width] for the last layer.
+    q: Vec<T>,
+    /// [n, width].
+    p: Vec<T>,
+}
+
+impl<'a, O: Ops> Formula<'a, O> {
+    /// Binds the formulas to an interpreter and weights.
+    pub fn new(ops: &'a O, arch: &'a Architecture, weights: &'a Weights<O::Tensor>) -> Self {
+        Formula { ops, arch, weights }
+    }
+
+    fn layers(&self) -> usize {
+        self.arch.widths.len()
+    }
+
+    /// The part of an [n, N] array that belongs to one layer.
+    fn of_layer(&self, a: &O::Tensor, layer: usize) -> O::Tensor {
+        let range = self.arch.layer(layer);
+        self.ops.slice(a, 1, range.start, range.end)
+    }
+
+    /// Rows of the x-side matrix: block 0 is b, block r >= 1 is a_{.,r}.
+    fn block(&self, block: usize) -> O::Tensor {
+        let n = self.arch.units();
+        self.ops.slice(&self.weights.x_side, 0, block * n, (block + 1) * n)
+    }
+
+    /// act^{(order)}(s).
+    fn act(&self, s: &O::Tensor, order: u8) -> O::Tensor {
+        self.ops.activation(s, self.arch.activation, order)
+    }
+
+    fn forward(&self, x: &O::Tensor) -> Forward<O::Tensor> {
+        let (ops, w, n) = (self.ops, self.weights, self.arch.units());
+        let products = ops.matmul(x, &ops.transpose(&w.x_side));
+        let mut input = ops.add(&ops.slice(&products, 1, 0, n), &w.bias);
+        let mut squared = Vec::with_capacity(self.arch.rank);
+        for r in 1..=self.arch.rank {
+            let form = ops.slice(&products, 1, r * n, (r + 1) * n);
+            input = ops.add(&input, &ops.scale(&ops.mul(&form, &form), 0.5));
+            squared.push(form);
+        }
+        if let Some(diagonal) = &w.diagonal {
+            let term = ops.matmul(&ops.mul(x, x), &ops.transpose(diagonal));
+            input = ops.add(&input, &ops.scale(&term, 0.5));
+        }
+        let from = (1 + self.arch.rank) * n;
+        let head = ops.sub(&ops.slice(&products, 1, from, from + self.arch.dim), &w.pull);
+        let mut s = vec![self.of_layer(&input, 0)];
+        let mut last = self.act(&s[0], 0);
+        for l in 1..self.layers() {
+            s.push(ops.add(&self.of_layer(&input, l), &ops.matmul(&last, &w.mixing[l - 1])));
+            last = self.act(&s[l], 0);
+        }
+        let slope = s.iter().map(|s| self.act(s, 1)).collect();
+        Forward { x: x.clone(), head, squared, s, slope, last }
+    }
+
+    fn backward(&self, forward: &Forward<O::Tensor>) -> Backward<O::Tensor> {
+        let ops = self.ops;
+        let mut q = vec![self.weights.output.clone()];
+        let mut p = Vec::with_capacity(self.layers());
+        for l in (0..self.layers()).rev() {
+            let p_l = ops.mul(&q[q.len() - 1], &forward.slope[l]);
+            if l > 0 {
+                q.push(ops.matmul(&p_l, &ops.transpose(&self.weights.mixing[l - 1])));
+            }
+            p.push(p_l);
+        }
+        q.reverse();
+        p.reverse();
+        Backward { q, p }
+    }
+
+    fn value_of(&self, forward: &Forward<O::Tensor>) -> O::Tensor {
+        let (ops, w) = (self.ops, self.weights);
+        let centred = ops.sub(&forward.x, &w.centre);
+        let quadratic = ops.scale(&ops.sum(&ops.mul(&centred, &forward.head), 1), 0.5);
+        let network = ops.sum(&ops.mul(&forward.last, &w.output), 1);
+        ops.add(&ops.add(&network, &quadratic), &w.constant)
+    }
+
+    /// Σ_i t_i ∇q_i-like pull-back: `linear` weighs the rows b, `squared[r]` the rows a_r: [n, d].
+    fn pull_back(&self, linear: O::Tensor, squared: Vec<O::Tensor>) -> O::Tensor {
+        let ops = self.ops;
+        let mut parts = vec![linear];
+        parts.extend(squared);
+        let rows = parts.len() * self.arch.units();
+        ops.matmul(&ops.concat(&parts, 1), &ops.slice(&self.weights.x_side, 0, 0, rows))
+    }
+
+    fn gradient_of(&self, forward: &Forward<O::Tensor>, backward: &Backward<O::Tensor>) -> O::Tensor {
+        let ops = self.ops;
+        let p = ops.concat(&backward.p, 1);
+        let squared = forward.squared.iter().map(|form| ops.mul(&p, form)).collect();
+        let mut gradient = ops.add(&self.pull_back(p.clone(), squared), &forward.head);
+        if let Some(diagonal) = &self.weights.diagonal {
+            gradient = ops.add(&gradient, &ops.mul(&forward.x, &ops.matmul(&p, diagonal)));
+        }
+        gradient
+    }
+
+    /// w(x): [n, d] -> [n, 1].
+    pub fn value(&self, x: &O::Tensor) -> O::Tensor {
+        self.value_of(&self.forward(x))
+    }
+
+    /// (w(x), ∇w(x)): [n, d] -> ([n, 1], [n, d]).
+    pub fn value_and_gradient(&self, x: &O::Tensor) -> (O::Tensor, O::Tensor) {
+        let forward = self.forward(x);
+        let backward = self.backward(&forward);
+        (self.value_of(&forward), self.gradient_of(&forward, &backward))
+    }
+
+    /// (∇w(x), ∇²w(x) v): [n, d], [n, d] -> ([n, d], [n, d]).
+    pub fn gradient_and_hvp(&self, x: &O::Tensor, v: &O::Tensor) -> (O::Tensor, O::Tensor) {
+        let (ops, w, n) = (self.ops, self.weights, self.arch.units());
+        let forward = self.forward(x);
+        let backward = self.backward(&forward);
+        // Tangents of everything in the forward pass.
+        let products = ops.matmul(v, &ops.transpose(&w.x_side));
+        let mut input = ops.slice(&products, 1, 0, n);
+        let mut d_squared = Vec::with_capacity(self.arch.rank);
+        for (r, form) in forward.squared.iter().enumerate() {
+            let d_form = ops.slice(&products, 1, (r + 1) * n, (r + 2) * n);
+            input = ops.add(&input, &ops.mul(form, &d_form));
+            d_squared.push(d_form);
+        }
+        if let Some(diagonal) = &w.diagonal {
+            input = ops.add(&input, &ops.matmul(&ops.mul(x, v), &ops.transpose(diagonal)));
+        }
+        let mut ds = vec![self.of_layer(&input, 0)];
+        for l in 1..self.layers() {
+            let dz = ops.mul(&forward.slope[l - 1], &ds[l - 1]);
+            ds.push(ops.add(&self.of_layer(&input, l), &ops.matmul(&dz, &w.mixing[l - 1])));
+        }
+        // Tangents of the backward pass, last layer first; the output weights do not move.
+        let mut dp: Vec<O::Tensor> = Vec::with_capacity(self.layers());
+        for l in (0..self.layers()).rev() {
+            let e = ops.mul(&backward.q[l], &self.act(&forward.s[l], 2));
+            let mut dp_l = ops.mul(&e, &ds[l]);
+            if let Some(above) = dp.last() {
+                let dq = ops.matmul(above, &ops.transpose(&w.mixing[l]));
+                dp_l = ops.add(&dp_l, &ops.mul(&dq, &forward.slope[l]));
+            }
+            dp.push(dp_l);
+        }
+        dp.reverse();
+        let p = ops.concat(&backward.p, 1);
+        let dp = ops.concat(&dp, 1);
+        let squared = forward
+            .squared
+            .iter()
+            .zip(&d_squared)
+            .map(|(form, d_form)| ops.add(&ops.mul(&dp, form), &ops.mul(&p, d_form)))
+            .collect();
+        let from = (1 + self.arch.rank) * n;
+        let head = ops.slice(&products, 1, from, from + self.arch.dim);
+        let mut hv = ops.add(&self.pull_back(dp.clone(), squared), &head);
+        if let Some(diagonal) = &w.diagonal {
+            hv = ops.add(&hv, &ops.mul(v, &ops.matmul(&p, diagonal)));
+            hv = ops.add(&hv, &ops.mul(x, &ops.matmul(&dp, diagonal)));
+        }
+        (self.gradient_of(&forward, &backward), hv)
+    }
+
+    /// ∂(linear, squared and diagonal input of a layer's units)/∂x: [n, width, d].
+    fn input_jacobian(&self, forward: &Forward<O::Tensor>, layer: usize) -> O::Tensor {
+        let ops = self.ops;
+        let units = self.arch.layer(layer);
+        let rows = |a: &O::Tensor| ops.unsqueeze(&ops.slice(a, 0, units.start, units.end), 0);
+        let column = |a: &O::Tensor| ops.unsqueeze(&self.of_layer(a, layer), 2);
+        let mut jacobian = rows(&self.block(0));
+        for (r, form) in forward.squared.iter().enumerate() {
+            jacobian = ops.add(&jacobian, &ops.mul(&column(form), &rows(&self.block(r + 1))));
+        }
+        if let Some(diagonal) = &self.weights.diagonal {
+            let scaled = ops.mul(&rows(diagonal), &ops.unsqueeze(&forward.x, 1));
+            jacobian = ops.add(&jacobian, &scaled);
+        }
+        jacobian
+    }
+
+    /// J of each layer: [n, width, d].
+    fn jacobians(&self, forward: &Forward<O::Tensor>) -> Vec<O::Tensor> {
+        let ops = self.ops;
+        let mut all: Vec<O::Tensor> = Vec::with_capacity(self.layers());
+        for l in 0..self.layers() {
+            let mut jacobian = self.input_jacobian(forward, l);
+            if l > 0 {
+                let below = ops.mul(&ops.unsqueeze(&forward.slope[l - 1], 2), &all[l - 1]);
+                let mixed = ops.matmul(&ops.transpose(&self.weights.mixing[l - 1]), &below);
+                jacobian = ops.add(&mixed, &jacobian);
+            }
+            all.push(jacobian);
+        }
+        all
+    }
+
+    /// e = q act''(s) of each layer: [n, width].
+    fn curvatures(&self, forward: &Forward<O::Tensor>, backward: &Backward<O::Tensor>) -> Vec<O::Tensor> {
+        (0..self.layers())
+            .map(|l| self.ops.mul(&backward.q[l], &self.act(&forward.s[l], 2)))
+            .collect()
+    }
+
+    /// ∇²w(x) = Σ_l J_l' diag(e_l) J_l + Σ_r A_r' diag(p) A_r + diag(δ'p) + Q: [n, d] -> [n, d, d].
+    pub fn hessian(&self, x: &O::Tensor) -> O::Tensor {
+        let (ops, n, d) = (self.ops, self.arch.units(), self.arch.dim);
+        let forward = self.forward(x);
+        let backward = self.backward(&forward);
+        let jacobian = ops.concat(&self.jacobians(&forward), 1);
+        let e = ops.unsqueeze(&ops.concat(&self.curvatures(&forward, &backward), 1), 2);
+        let mut hessian = ops.matmul(&ops.transpose(&jacobian), &ops.mul(&e, &jacobian));
+        let p = ops.concat(&backward.p, 1);
+        for r in 1..=self.arch.rank {
+            let rows = self.block(r);
+            let weighted = ops.mul(&ops.unsqueeze(&p, 2), &ops.unsqueeze(&rows, 0));
+            hessian = ops.add(&hessian, &ops.matmul(&ops.transpose(&rows), &weighted));
+        }
+        if let Some(diagonal) = &self.weights.diagonal {
+            let along = ops.unsqueeze(&ops.matmul(&p, diagonal), 1);
+            hessian = ops.add(&hessian, &ops.mul(&ops.unsqueeze(&ops.identity(d), 0), &along));
+        }
+        let from = (1 + self.arch.rank) * n;
+        ops.add(&hessian, &ops.unsqueeze(&ops.slice(&self.weights.x_side, 0, from, from + d), 0))
+    }
+
+    /// ∇_x ⟨M, ∇²w(x)⟩ with the symmetric M held fixed: [n, d], [n, d, d] -> [n, d].
+    ///
+    /// ⟨M, ∇²w⟩ = Σ_l e_l·k_l + p·m + const with k = diag(J M J') and m = Σ_r diag(A_r M A_r') + δ diag(M);
+    /// the code below is its reverse pass through p and q, then J, then s, down to x.
+    pub fn hessian_contraction(&self, x: &O::Tensor, m: &O::Tensor) -> O::Tensor {
+        let (ops, w) = (self.ops, self.weights);
+        let forward = self.forward(x);
+        let backward = self.backward(&forward);
+        let jacobians = self.jacobians(&forward);
+        let curvatures = self.curvatures(&forward, &backward);
+        let jm: Vec<O::Tensor> = jacobians.iter().map(|j| ops.matmul(j, m)).collect();
+
+        let mut m_units: Option<O::Tensor> = None;
+        let mut accumulate = |term: O::Tensor| {
+            m_units = Some(match &m_units {
+                Some(sum) => ops.add(sum, &term),
+                None => term,
+            });
+        };
+        for r in 1..=self.arch.rank {
+            let rows = self.block(r);
+            let product = ops.mul(&ops.matmul(&rows, m), &ops.unsqueeze(&rows, 0));
+            accumulate(ops.squeeze(&ops.sum(&product, 2), 2));
+        }
+        if let Some(diagonal) = &w.diagonal {
+            let on_diagonal = ops.mul(m, &ops.unsqueeze(&ops.identity(self.arch.dim), 0));
+            let trace = ops.squeeze(&ops.sum(&on_diagonal, 2), 2);
+            accumulate(ops.matmul(&trace, &ops.transpose(diagonal)));
+        }
+
+        // Through p and q, from the first layer (last in the backward pass) to the last.
+        let mut s_bar: Vec<O::Tensor> = Vec::with_capacity(self.layers());
+        let mut q_bar: Option<O::Tensor> = None;
+        for l in 0..self.layers() {
+            let k = ops.squeeze(&ops.sum(&ops.mul(&jm[l], &jacobians[l]), 2), 2);
+            let mut p_bar = m_units.as_ref().map(|m| self.of_layer(m, l));
+            if let Some(q_below) = &q_bar {
+                let mixed = ops.matmul(q_below, &w.mixing[l - 1]);
+                p_bar = Some(match p_bar {
+                    Some(p_bar) => ops.add(&p_bar, &mixed),
+                    None => mixed,
+                });
+            }
+            let second = self.act(&forward.s[l], 2);
+            let mut q_bar_l = ops.mul(&k, &second);
+            let mut s_bar_l = ops.mul(&ops.mul(&k, &backward.q[l]), &self.act(&forward.s[l], 3));
+            if let Some(p_bar) = p_bar {
+                q_bar_l = ops.add(&q_bar_l, &ops.mul(&p_bar, &forward.slope[l]));
+                s_bar_l = ops.add(&s_bar_l, &ops.mul(&p_bar, &curvatures[l]));
+            }
+            q_bar = Some(q_bar_l);
+            s_bar.push(s_bar_l);
+        }
+
+        // Through J, last layer first.
+        let mut j_bar: Vec<O::Tensor> = (0..self.layers())
+            .map(|l| ops.scale(&ops.mul(&ops.unsqueeze(&curvatures[l], 2), &jm[l]), 2.0))
+            .collect();
+        for l in (1..self.layers()).rev() {
+            let mixed = ops.matmul(&w.mixing[l - 1], &j_bar[l]);
+            let along = ops.squeeze(&ops.sum(&ops.mul(&jacobians[l - 1], &mixed), 2), 2);
+            s_bar[l - 1] = ops.add(&s_bar[l - 1], &ops.mul(&along, &self.act(&forward.s[l - 1], 2)));
+            let passed = ops.mul(&ops.unsqueeze(&forward.slope[l - 1], 2), &mixed);
+            j_bar[l - 1] = ops.add(&j_bar[l - 1], &passed);
+        }
+        let j_bar = ops.concat(&j_bar, 1);
+
+        // Through s, last layer first, and then down to x.
+        for l in (1..self.layers()).rev() {
+            let back = ops.matmul(&s_bar[l], &ops.transpose(&w.mixing[l - 1]));
+            s_bar[l - 1] = ops.add(&s_bar[l - 1], &ops.mul(&back, &forward.slope[l - 1]));
+        }
+        let s_bar = ops.concat(&s_bar, 1);
+        let squared = (1..=self.arch.rank)
+            .map(|r| {
+                let rows = ops.unsqueeze(&self.block(r), 0);
+                let direct = ops.squeeze(&ops.sum(&ops.mul(&j_bar, &rows), 2), 2);
+                ops.add(&ops.mul(&s_bar, &forward.squared[r - 1]), &direct)
+            })
+            .collect();
+        let mut out = self.pull_back(s_bar.clone(), squared);
+        if let Some(diagonal) = &w.diagonal {
+            out = ops.add(&out, &ops.mul(x, &ops.matmul(&s_bar, diagonal)));
+            let direct = ops.sum(&ops.mul(&j_bar, &ops.unsqueeze(diagonal, 0)), 1);
+            out = ops.add(&out, &ops.squeeze(&direct, 1));
+        }
+        out
+    }
+}
