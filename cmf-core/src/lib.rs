@@ -10,18 +10,13 @@
 //! engine) and `train` (Burn).
 
 pub mod closed_form;
-pub mod conjugate;
-pub mod density;
 pub mod error;
 pub mod gaussian;
 pub mod host;
 pub mod icnn;
-pub mod inpaint;
 pub mod linalg;
-pub mod normaliser;
 pub mod ops;
 pub mod potential;
-pub mod sampler;
 
 #[cfg(feature = "onnx")]
 pub mod onnx;

@@ -234,9 +234,7 @@ impl<'a, O: Ops> Formula<'a, O> {
 
     /// e = q act''(s) of each layer: [n, width].
     fn curvatures(&self, forward: &Forward<O::Tensor>, backward: &Backward<O::Tensor>) -> Vec<O::Tensor> {
-        (0..self.layers())
-            .map(|l| self.ops.mul(&backward.q[l], &self.act(&forward.s[l], 2)))
-            .collect()
+        (0..self.layers()).map(|l| self.ops.mul(&backward.q[l], &self.act(&forward.s[l], 2))).collect()
     }
 
     /// ∇²w(x) = Σ_l J_l' diag(e_l) J_l + Σ_r A_r' diag(p) A_r + diag(δ'p) + Q: [n, d] -> [n, d, d].
@@ -273,22 +271,16 @@ impl<'a, O: Ops> Formula<'a, O> {
         let curvatures = self.curvatures(&forward, &backward);
         let jm: Vec<O::Tensor> = jacobians.iter().map(|j| ops.matmul(j, m)).collect();
 
-        let mut m_units: Option<O::Tensor> = None;
-        let mut accumulate = |term: O::Tensor| {
-            m_units = Some(match &m_units {
-                Some(sum) => ops.add(sum, &term),
-                None => term,
-            });
-        };
-        for r in 1..=self.arch.rank {
+        let squares = |r: usize| {
             let rows = self.block(r);
             let product = ops.mul(&ops.matmul(&rows, m), &ops.unsqueeze(&rows, 0));
-            accumulate(ops.squeeze(&ops.sum(&product, 2), 2));
-        }
+            ops.squeeze(&ops.sum(&product, 2), 2)
+        };
+        let mut m_units = (2..=self.arch.rank).fold(squares(1), |sum, r| ops.add(&sum, &squares(r)));
         if let Some(diagonal) = &w.diagonal {
             let on_diagonal = ops.mul(m, &ops.unsqueeze(&ops.identity(self.arch.dim), 0));
             let trace = ops.squeeze(&ops.sum(&on_diagonal, 2), 2);
-            accumulate(ops.matmul(&trace, &ops.transpose(diagonal)));
+            m_units = ops.add(&m_units, &ops.matmul(&trace, &ops.transpose(diagonal)));
         }
 
         // Through p and q, from the first layer (last in the backward pass) to the last.
@@ -296,23 +288,14 @@ impl<'a, O: Ops> Formula<'a, O> {
         let mut q_bar: Option<O::Tensor> = None;
         for l in 0..self.layers() {
             let k = ops.squeeze(&ops.sum(&ops.mul(&jm[l], &jacobians[l]), 2), 2);
-            let mut p_bar = m_units.as_ref().map(|m| self.of_layer(m, l));
+            let mut p_bar = self.of_layer(&m_units, l);
             if let Some(q_below) = &q_bar {
-                let mixed = ops.matmul(q_below, &w.mixing[l - 1]);
-                p_bar = Some(match p_bar {
-                    Some(p_bar) => ops.add(&p_bar, &mixed),
-                    None => mixed,
-                });
+                p_bar = ops.add(&p_bar, &ops.matmul(q_below, &w.mixing[l - 1]));
             }
-            let second = self.act(&forward.s[l], 2);
-            let mut q_bar_l = ops.mul(&k, &second);
-            let mut s_bar_l = ops.mul(&ops.mul(&k, &backward.q[l]), &self.act(&forward.s[l], 3));
-            if let Some(p_bar) = p_bar {
-                q_bar_l = ops.add(&q_bar_l, &ops.mul(&p_bar, &forward.slope[l]));
-                s_bar_l = ops.add(&s_bar_l, &ops.mul(&p_bar, &curvatures[l]));
-            }
-            q_bar = Some(q_bar_l);
-            s_bar.push(s_bar_l);
+            let through_e = ops.mul(&ops.mul(&k, &backward.q[l]), &self.act(&forward.s[l], 3));
+            s_bar.push(ops.add(&through_e, &ops.mul(&p_bar, &curvatures[l])));
+            let direct = ops.mul(&k, &self.act(&forward.s[l], 2));
+            q_bar = Some(ops.add(&direct, &ops.mul(&p_bar, &forward.slope[l])));
         }
 
         // Through J, last layer first.

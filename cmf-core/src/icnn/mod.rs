@@ -27,7 +27,7 @@ pub struct Architecture {
     pub dim: usize,
     /// Units of each hidden layer, first to last.
     pub widths: Vec<usize>,
-    /// Number r of squared linear forms a unit owns (the rank of its low-rank quadratic term).
+    /// Number r >= 1 of squared linear forms a unit owns (the rank of its low-rank quadratic term).
     pub rank: usize,
     /// Whether each unit owns a diagonal quadratic term as well.
     pub diagonal: bool,
@@ -68,6 +68,9 @@ impl Architecture {
                 "a network needs dim >= 1 and at least one hidden layer of at least one unit, found dim {} and widths {:?}",
                 self.dim, self.widths
             )));
+        }
+        if self.rank == 0 {
+            return Err(Error::Invalid("the rank of the quadratic terms is at least 1, found 0".into()));
         }
         if self.dim > 1 << 20 || self.rank > 64 || self.widths.len() > 64 || self.units() > 1 << 20 {
             return Err(Error::Invalid("the architecture is larger than this program handles".into()));

@@ -1,0 +1,147 @@
+//! The network as a [`Potential`], evaluated on this machine's processor in f64 or f32.
+
+use rayon::prelude::*;
+
+use super::formula::Formula;
+use super::{Architecture, Weights};
+use crate::error::{Error, Result};
+use crate::host::{Array, Host, Scalar};
+use crate::potential::{
+    Potential, SecondOrder, check_contraction, check_hessian, check_hvp, check_value_and_gradient,
+};
+
+/// Rows that one thread evaluates at a time: enough for efficient products, few enough for the
+/// intermediate arrays to stay in its cache.
+const CHUNK: usize = 128;
+
+/// Numbers in the largest second-order array that one thread handles at a time.
+const SECOND_ORDER_NUMBERS: usize = 1 << 20;
+
+/// An input-convex network on the host: the reference in f64, the fast engine in f32.
+#[derive(Debug, Clone)]
+pub struct Icnn<T> {
+    arch: Architecture,
+    weights: Weights<Array<T>>,
+}
+
+impl<T: Scalar> Icnn<T> {
+    /// Checks every array against the architecture and for finite numbers.
+    pub fn new(arch: Architecture, weights: Weights<Array<T>>) -> Result<Self> {
+        arch.validate()?;
+        for (name, shape, array) in weights.named(&arch) {
+            if array.shape() != shape {
+                return Err(Error::Invalid(format!(
+                    "{name}: expected shape {shape:?}, found {:?}",
+                    array.shape()
+                )));
+            }
+            if array.to_vec().iter().any(|v| !v.to_f64().is_finite()) {
+                return Err(Error::NotFinite(format!("a number of {name}")));
+            }
+        }
+        Ok(Icnn { arch, weights })
+    }
+
+    /// The architecture.
+    pub fn architecture(&self) -> &Architecture {
+        &self.arch
+    }
+
+    /// The effective weights.
+    pub fn weights(&self) -> &Weights<Array<T>> {
+        &self.weights
+    }
+
+    /// The same network in another precision.
+    pub fn cast<U: Scalar>(&self) -> Result<Icnn<U>> {
+        let named = self.weights.named(&self.arch);
+        let weights = Weights::build(&self.arch, |name, [rows, cols]| {
+            let found = named.iter().find(|(n, ..)| n == name);
+            let (.., array) = found.ok_or_else(|| Error::Invalid(format!("no array {name}")))?;
+            let data = array.to_vec().iter().map(|v| U::from_f64(v.to_f64())).collect();
+            Ok::<_, Error>(Array::matrix(data, rows, cols))
+        })?;
+        Ok(Icnn { arch: self.arch.clone(), weights })
+    }
+
+    /// Shares the rows of `x` out to the threads; `run` gets the first row of its share, an
+    /// interpreter and the share as an array, and returns one array a buffer of `out`.
+    fn share<const K: usize>(
+        &self,
+        x: &[f64],
+        chunk: usize,
+        out: [&mut [f64]; K],
+        run: impl Fn(usize, &Host<T>, &Array<T>) -> [Array<T>; K] + Sync,
+    ) -> Result<()> {
+        let d = self.arch.dim;
+        let n = x.len() / d;
+        if n == 0 {
+            return Ok(());
+        }
+        let threads = rayon::current_num_threads();
+        // Few rows cannot keep the threads busy; then each product is shared instead.
+        let host = if n < threads { Host::parallel() } else { Host::sequential() };
+        let chunk = n.div_ceil(threads).clamp(1, chunk);
+        let pieces: Vec<Vec<&mut [f64]>> = {
+            let mut columns: Vec<_> = out.into_iter().map(|o| o.chunks_mut(o.len() / n * chunk)).collect();
+            (0..n.div_ceil(chunk)).map(|_| columns.iter_mut().filter_map(Iterator::next).collect()).collect()
+        };
+        pieces.into_par_iter().zip(x.par_chunks(chunk * d)).enumerate().for_each(|(i, (mut piece, x))| {
+            let x = Array::from_f64(x, x.len() / d, d);
+            for (array, out) in run(i * chunk, &host, &x).iter().zip(piece.iter_mut()) {
+                array.to_vec().iter().zip(out.iter_mut()).for_each(|(v, o)| *o = v.to_f64());
+            }
+        });
+        Ok(())
+    }
+
+    /// Rows a thread takes at a time where each row has its own Jacobian.
+    fn second_order_chunk(&self) -> usize {
+        (SECOND_ORDER_NUMBERS / (self.arch.dim * self.arch.units())).clamp(1, CHUNK)
+    }
+
+    fn formula<'a>(&'a self, host: &'a Host<T>) -> Formula<'a, Host<T>> {
+        Formula::new(host, &self.arch, &self.weights)
+    }
+}
+
+impl<T: Scalar> Potential for Icnn<T> {
+    fn dim(&self) -> usize {
+        self.arch.dim
+    }
+
+    fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
+        check_value_and_gradient(self.arch.dim, x, value, gradient)?;
+        self.share(x, CHUNK, [value, gradient], |_, host, x| {
+            let (value, gradient) = self.formula(host).value_and_gradient(x);
+            [value, gradient]
+        })
+    }
+
+    fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
+        let d = self.arch.dim;
+        check_hvp(d, x, v, hv)?;
+        self.share(x, CHUNK, [hv], |first, host, x| {
+            let rows = x.shape()[0];
+            let v = Array::from_f64(&v[first * d..][..rows * d], rows, d);
+            [self.formula(host).gradient_and_hvp(x, &v).1]
+        })
+    }
+}
+
+impl<T: Scalar> SecondOrder for Icnn<T> {
+    fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
+        check_hessian(self.arch.dim, x, hessian)?;
+        self.share(x, self.second_order_chunk(), [hessian], |_, host, x| [self.formula(host).hessian(x)])
+    }
+
+    fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
+        let d = self.arch.dim;
+        check_contraction(d, x, m, out)?;
+        self.share(x, self.second_order_chunk(), [out], |first, host, x| {
+            let rows = x.shape()[0];
+            let m = m[first * d * d..][..rows * d * d].iter().map(|&v| T::from_f64(v)).collect();
+            [self.formula(host).hessian_contraction(x, &Array::stack(m, rows, d, d))]
+        })
+    }
+}

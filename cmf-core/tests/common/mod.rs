@@ -1,0 +1,123 @@
+//! The conformance suite that every `SecondOrder` potential passes, and random networks to run it on.
+
+use cmf_core::SecondOrder;
+use cmf_core::gaussian::Gaussian;
+use cmf_core::host::Array;
+use cmf_core::icnn::{Architecture, Icnn, Weights, initial_weights};
+use cmf_core::ops::Activation;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Numbers uniform in [-1, 1].
+pub fn uniform(rng: &mut ChaCha8Rng, n: usize) -> Vec<f64> {
+    (0..n).map(|_| rng.random_range(-1.0..1.0)).collect()
+}
+
+/// A network far from its closed-form start, so that every term matters.
+pub fn random_network(
+    dim: usize,
+    widths: &[usize],
+    rank: usize,
+    diagonal: bool,
+    activation: Activation,
+) -> Icnn<f64> {
+    let arch = Architecture { dim, widths: widths.to_vec(), rank, diagonal, activation };
+    let mut rng = ChaCha8Rng::seed_from_u64(7 + dim as u64);
+    let data = uniform(&mut rng, 20 * dim * dim);
+    let start = Gaussian::fit(&data, dim, 0.3).unwrap().quadratic_start().unwrap();
+    let start = initial_weights(&arch, &start, 3).unwrap();
+    let named: Vec<(String, Vec<f64>)> =
+        start.named(&arch).into_iter().map(|(name, _, array)| (name, array.to_vec())).collect();
+    let weights = Weights::build(&arch, |name, [rows, cols]| {
+        let mut data = named.iter().find(|(n, _)| n == name).unwrap().1.clone();
+        match name {
+            "output" => data.iter_mut().for_each(|v| *v = 0.5 + 0.5 * rng.random_range(0.0..1.0)),
+            "diagonal" => data.iter_mut().for_each(|v| *v = rng.random_range(0.0..0.5)),
+            "x_side" => data[rank.min(1) * arch.units() * cols..(1 + rank) * arch.units() * cols]
+                .iter_mut()
+                .for_each(|v| *v += 0.3 * rng.random_range(-1.0..1.0)),
+            _ => {}
+        }
+        Ok::<_, ()>(Array::matrix(data, rows, cols))
+    })
+    .unwrap();
+    Icnn::new(arch, weights).unwrap()
+}
+
+fn close(what: &str, a: &[f64], b: &[f64], tolerance: f64) {
+    let scale = b.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!(
+            (a - b).abs() <= tolerance * scale,
+            "{what}[{i}]: {a} and {b} differ by more than {tolerance} of {scale}"
+        );
+    }
+}
+
+/// Derivatives agree with central differences, and a row's answer does not depend on its batch.
+///
+/// `noise` is the relative rounding error of one evaluation; a central difference with step h then has
+/// error noise/h + h², smallest near h = noise^{1/3}, of size noise^{2/3} up to the size of third
+/// derivatives (the factor 50).
+pub fn conformance(w: &dyn SecondOrder, x: &[f64], noise: f64) {
+    let d = w.dim();
+    let n = x.len() / d;
+    let h = noise.cbrt();
+    let tolerance = 50.0 * noise.powf(2.0 / 3.0);
+    let gradient = |x: &[f64]| {
+        let (mut v, mut g) = (vec![0.0; x.len() / d], vec![0.0; x.len()]);
+        w.value_and_gradient(x, &mut v, &mut g).unwrap();
+        (v, g)
+    };
+    let moved = |k: usize, by: f64| {
+        let mut y = x.to_vec();
+        y.iter_mut().skip(k).step_by(d).for_each(|v| *v += by);
+        y
+    };
+    let (value, grad) = gradient(x);
+    let mut hessian = vec![0.0; n * d * d];
+    w.hessian(x, &mut hessian).unwrap();
+    let m: Vec<f64> = {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let raw = uniform(&mut rng, n * d * d);
+        (0..n * d * d)
+            .map(|k| {
+                let (b, i, j) = (k / (d * d), k / d % d, k % d);
+                raw[k] + raw[b * d * d + j * d + i]
+            })
+            .collect()
+    };
+    let mut contraction = vec![0.0; n * d];
+    w.hessian_contraction(x, &m, &mut contraction).unwrap();
+    for k in 0..d {
+        let ((up, gu), (down, gd)) = (gradient(&moved(k, h)), gradient(&moved(k, -h)));
+        let slope: Vec<f64> = up.iter().zip(&down).map(|(u, l)| (u - l) / (2.0 * h)).collect();
+        let along: Vec<f64> = grad.iter().skip(k).step_by(d).copied().collect();
+        close("gradient", &along, &slope, tolerance * value.iter().fold(1.0f64, |m, v| m.max(v.abs())));
+        let column: Vec<f64> = gu.iter().zip(&gd).map(|(u, l)| (u - l) / (2.0 * h)).collect();
+        let unit: Vec<f64> = (0..n * d).map(|i| f64::from(i % d == k)).collect();
+        let mut hv = vec![0.0; n * d];
+        w.hvp(x, &unit, &mut hv).unwrap();
+        close("hvp", &hv, &column, tolerance);
+        let from_hessian: Vec<f64> = (0..n * d).map(|i| hessian[i * d + k]).collect();
+        close("hessian", &from_hessian, &hv, 30.0 * noise);
+        let product = |y: &[f64]| -> Vec<f64> {
+            let mut hessian = vec![0.0; n * d * d];
+            w.hessian(y, &mut hessian).unwrap();
+            let terms: Vec<f64> = hessian.iter().zip(&m).map(|(h, m)| h * m).collect();
+            terms.chunks(d * d).map(|c| c.iter().sum()).collect()
+        };
+        let (up, down) = (product(&moved(k, h)), product(&moved(k, -h)));
+        let slope: Vec<f64> = up.iter().zip(&down).map(|(u, l)| (u - l) / (2.0 * h)).collect();
+        let along: Vec<f64> = contraction.iter().skip(k).step_by(d).copied().collect();
+        close("contraction", &along, &slope, tolerance * d as f64);
+    }
+    let mut each = (vec![0.0; n], vec![0.0; n * d]);
+    for i in 0..n {
+        let (v, g) = gradient(&x[i * d..][..d]);
+        each.0[i] = v[0];
+        each.1[i * d..][..d].copy_from_slice(&g);
+    }
+    close("value of one row", &each.0, &value, 30.0 * noise);
+    close("gradient of one row", &each.1, &grad, 30.0 * noise);
+}

@@ -1,0 +1,128 @@
+//! The network's formulas: derivatives against finite differences, f32 against f64, the start.
+
+mod common;
+
+use cmf_core::closed_form::{LogSumExp, Quadratic};
+use cmf_core::gaussian::Gaussian;
+use cmf_core::icnn::{Architecture, Icnn, initial_weights};
+use cmf_core::ops::{Activation, Ops};
+use cmf_core::{Potential, SecondOrder};
+use common::{conformance, random_network, uniform};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+const SOFTPLUS: Activation = Activation::Softplus { beta: 2.0 };
+
+#[test]
+fn every_formula_agrees_with_finite_differences() {
+    for (dim, widths, rank, diagonal, activation) in [
+        (2, vec![5], 1, false, SOFTPLUS),
+        (3, vec![6, 4], 1, true, SOFTPLUS),
+        (5, vec![7, 5, 6], 2, true, SOFTPLUS),
+        (4, vec![5, 5], 1, false, SOFTPLUS),
+        (4, vec![6, 5, 4], 1, true, Activation::Elu),
+    ] {
+        let w = random_network(dim, &widths, rank, diagonal, activation);
+        // Few points, so that with ELU none lies within a difference step of a kink.
+        let x = uniform(&mut ChaCha8Rng::seed_from_u64(1), 4 * dim);
+        conformance(&w, &x, 1e-15);
+    }
+}
+
+#[test]
+fn closed_forms_pass_the_same_suite() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let x = uniform(&mut rng, 5 * 3);
+    conformance(&LogSumExp::new(uniform(&mut rng, 12), uniform(&mut rng, 4), 0.3).unwrap(), &x, 1e-15);
+    conformance(&Quadratic::isotropic(3).with_constant(2.0), &x, 1e-15);
+}
+
+#[test]
+fn the_network_is_convex() {
+    for activation in [SOFTPLUS, Activation::Elu] {
+        let w = random_network(6, &[8, 8], 1, true, activation);
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let (x, y) = (uniform(&mut rng, 600), uniform(&mut rng, 600));
+        let value = |x: &[f64]| {
+            let (mut v, mut g) = (vec![0.0; 100], vec![0.0; 600]);
+            w.value_and_gradient(x, &mut v, &mut g).unwrap();
+            v
+        };
+        let middle: Vec<f64> = x.iter().zip(&y).map(|(a, b)| 0.5 * (a + b)).collect();
+        let (x, y, middle) = (value(&x), value(&y), value(&middle));
+        assert!((0..100).all(|i| middle[i] < 0.5 * (x[i] + y[i])));
+    }
+}
+
+#[test]
+fn f32_agrees_with_f64() {
+    let w = random_network(16, &[24, 24], 1, true, SOFTPLUS);
+    let single: Icnn<f32> = w.cast().unwrap();
+    let x = uniform(&mut ChaCha8Rng::seed_from_u64(8), 300 * 16);
+    let run = |w: &dyn SecondOrder| {
+        let (mut v, mut g, mut h) = (vec![0.0; 300], vec![0.0; x.len()], vec![0.0; x.len() * 16]);
+        w.value_and_gradient(&x, &mut v, &mut g).unwrap();
+        w.hessian(&x, &mut h).unwrap();
+        [v, g, h]
+    };
+    for (a, b) in run(&w).iter().zip(&run(&single)) {
+        let scale = a.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        // f32 rounds to 6e-8; sums of a few hundred terms lose about a digit and a half.
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 3e-6 * scale));
+    }
+}
+
+#[test]
+fn fused_activations_are_the_default_ones() {
+    /// The host with the trait's own activation.
+    struct Plain;
+    let host = cmf_core::host::Host::<f64>::sequential();
+    let t = cmf_core::host::Array::from_f64(&[-40.0, -2.0, -0.3, 0.0, 0.4, 3.0, 50.0], 1, 7);
+    for kind in [SOFTPLUS, Activation::Elu] {
+        for order in 0..4 {
+            let fused = host.activation(&t, kind, order).to_vec();
+            let plain = Plain.activation(&t, kind, order).to_vec();
+            for (a, b) in fused.iter().zip(&plain) {
+                assert!((a - b).abs() < 1e-14, "{kind:?} order {order}: {fused:?} {plain:?}");
+            }
+        }
+    }
+    type A = cmf_core::host::Array<f64>;
+    macro_rules! forward {
+        ($($name:ident($($arg:ident: $t:ty),*);)*) => {
+            $(fn $name(&self, $($arg: $t),*) -> A { cmf_core::host::Host::<f64>::sequential().$name($($arg),*) })*
+        };
+    }
+    impl Ops for Plain {
+        type Tensor = A;
+        forward! {
+            matmul(a: &A, b: &A); transpose(a: &A); add(a: &A, b: &A); sub(a: &A, b: &A); mul(a: &A, b: &A);
+            scale(a: &A, k: f64); offset(a: &A, k: f64); relu(a: &A); exp(a: &A); ln(a: &A); sigmoid(a: &A);
+            positive(a: &A); sum(a: &A, axis: usize); slice(a: &A, axis: usize, from: usize, to: usize);
+            concat(parts: &[A], axis: usize); unsqueeze(a: &A, axis: usize); squeeze(a: &A, axis: usize);
+            identity(d: usize);
+        }
+    }
+}
+
+#[test]
+fn the_start_is_the_gaussian_solution() {
+    // With the output weights at zero the network is exactly Proposition 2's potential.
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let gaussian = Gaussian::fit(&uniform(&mut rng, 500 * 10), 10, 0.2).unwrap();
+    let start = gaussian.quadratic_start().unwrap();
+    let arch = Architecture { dim: 10, widths: vec![8], rank: 1, diagonal: false, activation: SOFTPLUS };
+    let mut weights = initial_weights(&arch, &start, 1).unwrap();
+    weights.output = cmf_core::host::Array::matrix(vec![0.0; 8], 1, 8);
+    let w = Icnn::new(arch, weights).unwrap();
+    let closed = Quadratic::new(start.hessian, start.centre).unwrap();
+    let x = uniform(&mut rng, 40);
+    let run = |w: &dyn Potential| {
+        let (mut v, mut g) = (vec![0.0; 4], vec![0.0; 40]);
+        w.value_and_gradient(&x, &mut v, &mut g).unwrap();
+        [v, g].concat()
+    };
+    for (a, b) in run(&w).iter().zip(run(&closed)) {
+        assert!((a - b).abs() < 1e-12 * (1.0 + b.abs()));
+    }
+}
