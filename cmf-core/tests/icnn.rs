@@ -4,6 +4,8 @@ mod common;
 
 use cmf_core::closed_form::{LogSumExp, Quadratic};
 use cmf_core::gaussian::Gaussian;
+use cmf_core::host::Array;
+use cmf_core::icnn::formula::Formula;
 use cmf_core::icnn::{Architecture, Icnn, initial_weights};
 use cmf_core::ops::{Activation, Ops};
 use cmf_core::{Potential, SecondOrder};
@@ -51,6 +53,29 @@ fn the_network_is_convex() {
         let middle: Vec<f64> = x.iter().zip(&y).map(|(a, b)| 0.5 * (a + b)).collect();
         let (x, y, middle) = (value(&x), value(&y), value(&middle));
         assert!((0..100).all(|i| middle[i] < 0.5 * (x[i] + y[i])));
+    }
+}
+
+#[test]
+fn directional_derivatives_are_the_products_they_abbreviate() {
+    let host = cmf_core::host::Host::<f64>::sequential();
+    let w = random_network(5, &[7, 5, 6], 2, true, SOFTPLUS);
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let [x, g, u, v] = std::array::from_fn(|_| uniform(&mut rng, 20));
+    let (mut value, mut gradient, mut hv) = (vec![0.0; 4], vec![0.0; 20], vec![0.0; 20]);
+    w.value_and_gradient(&x, &mut value, &mut gradient).unwrap();
+    w.linearise(&x).unwrap().hvp(&v, &mut hv);
+    let mut plain = vec![0.0; 20];
+    w.hvp(&x, &v, &mut plain).unwrap();
+    assert_eq!(hv, plain);
+    let formula = Formula::new(&host, w.architecture(), w.weights());
+    let [x, g_, u_, v] = [&x, &g, &u, &v].map(|a| Array::from_f64(a, 4, 5));
+    let (first, second) = formula.directional(&x, &g_, [&u_, &v]);
+    for i in 0..4 {
+        let row = i * 5..i * 5 + 5;
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        assert!((first.to_vec()[i] - dot(&gradient[row.clone()], &g[row.clone()])).abs() < 1e-12);
+        assert!((second.to_vec()[i] - dot(&hv[row.clone()], &u[row])).abs() < 1e-12);
     }
 }
 

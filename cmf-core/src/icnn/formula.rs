@@ -38,6 +38,24 @@ struct Backward<T> {
     p: Vec<T>,
 }
 
+/// A point batch with its forward and backward passes, ready for Hessian-vector products.
+pub struct Linearised<T> {
+    forward: Forward<T>,
+    backward: Backward<T>,
+    /// e of each layer: [n, width].
+    curvature: Vec<T>,
+}
+
+/// Tangents of a forward pass along one direction.
+struct Tangent<T> {
+    /// Of s, each layer: [n, width].
+    s: Vec<T>,
+    /// Of a_{i,r}·x: [n, N] for each r.
+    squared: Vec<T>,
+    /// Q v: [n, d].
+    head: T,
+}
+
 impl<'a, O: Ops> Formula<'a, O> {
     /// Binds the formulas to an interpreter and weights.
     pub fn new(ops: &'a O, arch: &'a Architecture, weights: &'a Weights<O::Tensor>) -> Self {
@@ -147,33 +165,48 @@ impl<'a, O: Ops> Formula<'a, O> {
         (self.value_of(&forward), self.gradient_of(&forward, &backward))
     }
 
-    /// (∇w(x), ∇²w(x) v): [n, d], [n, d] -> ([n, d], [n, d]).
-    pub fn gradient_and_hvp(&self, x: &O::Tensor, v: &O::Tensor) -> (O::Tensor, O::Tensor) {
-        let (ops, w, n) = (self.ops, self.weights, self.arch.units());
+    /// The passes at x that every Hessian-vector product there shares.
+    pub fn linearise(&self, x: &O::Tensor) -> Linearised<O::Tensor> {
         let forward = self.forward(x);
         let backward = self.backward(&forward);
-        // Tangents of everything in the forward pass.
+        let curvature = self.curvatures(&forward, &backward);
+        Linearised { forward, backward, curvature }
+    }
+
+    /// Products of a direction v with the x-side matrix: the input tangents ds of all units [n, N], the
+    /// tangents of the squared forms, and Q v.
+    fn tangent(&self, forward: &Forward<O::Tensor>, v: &O::Tensor) -> Tangent<O::Tensor> {
+        let (ops, w, n) = (self.ops, self.weights, self.arch.units());
         let products = ops.matmul(v, &ops.transpose(&w.x_side));
         let mut input = ops.slice(&products, 1, 0, n);
-        let mut d_squared = Vec::with_capacity(self.arch.rank);
+        let mut squared = Vec::with_capacity(self.arch.rank);
         for (r, form) in forward.squared.iter().enumerate() {
             let d_form = ops.slice(&products, 1, (r + 1) * n, (r + 2) * n);
             input = ops.add(&input, &ops.mul(form, &d_form));
-            d_squared.push(d_form);
+            squared.push(d_form);
         }
         if let Some(diagonal) = &w.diagonal {
-            input = ops.add(&input, &ops.matmul(&ops.mul(x, v), &ops.transpose(diagonal)));
+            let along = ops.mul(&forward.x, v);
+            input = ops.add(&input, &ops.matmul(&along, &ops.transpose(diagonal)));
         }
-        let mut ds = vec![self.of_layer(&input, 0)];
+        let mut s = vec![self.of_layer(&input, 0)];
         for l in 1..self.layers() {
-            let dz = ops.mul(&forward.slope[l - 1], &ds[l - 1]);
-            ds.push(ops.add(&self.of_layer(&input, l), &ops.matmul(&dz, &w.mixing[l - 1])));
+            let dz = ops.mul(&forward.slope[l - 1], &s[l - 1]);
+            s.push(ops.add(&self.of_layer(&input, l), &ops.matmul(&dz, &w.mixing[l - 1])));
         }
+        let from = (1 + self.arch.rank) * n;
+        Tangent { s, squared, head: ops.slice(&products, 1, from, from + self.arch.dim) }
+    }
+
+    /// ∇²w(x) v at a linearised x: [n, d] -> [n, d].
+    pub fn hvp(&self, at: &Linearised<O::Tensor>, v: &O::Tensor) -> O::Tensor {
+        let (ops, w) = (self.ops, self.weights);
+        let (forward, backward) = (&at.forward, &at.backward);
+        let tangent = self.tangent(forward, v);
         // Tangents of the backward pass, last layer first; the output weights do not move.
         let mut dp: Vec<O::Tensor> = Vec::with_capacity(self.layers());
         for l in (0..self.layers()).rev() {
-            let e = ops.mul(&backward.q[l], &self.act(&forward.s[l], 2));
-            let mut dp_l = ops.mul(&e, &ds[l]);
+            let mut dp_l = ops.mul(&at.curvature[l], &tangent.s[l]);
             if let Some(above) = dp.last() {
                 let dq = ops.matmul(above, &ops.transpose(&w.mixing[l]));
                 dp_l = ops.add(&dp_l, &ops.mul(&dq, &forward.slope[l]));
@@ -186,17 +219,52 @@ impl<'a, O: Ops> Formula<'a, O> {
         let squared = forward
             .squared
             .iter()
-            .zip(&d_squared)
+            .zip(&tangent.squared)
             .map(|(form, d_form)| ops.add(&ops.mul(&dp, form), &ops.mul(&p, d_form)))
             .collect();
-        let from = (1 + self.arch.rank) * n;
-        let head = ops.slice(&products, 1, from, from + self.arch.dim);
-        let mut hv = ops.add(&self.pull_back(dp.clone(), squared), &head);
+        let mut hv = ops.add(&self.pull_back(dp.clone(), squared), &tangent.head);
         if let Some(diagonal) = &w.diagonal {
             hv = ops.add(&hv, &ops.mul(v, &ops.matmul(&p, diagonal)));
-            hv = ops.add(&hv, &ops.mul(x, &ops.matmul(&dp, diagonal)));
+            hv = ops.add(&hv, &ops.mul(&forward.x, &ops.matmul(&dp, diagonal)));
         }
-        (self.gradient_of(&forward, &backward), hv)
+        hv
+    }
+
+    /// Directional derivatives Dw(x)\[g\] and D²w(x)\[u, v\]: [n, d] each -> ([n, 1], [n, 1]).
+    ///
+    /// Forward passes only, so that differentiating the result in the weights costs one product a
+    /// direction: what likelihood training needs.
+    pub fn directional(
+        &self,
+        x: &O::Tensor,
+        g: &O::Tensor,
+        [u, v]: [&O::Tensor; 2],
+    ) -> (O::Tensor, O::Tensor) {
+        let (ops, w) = (self.ops, self.weights);
+        let forward = self.forward(x);
+        let last = self.layers() - 1;
+        let along_g = self.tangent(&forward, g);
+        let network = ops.mul(&ops.mul(&forward.slope[last], &along_g.s[last]), &w.output);
+        let first = ops.add(&ops.sum(&network, 1), &ops.sum(&ops.mul(g, &forward.head), 1));
+
+        let (along_u, along_v) = (self.tangent(&forward, u), self.tangent(&forward, v));
+        let form = |r: usize| ops.mul(&along_u.squared[r], &along_v.squared[r]);
+        let mut input = (1..self.arch.rank).fold(form(0), |sum, r| ops.add(&sum, &form(r)));
+        if let Some(diagonal) = &w.diagonal {
+            input = ops.add(&input, &ops.matmul(&ops.mul(u, v), &ops.transpose(diagonal)));
+        }
+        let curved = |l: usize, ds: O::Tensor| {
+            let product = ops.mul(&along_u.s[l], &along_v.s[l]);
+            let bend = ops.mul(&self.act(&forward.s[l], 2), &product);
+            ops.add(&bend, &ops.mul(&forward.slope[l], &ds))
+        };
+        let mut dz = curved(0, self.of_layer(&input, 0));
+        for l in 1..=last {
+            let ds = ops.add(&self.of_layer(&input, l), &ops.matmul(&dz, &w.mixing[l - 1]));
+            dz = curved(l, ds);
+        }
+        let second = ops.add(&ops.sum(&ops.mul(&dz, &w.output), 1), &ops.sum(&ops.mul(u, &along_v.head), 1));
+        (first, second)
     }
 
     /// ∂(linear, squared and diagonal input of a layer's units)/∂x: [n, width, d].

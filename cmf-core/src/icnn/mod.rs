@@ -13,7 +13,7 @@ mod init;
 mod potential;
 
 pub use init::initial_weights;
-pub use potential::Icnn;
+pub use potential::{Icnn, LinearisedIcnn};
 
 use serde::{Deserialize, Serialize};
 

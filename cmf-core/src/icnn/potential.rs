@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::formula::Formula;
+use super::formula::{Formula, Linearised};
 use super::{Architecture, Weights};
 use crate::error::{Error, Result};
 use crate::host::{Array, Host, Scalar};
@@ -95,6 +95,18 @@ impl<T: Scalar> Icnn<T> {
         Ok(())
     }
 
+    /// Linearises the network at the rows of `x` [n, d] for many Hessian-vector products there.
+    pub fn linearise(&self, x: &[f64]) -> Result<LinearisedIcnn<'_, T>> {
+        let d = self.arch.dim;
+        let n = crate::potential::rows(x, d)?;
+        let rows = n.div_ceil(rayon::current_num_threads()).clamp(1, CHUNK);
+        let host = Host::sequential();
+        let formula = self.formula(&host);
+        let parts =
+            x.par_chunks(rows * d).map(|x| formula.linearise(&Array::from_f64(x, x.len() / d, d))).collect();
+        Ok(LinearisedIcnn { network: self, rows, parts })
+    }
+
     /// Rows a thread takes at a time where each row has its own Jacobian.
     fn second_order_chunk(&self) -> usize {
         (SECOND_ORDER_NUMBERS / (self.arch.dim * self.arch.units())).clamp(1, CHUNK)
@@ -102,6 +114,27 @@ impl<T: Scalar> Icnn<T> {
 
     fn formula<'a>(&'a self, host: &'a Host<T>) -> Formula<'a, Host<T>> {
         Formula::new(host, &self.arch, &self.weights)
+    }
+}
+
+/// A network with its passes at fixed points kept: [`Icnn::linearise`].
+pub struct LinearisedIcnn<'a, T> {
+    network: &'a Icnn<T>,
+    rows: usize,
+    parts: Vec<Linearised<Array<T>>>,
+}
+
+impl<T: Scalar> LinearisedIcnn<'_, T> {
+    /// ∇²w(x_i) v_i at the points of the linearisation: `v`, `hv`: [n, d].
+    pub fn hvp(&self, v: &[f64], hv: &mut [f64]) {
+        let d = self.network.arch.dim;
+        let host = Host::sequential();
+        let formula = self.network.formula(&host);
+        let pieces = v.par_chunks(self.rows * d).zip(hv.par_chunks_mut(self.rows * d));
+        self.parts.par_iter().zip(pieces).for_each(|(at, (v, hv))| {
+            let product = formula.hvp(at, &Array::from_f64(v, v.len() / d, d));
+            product.to_vec().iter().zip(hv).for_each(|(p, h)| *h = p.to_f64());
+        });
     }
 }
 
@@ -124,7 +157,8 @@ impl<T: Scalar> Potential for Icnn<T> {
         self.share(x, CHUNK, [hv], |first, host, x| {
             let rows = x.shape()[0];
             let v = Array::from_f64(&v[first * d..][..rows * d], rows, d);
-            [self.formula(host).gradient_and_hvp(x, &v).1]
+            let formula = self.formula(host);
+            [formula.hvp(&formula.linearise(x), &v)]
         })
     }
 }
