@@ -13,6 +13,7 @@ pub mod closed_form;
 pub mod conjugate;
 pub mod density;
 pub mod error;
+pub mod files;
 pub mod gaussian;
 pub mod host;
 pub mod icnn;
