@@ -23,6 +23,7 @@ pub mod normaliser;
 pub mod ops;
 pub mod potential;
 pub mod sampler;
+pub mod sinkhorn;
 
 #[cfg(feature = "onnx")]
 pub mod onnx;
