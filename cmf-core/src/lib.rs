@@ -11,12 +11,14 @@
 
 pub mod closed_form;
 pub mod error;
+pub mod files;
 pub mod gaussian;
 pub mod host;
 pub mod icnn;
 pub mod linalg;
 pub mod ops;
 pub mod potential;
+pub mod sinkhorn;
 
 #[cfg(feature = "onnx")]
 pub mod onnx;

@@ -1,0 +1,95 @@
+//! Everything that decides a training run, saved with it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::icnn::Architecture;
+
+/// Settings of a run; a run directory and the exported model record them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// The network.
+    pub architecture: Architecture,
+    /// Standard deviation σ of the Gaussian noise added to the data.
+    pub sigma: f64,
+    /// Updates in all.
+    pub updates: usize,
+    /// The first so many of them are CMFGen's; the others maximise the likelihood.
+    pub conjugate_updates: usize,
+    /// Data points per update.
+    pub batch: usize,
+    /// Persistent Gibbs particles.
+    pub particles: usize,
+    /// Langevin steps per update.
+    pub langevin_steps: usize,
+    /// c of the Langevin step γ = c / λ_max, in the metric of the start's Gibbs factor.
+    pub langevin_step: f64,
+    /// Barzilai-Borwein steps per conjugate solve, warm-started.
+    pub conjugate_steps: usize,
+    /// Relative residual at which the log-determinant's linear solves stop.
+    pub solve_tolerance: f64,
+    /// Most Hessian-vector products of one such solve.
+    pub solve_steps: usize,
+    /// Adam's step size on forms and biases.
+    pub learning_rate: f64,
+    /// The same on positive weights (mixing, output, diagonal), before softplus.
+    pub learning_rate_positive: f64,
+    /// The same on the quadratic head.
+    pub learning_rate_head: f64,
+    /// Share of the step sizes left at the end of the cosine schedule.
+    pub final_rate: f64,
+    /// Updates over which step sizes rise from zero.
+    pub warm_up: usize,
+    /// Adam's decay rates.
+    pub betas: (f64, f64),
+    /// Decay per update of the averaged weights, which are the ones exported.
+    pub average: f64,
+    /// Seed of every random number.
+    pub seed: u64,
+}
+
+impl TrainConfig {
+    /// Checks that the settings can be run.
+    pub fn validate(&self) -> Result<()> {
+        self.architecture.validate()?;
+        let positive = [
+            ("updates", self.updates as f64),
+            ("batch", self.batch as f64),
+            ("particles", self.particles as f64),
+            ("langevin_steps", self.langevin_steps as f64),
+            ("langevin_step", self.langevin_step),
+            ("conjugate_steps", self.conjugate_steps as f64),
+            ("solve_tolerance", self.solve_tolerance),
+            ("solve_steps", self.solve_steps as f64),
+            ("learning_rate", self.learning_rate),
+            ("learning_rate_positive", self.learning_rate_positive),
+            ("learning_rate_head", self.learning_rate_head),
+        ];
+        for (name, value) in positive {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(Error::Invalid(format!("{name} must be positive, found {value}")));
+            }
+        }
+        if !(self.sigma.is_finite() && self.sigma >= 0.0) {
+            return Err(Error::Invalid(format!("sigma must be at least 0, found {}", self.sigma)));
+        }
+        if !(0.0..1.0).contains(&self.average) {
+            return Err(Error::Invalid(format!("average must be in [0, 1), found {}", self.average)));
+        }
+        if self.langevin_step >= 2.0 {
+            return Err(Error::Invalid(format!(
+                "langevin_step must be below 2, where Langevin steps are unstable, found {}",
+                self.langevin_step
+            )));
+        }
+        Ok(())
+    }
+
+    /// The factor of the step sizes at `update`: a linear rise, then a cosine.
+    pub fn rate(&self, update: usize) -> f64 {
+        let rise = ((update + 1) as f64 / self.warm_up.max(1) as f64).min(1.0);
+        let done = update as f64 / self.updates as f64;
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
+        rise * (self.final_rate + (1.0 - self.final_rate) * cosine)
+    }
+}

@@ -1,0 +1,165 @@
+//! The inner loops of an update, on the host's f32 engine: Langevin steps of the particles, conjugate
+//! points, and the solves that the log-determinant's gradient needs. None is differentiated.
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+use super::precondition::Preconditioner;
+use crate::error::Result;
+use crate::icnn::Icnn;
+use crate::linalg::dot;
+use crate::potential::Potential;
+
+/// Standard normal numbers.
+pub fn normal(rng: &mut ChaCha8Rng, n: usize) -> Vec<f64> {
+    (0..n).map(|_| f64::from(Distribution::<f32>::sample(&StandardNormal, rng))).collect()
+}
+
+/// Numbers ±1 with equal probability.
+pub fn signs(rng: &mut ChaCha8Rng, n: usize) -> Vec<f64> {
+    (0..n).map(|_| if rng.random::<bool>() { 1.0 } else { -1.0 }).collect()
+}
+
+/// Gradients ∇w of the rows of `x`.
+pub fn gradient(w: &Icnn<f32>, x: &[f64]) -> Result<Vec<f64>> {
+    let (mut value, mut gradient) = (vec![0.0; x.len() / w.dim()], vec![0.0; x.len()]);
+    w.value_and_gradient(x, &mut value, &mut gradient)?;
+    Ok(gradient)
+}
+
+/// `steps` unadjusted Langevin steps x ← x - γ P ∇w(x) + sqrt(2γ) P^{1/2} ξ on every row.
+pub fn langevin(
+    w: &Icnn<f32>,
+    metric: &Preconditioner,
+    x: &mut [f64],
+    step: f64,
+    steps: usize,
+    rng: &mut ChaCha8Rng,
+) -> Result<()> {
+    let noise = (2.0 * step).sqrt();
+    for _ in 0..steps {
+        let drift = metric.apply(&gradient(w, x)?);
+        let xi = metric.apply_root(&normal(rng, x.len()));
+        for ((x, g), xi) in x.iter_mut().zip(&drift).zip(&xi) {
+            *x += noise * xi - step * g;
+        }
+    }
+    Ok(())
+}
+
+/// The largest eigenvalue of P^{1/2} ∇²w P^{1/2} over the rows of `x`, by power iteration from `v` (kept
+/// for the next call); approached from below.
+pub fn lambda_max(
+    w: &Icnn<f32>,
+    metric: &Preconditioner,
+    x: &[f64],
+    v: &mut [f64],
+    iterations: usize,
+) -> Result<f64> {
+    let d = w.dim();
+    let at = w.linearise(x)?;
+    let mut hv = vec![0.0; x.len()];
+    let mut largest = 0.0f64;
+    for _ in 0..iterations {
+        at.hvp(&metric.apply_root(v), &mut hv);
+        let product = metric.apply_root(&hv);
+        largest = 0.0;
+        for (v, product) in v.chunks_exact_mut(d).zip(product.chunks_exact(d)) {
+            let norm = dot(product, product).sqrt();
+            largest = largest.max(norm / dot(v, v).sqrt());
+            v.iter_mut().zip(product).for_each(|(v, h)| *v = h / norm);
+        }
+    }
+    Ok(largest)
+}
+
+/// Solves ∇w(y) = target by `steps` preconditioned Barzilai-Borwein steps from `y`, in place; returns the
+/// rms residual before the last step.
+///
+/// `lambda` bounds the preconditioned Hessian's eigenvalues from above; step lengths stay within
+/// [1/(2 lambda), 2]. With s = -α P r the step's own metric length is s' P^{-1} s = α² r' P r.
+pub fn conjugate(
+    w: &Icnn<f32>,
+    metric: &Preconditioner,
+    target: &[f64],
+    y: &mut [f64],
+    lambda: f64,
+    steps: usize,
+) -> Result<f64> {
+    let d = w.dim();
+    let mut taken = vec![1.0 / lambda; y.len() / d];
+    let mut last: Option<(Vec<f64>, Vec<f64>)> = None;
+    let mut residual = 0.0;
+    for _ in 0..steps {
+        let mut r = gradient(w, y)?;
+        r.iter_mut().zip(target).for_each(|(r, t)| *r -= t);
+        residual = (dot(&r, &r) / r.len() as f64).sqrt();
+        let p = metric.apply(&r);
+        for (i, y) in y.chunks_exact_mut(d).enumerate() {
+            let row = i * d..(i + 1) * d;
+            if let Some((r0, p0)) = &last {
+                // α = s'P^{-1}s / s'(r - r0) = α0 r0'P r0 / (r0'P (r0 - r)).
+                let length = dot(&r0[row.clone()], &p0[row.clone()]);
+                let change = length - dot(&r[row.clone()], &p0[row.clone()]);
+                let step = taken[i] * length / change;
+                taken[i] = if change > 0.0 { step.clamp(0.5 / lambda, 2.0) } else { 1.0 / lambda };
+            }
+            y.iter_mut().zip(&p[row]).for_each(|(y, p)| *y -= taken[i] * p);
+        }
+        last = Some((r, p));
+    }
+    Ok(residual)
+}
+
+/// Solves ∇²w(y_i) u_i = v_i by preconditioned conjugate gradients until each relative residual (in the
+/// norm of P) is below `tolerance` or `most` products were spent; returns u and the worst of them.
+pub fn hessian_solve(
+    w: &Icnn<f32>,
+    metric: &Preconditioner,
+    y: &[f64],
+    v: &[f64],
+    tolerance: f64,
+    most: usize,
+) -> Result<(Vec<f64>, f64)> {
+    let d = w.dim();
+    let at = w.linearise(y)?;
+    let mut u = vec![0.0; v.len()];
+    let mut r = v.to_vec();
+    let mut z = metric.apply(&r);
+    let mut p = z.clone();
+    let mut hp = vec![0.0; v.len()];
+    let products = |a: &[f64], b: &[f64]| -> Vec<f64> {
+        a.chunks_exact(d).zip(b.chunks_exact(d)).map(|(a, b)| dot(a, b)).collect()
+    };
+    let start = products(&r, &z);
+    let mut rz = start.clone();
+    let worst = |rz: &[f64]| rz.iter().zip(&start).map(|(r, s)| (r / s).sqrt()).fold(0.0, f64::max);
+    for _ in 0..most {
+        if worst(&rz) <= tolerance {
+            break;
+        }
+        at.hvp(&p, &mut hp);
+        for (i, curvature) in products(&p, &hp).into_iter().enumerate() {
+            // A row that is solved to rounding, or lost to it, stays as it is.
+            if curvature.is_nan() || curvature <= 0.0 || rz[i] <= 1e-12 * start[i] {
+                continue;
+            }
+            let alpha = rz[i] / curvature;
+            for k in i * d..(i + 1) * d {
+                u[k] += alpha * p[k];
+                r[k] -= alpha * hp[k];
+            }
+        }
+        z = metric.apply(&r);
+        let next = products(&r, &z);
+        for (i, (new, old)) in next.iter().zip(&rz).enumerate() {
+            let beta = new / old;
+            for k in i * d..(i + 1) * d {
+                p[k] = z[k] + beta * p[k];
+            }
+        }
+        rz = next;
+    }
+    Ok((u, worst(&rz)))
+}

@@ -1,0 +1,67 @@
+//! The two losses of learning from samples, as scalars whose gradient Burn takes.
+
+use burn::prelude::*;
+use burn::tensor::TensorData;
+
+use super::ops::{BurnOps, Ranked};
+use crate::icnn::formula::Formula;
+use crate::icnn::{Architecture, Weights};
+
+/// Points and directions of one update; each [n, d].
+pub enum Batch<'a> {
+    /// CMFGen: data y and conjugate points ∇w*(x) of Gibbs particles x.
+    Conjugate {
+        /// Data.
+        data: &'a [f64],
+        /// ∇w*(x).
+        conjugate: &'a [f64],
+    },
+    /// Maximum likelihood.
+    Likelihood {
+        /// Data y.
+        data: &'a [f64],
+        /// The points x = ∇w(y).
+        image: &'a [f64],
+        /// The directions ∇w(x).
+        along: &'a [f64],
+        /// u ≈ ∇²w(y)^{-1} v.
+        solved: &'a [f64],
+        /// Probes v with E v v' = I.
+        probe: &'a [f64],
+        /// Gibbs particles.
+        particles: &'a [f64],
+    },
+}
+
+/// The rows of `a` as a tensor [n, d].
+fn rows<B: Backend>(a: &[f64], d: usize, device: &B::Device) -> Ranked<B> {
+    let data: Vec<f32> = a.iter().map(|&v| v as f32).collect();
+    Ranked::Two(Tensor::from_data(TensorData::new(data, [a.len() / d, d]), device))
+}
+
+/// The loss whose gradient in the parameters is an update's.
+///
+/// * CMFGen: mean w(y) - mean w(∇w*(x)), the semi-dual's gradient by Danskin's theorem (Vesseron,
+///   Béthune and Cuturi, 2025, section 4).
+/// * Likelihood: the gradient of E[-log ρ] is E ∂[w(∇w(y)) - log det ∇²w(y)] - E_P ∂w(x). The first
+///   derivative is total: ∂w at the frozen image plus ∂∇w(y) along ∇w(∇w(y)); log det enters by one
+///   probe, ∂ log det H = E u' ∂H v with H u = v.
+pub fn loss<B: Backend>(
+    ops: &BurnOps<B>,
+    arch: &Architecture,
+    weights: &Weights<Ranked<B>>,
+    batch: &Batch<'_>,
+    device: &B::Device,
+) -> Tensor<B, 1> {
+    let formula = Formula::new(ops, arch, weights);
+    let rows = |a: &[f64]| rows::<B>(a, arch.dim, device);
+    let mean_value = |a: &[f64]| formula.value(&rows(a)).matrix().mean();
+    match batch {
+        Batch::Conjugate { data, conjugate } => mean_value(data) - mean_value(conjugate),
+        Batch::Likelihood { data, image, along, solved, probe, particles } => {
+            let (first, second) =
+                formula.directional(&rows(data), &rows(along), [&rows(solved), &rows(probe)]);
+            mean_value(image) + (first.matrix() - second.matrix()).mean() - mean_value(particles)
+        }
+    }
+}

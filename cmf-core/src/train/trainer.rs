@@ -1,0 +1,254 @@
+//! One training run: its state and the update.
+
+use std::time::Instant;
+
+use burn::backend::{Autodiff, Flex};
+use burn::module::AutodiffModule;
+use burn::optim::adaptor::OptimizerAdaptor;
+use burn::optim::{Adam, AdamConfig, GradientsParams, Optimizer};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::average::Average;
+use super::config::TrainConfig;
+use super::inner;
+use super::objective::{Batch, loss};
+use super::ops::BurnOps;
+use super::parameters::{Parameters, network_of};
+use super::precondition::Preconditioner;
+use crate::error::{Error, Result, check_len};
+use crate::gaussian::{Gaussian, QuadraticStart};
+use crate::icnn::{Icnn, initial_weights};
+
+/// The differentiating backend.
+pub(super) type Backend = Autodiff<Flex>;
+/// One optimiser a group of parameters: forms, positive weights, head.
+pub(super) type Optimisers = [OptimizerAdaptor<Adam, Parameters<Backend>, Backend>; 3];
+
+/// Updates between two estimates of λ_max.
+const LAMBDA_EVERY: usize = 20;
+/// Margin on the estimate, which power iteration approaches from below and training moves.
+const LAMBDA_MARGIN: f64 = 1.1;
+/// Power iterations on the particles per estimate, warm-started, and how many particles are used.
+const LAMBDA_ITERATIONS: usize = 8;
+const LAMBDA_PARTICLES: usize = 32;
+
+/// Training data: rows of numbers, read by index.
+pub trait Samples {
+    /// The dimension d.
+    fn dim(&self) -> usize;
+    /// Number of rows.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Copies the rows `indices` into `out` [indices, d].
+    fn read(&self, indices: &[usize], out: &mut [f64]) -> Result<()>;
+}
+
+/// What one update saw.
+#[derive(Debug, Clone, Copy)]
+pub struct Metrics {
+    /// Updates done, this one included.
+    pub update: usize,
+    /// Seconds spent in updates, over all sessions of the run.
+    pub seconds: f64,
+    /// Whether the update was CMFGen's or the likelihood's.
+    pub objective: &'static str,
+    /// The largest eigenvalue over particles of the Hessian preconditioned by the start's.
+    pub lambda_max: f64,
+    /// rms residual of the conjugate solves (CMFGen) or worst relative residual of the linear solves.
+    pub residual: f64,
+    /// Mean of w over the data's images minus its mean over the particles: zero when the images ∇w(y)
+    /// follow the Gibbs law.
+    pub gap: f64,
+    /// Factor of the learning rates.
+    pub rate: f64,
+}
+
+/// A run in progress.
+pub struct Trainer {
+    pub(super) config: TrainConfig,
+    pub(super) start: QuadraticStart,
+    pub(super) metric: Preconditioner,
+    pub(super) parameters: Option<Parameters<Backend>>,
+    pub(super) optimisers: Optimisers,
+    pub(super) average: Average,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) particles: Vec<f64>,
+    pub(super) conjugates: Vec<f64>,
+    pub(super) power: Vec<f64>,
+    pub(super) lambda: f64,
+    pub(super) update: usize,
+    pub(super) seconds: f64,
+}
+
+pub(super) fn optimisers(config: &TrainConfig) -> Optimisers {
+    let (b1, b2) = config.betas;
+    std::array::from_fn(|_| {
+        AdamConfig::new().with_beta_1(b1 as f32).with_beta_2(b2 as f32).with_epsilon(1e-8).init()
+    })
+}
+
+impl Trainer {
+    /// Starts a run at the closed-form potential of `gaussian`, the data's mean and covariance with σ²
+    /// added.
+    pub fn new(config: TrainConfig, gaussian: &Gaussian) -> Result<Self> {
+        config.validate()?;
+        let d = config.architecture.dim;
+        check_len("the data's dimension", gaussian.dim(), d)?;
+        let start = gaussian.quadratic_start()?;
+        let metric = Preconditioner::new(&start)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+        let weights = initial_weights(&config.architecture, &start, rng.random())?;
+        let network = Icnn::new(config.architecture.clone(), weights)?;
+        let parameters = Parameters::from_network(&network, &Default::default())?;
+        // Exact draws x = a + P^{1/2} ξ from the start's Gibbs factor need no warm-up, and its map
+        // a + P x gives their conjugates.
+        let from_centre = |v: Vec<f64>| -> Vec<f64> {
+            v.iter().enumerate().map(|(k, v)| v + start.centre[k % d]).collect()
+        };
+        let particles = from_centre(metric.apply_root(&inner::normal(&mut rng, config.particles * d)));
+        let conjugates = from_centre(metric.apply(&particles));
+        let power = inner::normal(&mut rng, LAMBDA_PARTICLES.min(config.particles) * d);
+        Ok(Trainer {
+            optimisers: optimisers(&config),
+            average: Average::new(&network.cast()?),
+            parameters: Some(parameters),
+            config,
+            start,
+            metric,
+            rng,
+            particles,
+            conjugates,
+            power,
+            lambda: 1.0,
+            update: 0,
+            seconds: 0.0,
+        })
+    }
+
+    /// The settings of the run.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// Updates done.
+    pub fn updates_done(&self) -> usize {
+        self.update
+    }
+
+    /// The closed-form potential that the run started from.
+    pub fn start(&self) -> &QuadraticStart {
+        &self.start
+    }
+
+    /// The averaged network.
+    pub fn network(&self) -> Result<Icnn<f32>> {
+        self.average.network()
+    }
+
+    /// The Gibbs particles: [particles, d].
+    pub fn particles(&self) -> &[f64] {
+        &self.particles
+    }
+
+    /// Takes one update.
+    pub fn step(&mut self, data: &dyn Samples) -> Result<Metrics> {
+        let clock = Instant::now();
+        let device = Default::default();
+        let arch = self.config.architecture.clone();
+        let parameters = self.parameters.take().ok_or_else(|| {
+            Error::Invalid("the run stopped in the middle of an update; resume it from its checkpoint".into())
+        })?;
+        let weights = parameters.weights(&arch);
+        let network = network_of(&arch, &weights)?;
+        let y = self.draw(data)?;
+        self.move_particles(&network)?;
+
+        let ops = BurnOps::<Backend>::new(device);
+        let likelihood = self.update >= self.config.conjugate_updates;
+        let (objective, residual, loss) = if likelihood {
+            let image = inner::gradient(&network, &y)?;
+            let along = inner::gradient(&network, &image)?;
+            let probe = inner::signs(&mut self.rng, y.len());
+            let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
+            let (solved, residual) =
+                inner::hessian_solve(&network, &self.metric, &y, &probe, tolerance, most)?;
+            let batch = Batch::Likelihood {
+                data: &y,
+                image: &image,
+                along: &along,
+                solved: &solved,
+                probe: &probe,
+                particles: &self.particles,
+            };
+            ("likelihood", residual, loss(&ops, &arch, &weights, &batch, &device))
+        } else {
+            let (start, steps) = (&mut self.conjugates, self.config.conjugate_steps);
+            let residual =
+                inner::conjugate(&network, &self.metric, &self.particles, start, self.lambda, steps)?;
+            let batch = Batch::Conjugate { data: &y, conjugate: &self.conjugates };
+            ("conjugate", residual, loss(&ops, &arch, &weights, &batch, &device))
+        };
+        let value: f64 = f64::from(loss.clone().into_scalar());
+        if !value.is_finite() {
+            return Err(Error::NotFinite(format!("the loss of update {}", self.update + 1)));
+        }
+        let rate = self.config.rate(self.update);
+        let mut gradients = loss.backward();
+        let groups = parameters.groups();
+        let rates =
+            [self.config.learning_rate, self.config.learning_rate_positive, self.config.learning_rate_head];
+        let mut parameters = parameters;
+        for ((optimiser, group), learning_rate) in self.optimisers.iter_mut().zip(&groups).zip(rates) {
+            let gradients = GradientsParams::from_params(&mut gradients, &parameters, group);
+            parameters = optimiser.step(rate * learning_rate, parameters, gradients);
+        }
+        self.update += 1;
+        // Early on, an average over all updates so far: it forgets the start at once.
+        let decay = self.config.average.min(self.update as f64 / (self.update as f64 + 10.0));
+        self.average.update(&parameters.valid().to_network(&arch)?, decay);
+        self.parameters = Some(parameters);
+        self.seconds += clock.elapsed().as_secs_f64();
+        Ok(Metrics {
+            update: self.update,
+            seconds: self.seconds,
+            objective,
+            lambda_max: self.lambda,
+            residual,
+            gap: value,
+            rate,
+        })
+    }
+
+    /// A batch of noisy data.
+    fn draw(&mut self, data: &dyn Samples) -> Result<Vec<f64>> {
+        if data.is_empty() {
+            return Err(Error::Invalid("the data set is empty".into()));
+        }
+        let indices: Vec<usize> =
+            (0..self.config.batch).map(|_| self.rng.random_range(0..data.len())).collect();
+        let mut y = vec![0.0; indices.len() * self.config.architecture.dim];
+        data.read(&indices, &mut y)?;
+        let noise = inner::normal(&mut self.rng, y.len());
+        y.iter_mut().zip(&noise).for_each(|(y, n)| *y += self.config.sigma * n);
+        Ok(y)
+    }
+
+    /// Langevin steps on the particles with the step size that λ_max allows.
+    fn move_particles(&mut self, network: &Icnn<f32>) -> Result<()> {
+        if self.update.is_multiple_of(LAMBDA_EVERY) {
+            let probed = &self.particles[..self.power.len()];
+            let found = inner::lambda_max(network, &self.metric, probed, &mut self.power, LAMBDA_ITERATIONS)?;
+            self.lambda = LAMBDA_MARGIN * found;
+            if !self.lambda.is_finite() {
+                return Err(Error::NotFinite("the largest Hessian eigenvalue".into()));
+            }
+        }
+        let step = self.config.langevin_step / self.lambda;
+        let steps = self.config.langevin_steps;
+        inner::langevin(network, &self.metric, &mut self.particles, step, steps, &mut self.rng)
+    }
+}
