@@ -10,13 +10,17 @@
 //! engine) and `train` (Burn).
 
 pub mod closed_form;
+pub mod conjugate;
 pub mod error;
 pub mod gaussian;
 pub mod host;
 pub mod icnn;
 pub mod linalg;
+pub mod normaliser;
 pub mod ops;
 pub mod potential;
+pub mod preconditioner;
+pub mod sampler;
 
 #[cfg(feature = "onnx")]
 pub mod onnx;
