@@ -10,14 +10,18 @@
 //! engine) and `train` (Burn).
 
 pub mod closed_form;
+pub mod conjugate;
 pub mod error;
 pub mod files;
 pub mod gaussian;
 pub mod host;
 pub mod icnn;
 pub mod linalg;
+pub mod normaliser;
 pub mod ops;
 pub mod potential;
+pub mod preconditioner;
+pub mod sampler;
 pub mod sinkhorn;
 
 #[cfg(feature = "onnx")]

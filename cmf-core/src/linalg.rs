@@ -102,7 +102,15 @@ pub fn matmul(a: &[f64], b: &[f64], n: usize, k: usize, m: usize) -> Vec<f64> {
     to_rows((view(a, n, k) * view(b, k, m)).as_ref())
 }
 
-/// ⟨a, b⟩.
+/// ⟨a, b⟩ of equally long slices, summed in eight interleaved parts so that it vectorises.
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
+    let (head_a, tail_a) = a.as_chunks::<8>();
+    let (head_b, tail_b) = b.as_chunks::<8>();
+    let mut parts = [0.0; 8];
+    for (x, y) in head_a.iter().zip(head_b) {
+        for (part, (x, y)) in parts.iter_mut().zip(x.iter().zip(y)) {
+            *part += x * y;
+        }
+    }
+    parts.iter().sum::<f64>() + tail_a.iter().zip(tail_b).map(|(x, y)| x * y).sum::<f64>()
 }

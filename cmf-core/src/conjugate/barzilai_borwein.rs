@@ -1,0 +1,47 @@
+//! Gradient steps with the adaptive Barzilai-Borwein length.
+
+use super::iteration::{Oracle, Row, Rule};
+use crate::error::Result;
+use crate::linalg::dot;
+
+/// Below this ratio of the short to the long length the short one is taken (Zhou, Gao and Dai, 2006).
+const SHORT: f64 = 0.5;
+
+/// The next step length of each row.
+pub(super) struct BarzilaiBorwein {
+    lengths: Vec<f64>,
+}
+
+impl BarzilaiBorwein {
+    /// For `n` rows, each with a first length of 1.
+    pub fn new(n: usize) -> Self {
+        BarzilaiBorwein { lengths: vec![1.0; n] }
+    }
+}
+
+impl Rule for BarzilaiBorwein {
+    fn patience(&self) -> usize {
+        200
+    }
+
+    fn propose(&mut self, _: &mut Oracle<'_>, rows: &mut [&mut Row]) -> Result<()> {
+        for row in rows {
+            row.direction = row.at.gradient.iter().map(|g| -g).collect();
+            row.step = self.lengths[row.index];
+        }
+        Ok(())
+    }
+
+    /// Lengths ⟨s,s⟩/⟨s,dg⟩ (long) and ⟨s,dg⟩/⟨dg,dg⟩ (short); without curvature, ten times the last.
+    fn learn(&mut self, index: usize, s: Vec<f64>, dg: Vec<f64>) {
+        let curvature = dot(&s, &dg);
+        let length = &mut self.lengths[index];
+        if curvature > 0.0 {
+            let long = dot(&s, &s) / curvature;
+            let short = curvature / dot(&dg, &dg);
+            *length = if short < SHORT * long { short } else { long };
+        } else {
+            *length *= 10.0;
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Runs a sampler: warm-up with step-size tuning, draws, traces and their diagnostics.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{DualAveraging, Sampler, State, diagnostics, standard_normals};
+use crate::error::{Error, Result};
+use crate::linalg::dot;
+use crate::potential::Potential;
+
+/// How long to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// Steps before the draws that count; the step size is tuned during these.
+    pub warmup: usize,
+    /// Steps after the warm-up, each of which is a draw.
+    pub steps: usize,
+    /// Seed of all randomness: the same seed gives the same bits on one engine.
+    pub seed: u64,
+}
+
+/// What a run ends with.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    /// The chains after the last step.
+    pub state: State,
+    /// The step size that the draws were made with, after tuning.
+    pub step_size: f64,
+    /// Mean acceptance over the draws.
+    pub acceptance: f64,
+    /// The worst split R-hat of the traced quantities; `None` when the draws are too few to tell.
+    pub r_hat: Option<f64>,
+    /// The least effective sample size of the traced quantities, over all chains together.
+    pub effective_sample_size: Option<f64>,
+}
+
+/// Coordinates along fixed random directions that are traced beside w.
+const PROJECTIONS: usize = 4;
+
+/// Runs `sampler` from `start` [n, d], one chain a row.
+///
+/// The diagnostics come from traces of w and of 4 random projections, so that no draw need be kept. After
+/// every step `observe` is called with the number of steps done (warm-up included) and the state; it may
+/// keep draws, and returns whether to go on: if not, the result is [`Error::Interrupted`].
+pub fn sample(
+    w: &dyn Potential,
+    mut sampler: impl Sampler,
+    start: Vec<f64>,
+    run: Run,
+    observe: &mut dyn FnMut(usize, &State) -> bool,
+) -> Result<Samples> {
+    let mut rng = ChaCha8Rng::seed_from_u64(run.seed);
+    let mut state = sampler.init(w, start)?;
+    let mut tuning = sampler.target_acceptance().map(|t| DualAveraging::new(sampler.step_size(), t));
+    for done in 1..=run.warmup {
+        let info = sampler.step(w, &mut state, &mut rng)?;
+        if let Some(tuning) = &mut tuning {
+            let next = tuning.update(info.acceptance);
+            sampler.set_step_size(if done == run.warmup { tuning.step_size() } else { next });
+        }
+        go_on(observe(done, &state))?;
+    }
+    let mut traces = Traces::new(&state, run, &mut rng);
+    let mut acceptance = 0.0;
+    for done in 1..=run.steps {
+        acceptance += sampler.step(w, &mut state, &mut rng)?.acceptance / run.steps as f64;
+        traces.record(&state);
+        go_on(observe(run.warmup + done, &state))?;
+    }
+    Ok(Samples {
+        state,
+        step_size: sampler.step_size(),
+        acceptance,
+        r_hat: traces.each(diagnostics::split_r_hat).map(|all| all.into_iter().fold(0.0, f64::max)),
+        effective_sample_size: traces
+            .each(diagnostics::effective_sample_size)
+            .map(|all| all.into_iter().fold(f64::INFINITY, f64::min)),
+    })
+}
+
+fn go_on(go_on: bool) -> Result<()> {
+    if go_on { Ok(()) } else { Err(Error::Interrupted) }
+}
+
+/// Scalar quantities of every chain at every draw.
+struct Traces {
+    directions: Vec<f64>,
+    /// [quantity][chain][draw]; quantity 0 is w.
+    draws: Vec<Vec<Vec<f64>>>,
+}
+
+impl Traces {
+    fn new(state: &State, run: Run, rng: &mut ChaCha8Rng) -> Self {
+        Traces {
+            directions: standard_normals(rng, PROJECTIONS * state.dim()),
+            draws: vec![vec![Vec::with_capacity(run.steps); state.chains()]; 1 + PROJECTIONS],
+        }
+    }
+
+    fn record(&mut self, state: &State) {
+        let d = state.dim();
+        for (i, x) in state.x.chunks_exact(d).enumerate() {
+            self.draws[0][i].push(state.value[i]);
+            for (k, direction) in self.directions.chunks_exact(d).enumerate() {
+                self.draws[1 + k][i].push(dot(direction, x));
+            }
+        }
+    }
+
+    fn each(&self, diagnostic: impl Fn(&[Vec<f64>]) -> Option<f64>) -> Option<Vec<f64>> {
+        self.draws.iter().map(|chains| diagnostic(chains)).collect()
+    }
+}

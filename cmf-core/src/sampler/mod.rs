@@ -1,0 +1,108 @@
+//! Samplers of the Gibbs law P_w = e^{-w}/Z on R^d, several chains at once as rows.
+
+pub mod diagnostics;
+mod driver;
+mod hmc;
+mod langevin;
+mod step_size;
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
+pub use driver::{Run, Samples, sample};
+pub use hmc::{Hmc, Mala};
+pub use langevin::Ula;
+pub use step_size::{DualAveraging, lambda_max};
+
+use crate::error::{Error, Result};
+use crate::potential::{Potential, rows};
+
+/// The chains' positions with the potential there. All finite.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Positions: [n, d].
+    pub x: Vec<f64>,
+    /// w(x_i): [n].
+    pub value: Vec<f64>,
+    /// ∇w(x_i): [n, d].
+    pub gradient: Vec<f64>,
+}
+
+impl State {
+    /// Evaluates w at `x` [n, d]; fails where the result is not finite.
+    pub fn new(w: &dyn Potential, x: Vec<f64>) -> Result<Self> {
+        let state = State::evaluate(w, x)?;
+        match (0..state.value.len()).find(|&i| !state.is_finite(i)) {
+            Some(i) => Err(Error::NotFinite(format!("the potential at chain {i}"))),
+            None => Ok(state),
+        }
+    }
+
+    /// Evaluates w at `x` [n, d], finite or not.
+    fn evaluate(w: &dyn Potential, x: Vec<f64>) -> Result<Self> {
+        let n = rows(&x, w.dim())?;
+        if n == 0 {
+            return Err(Error::Invalid("a sampler needs at least one chain".into()));
+        }
+        let mut state = State { value: vec![0.0; n], gradient: vec![0.0; x.len()], x };
+        w.value_and_gradient(&state.x, &mut state.value, &mut state.gradient)?;
+        Ok(state)
+    }
+
+    /// Whether chain `i` is where w and its gradient are finite.
+    fn is_finite(&self, i: usize) -> bool {
+        let d = self.dim();
+        self.value[i].is_finite() && self.gradient[i * d..][..d].iter().all(|g| g.is_finite())
+    }
+
+    /// The number of chains n.
+    pub fn chains(&self) -> usize {
+        self.value.len()
+    }
+
+    /// The dimension d.
+    pub fn dim(&self) -> usize {
+        self.x.len() / self.value.len()
+    }
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Info {
+    /// Mean over the chains of the probability of acceptance; 1 for a sampler that does not reject.
+    pub acceptance: f64,
+}
+
+/// A Markov kernel that leaves e^{-w} invariant, exactly or with a stated bias.
+pub trait Sampler {
+    /// The state at `x` [n, d]; fails where w is not finite.
+    fn init(&self, w: &dyn Potential, x: Vec<f64>) -> Result<State> {
+        State::new(w, x)
+    }
+
+    /// Moves every chain once.
+    fn step(&self, w: &dyn Potential, state: &mut State, rng: &mut ChaCha8Rng) -> Result<Info>;
+
+    /// The step size, in the sampler's own unit.
+    fn step_size(&self) -> f64;
+
+    /// Replaces the step size.
+    fn set_step_size(&mut self, step: f64);
+
+    /// The mean acceptance that a warm-up should tune the step size to, if it should.
+    fn target_acceptance(&self) -> Option<f64>;
+}
+
+/// `len` independent standard normals, in order.
+pub(crate) fn standard_normals(rng: &mut ChaCha8Rng, len: usize) -> Vec<f64> {
+    (0..len).map(|_| rng.sample(StandardNormal)).collect()
+}
+
+/// Fails unless the step size is positive and finite.
+fn check_step(step: f64) -> Result<()> {
+    if step > 0.0 && step.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("sampler step {step}: must be positive")))
+}
