@@ -10,10 +10,12 @@
 //! engine) and `train` (Burn).
 
 pub mod closed_form;
+pub mod density;
 pub mod error;
 pub mod gaussian;
 pub mod host;
 pub mod icnn;
+pub mod inpaint;
 pub mod linalg;
 pub mod ops;
 pub mod potential;

@@ -2,7 +2,7 @@
 
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::{factor, inverse};
-use faer::{MatMut, Par};
+use faer::{MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use super::{Pushed, Status, finite};
@@ -19,16 +19,13 @@ pub struct ExactLogDensity {
     pub status: Vec<Status>,
 }
 
-/// Rows whose gradients are held at a time.
-const BLOCK: usize = 256;
-
-/// Bytes that the Hessians and inverses in flight may take; it bounds the rows evaluated at once.
+/// Bytes that the Hessians and inverses in flight may take.
 const WORKSPACE_BYTES: usize = 512 << 20;
 
 /// log ρ(y) = -w(G(y)) + log det H(y) - log Z of each row of `y` [n, d], by Cholesky of H.
 ///
-/// `log_z` in nats; with 0 the density is unnormalised. Rows run in parallel on rayon's pool, each
-/// with one [d, d] Hessian. Errors: shapes, and whatever the potential refuses; a row that has no
+/// `log_z` in nats; with 0 the density is unnormalised. Memory: one [d, d] Hessian
+/// a thread of rayon's pool, within 512 MiB. Errors: shapes, and whatever the potential refuses; a row that has no
 /// density has a status instead.
 pub fn exact_log_density(w: &dyn SecondOrder, log_z: f64, y: &[f64]) -> Result<ExactLogDensity> {
     evaluate(w, log_z, y, None)
@@ -47,16 +44,6 @@ pub fn exact_log_density_and_score(
     evaluate(w, log_z, y, Some(score))
 }
 
-/// One row on its way through a lane.
-struct Row<'a> {
-    y: &'a [f64],
-    pushed_value: f64,
-    pushed_twice: &'a [f64],
-    value: &'a mut f64,
-    status: &'a mut Status,
-    score: Option<&'a mut [f64]>,
-}
-
 fn evaluate(
     w: &dyn SecondOrder,
     log_z: f64,
@@ -65,128 +52,123 @@ fn evaluate(
 ) -> Result<ExactLogDensity> {
     let d = w.dim();
     let n = rows(y, d)?;
-    let mut value = vec![f64::NEG_INFINITY; n];
-    let mut status = vec![Status::NotFinite; n];
+    let mut density = ExactLogDensity { value: Vec::with_capacity(n), status: Vec::with_capacity(n) };
     let affordable = (WORKSPACE_BYTES / (2 * d * d * size_of::<f64>())).max(1);
-    for from in (0..n).step_by(BLOCK) {
-        let to = (from + BLOCK).min(n);
-        let pushed = Pushed::new(w, &y[from * d..to * d])?;
-        let mut scores: Vec<Option<&mut [f64]>> = match score.as_deref_mut() {
-            Some(all) => all[from * d..to * d].chunks_exact_mut(d).map(Some).collect(),
-            None => (from..to).map(|_| None).collect(),
-        };
-        let mut block: Vec<Row> = y[from * d..to * d]
-            .chunks_exact(d)
-            .zip(&pushed.value)
-            .zip(pushed.twice.chunks_exact(d))
-            .zip(value[from..to].iter_mut().zip(&mut status[from..to]))
-            .zip(scores.drain(..))
-            .map(|((((y, &pushed_value), pushed_twice), (value, status)), score)| Row {
-                y,
-                pushed_value,
-                pushed_twice,
-                value,
-                status,
-                score,
-            })
-            .collect();
-        // A lane walks its rows one after another in one workspace: memory is bounded by the number
-        // of lanes, also when the potential's own parallel products make a thread steal a lane.
-        let lanes = rayon::current_num_threads().min(affordable).min(block.len());
-        let par = if lanes > 1 { Par::Seq } else { Par::rayon(0) };
-        let per_lane = block.len().div_ceil(lanes);
-        block.par_chunks_mut(per_lane).try_for_each(|lane| {
-            let mut workspace = Workspace::new(d, par, lane[0].score.is_some());
-            lane.iter_mut().try_for_each(|row| workspace.evaluate(w, log_z, row))
-        })?;
+    let wave = rayon::current_num_threads().min(affordable).min(n).max(1);
+    let mut workspace = Workspace::new(d, wave, score.is_some());
+    for (i, y) in y.chunks(wave * d).enumerate() {
+        let score = score.as_deref_mut().map(|s| &mut s[i * wave * d..][..y.len()]);
+        workspace.evaluate(w, log_z, y, score, &mut density)?;
     }
-    Ok(ExactLogDensity { value, status })
+    Ok(density)
 }
 
-/// The buffers of one lane.
+/// The buffers of one wave of rows.
+///
+/// A wave is as many rows as there are threads: the potential shares its rows out to the threads as it
+/// sees fit, and the factorisations run one to a thread.
 struct Workspace {
-    hessian: Vec<f64>,
-    inverse: Vec<f64>,
-    scratch: MemBuffer,
-    par: Par,
+    hessians: Vec<f64>,
+    inverses: Vec<f64>,
+    scratch: Vec<MemBuffer>,
     d: usize,
 }
 
+/// What factoring one Hessian gave.
+type Factored = std::result::Result<f64, Status>;
+
 impl Workspace {
-    fn new(d: usize, par: Par, with_inverse: bool) -> Self {
-        let mut need = factor::cholesky_in_place_scratch::<f64>(d, par, Default::default());
+    fn new(d: usize, wave: usize, with_inverse: bool) -> Self {
+        let mut need = factor::cholesky_in_place_scratch::<f64>(d, Par::Seq, Default::default());
         if with_inverse {
-            need = need.or(inverse::inverse_scratch::<f64>(d, par));
+            need = need.or(inverse::inverse_scratch::<f64>(d, Par::Seq));
         }
         Workspace {
-            hessian: vec![0.0; d * d],
-            inverse: vec![0.0; if with_inverse { d * d } else { 0 }],
-            scratch: MemBuffer::new(need),
-            par,
+            hessians: vec![0.0; wave * d * d],
+            inverses: vec![0.0; if with_inverse { wave * d * d } else { 0 }],
+            scratch: (0..wave).map(|_| MemBuffer::new(need)).collect(),
             d,
         }
     }
 
-    fn evaluate(&mut self, w: &dyn SecondOrder, log_z: f64, row: &mut Row) -> Result<()> {
+    /// Appends the densities of the rows `y` to `density` and writes their scores.
+    fn evaluate(
+        &mut self,
+        w: &dyn SecondOrder,
+        log_z: f64,
+        y: &[f64],
+        mut score: Option<&mut [f64]>,
+        density: &mut ExactLogDensity,
+    ) -> Result<()> {
         let d = self.d;
-        if let Some(score) = row.score.as_deref_mut() {
-            score.fill(0.0);
-        }
-        if !(finite(row.y) && row.pushed_value.is_finite() && finite(row.pushed_twice)) {
-            return Ok(());
-        }
-        w.hessian(row.y, &mut self.hessian)?;
-        if !finite(&self.hessian) {
-            return Ok(());
-        }
-        if let Some(score) = row.score.as_deref_mut() {
-            for (s, h) in score.iter_mut().zip(self.hessian.chunks_exact(d)) {
-                *s = -dot(h, row.pushed_twice);
+        let n = y.len() / d;
+        let pushed = Pushed::new(w, y)?;
+        let hessians = &mut self.hessians[..n * d * d];
+        w.hessian(y, hessians)?;
+        if let Some(score) = score.as_deref_mut() {
+            let outer = hessians.chunks_exact(d * d).zip(pushed.twice.chunks_exact(d));
+            for ((h, twice), score) in outer.zip(score.chunks_exact_mut(d)) {
+                score.iter_mut().zip(h.chunks_exact(d)).for_each(|(s, h)| *s = -dot(h, twice));
             }
         }
-        let Some(log_det) = self.factor() else {
-            *row.status = Status::NotPositiveDefinite;
-            if let Some(score) = row.score.as_deref_mut() {
-                score.fill(0.0);
-            }
-            return Ok(());
-        };
-        if let Some(score) = row.score.as_deref_mut() {
-            self.invert();
-            let mut slope = vec![0.0; d];
-            w.hessian_contraction(row.y, &self.inverse, &mut slope)?;
-            score.iter_mut().zip(&slope).for_each(|(s, g)| *s += g);
-            if !finite(score) {
-                score.fill(0.0);
-                return Ok(());
-            }
+        let par = if n > 1 { Par::Seq } else { Par::rayon(0) };
+        let factored: Vec<Factored> = hessians
+            .par_chunks_exact_mut(d * d)
+            .zip(&mut self.scratch)
+            .map(|(h, scratch)| log_det(h, d, par, MemStack::new(scratch)))
+            .collect();
+        if let Some(score) = score.as_deref_mut() {
+            let inverses = &mut self.inverses[..n * d * d];
+            inverses
+                .par_chunks_exact_mut(d * d)
+                .zip(hessians.par_chunks_exact(d * d))
+                .zip(self.scratch.par_iter_mut().zip(&factored))
+                .for_each(|((inverse, l), (scratch, factored))| match factored {
+                    Ok(_) => invert(l, inverse, d, par, MemStack::new(scratch)),
+                    Err(_) => inverse.fill(0.0),
+                });
+            let mut slopes = vec![0.0; n * d];
+            w.hessian_contraction(y, inverses, &mut slopes)?;
+            score.iter_mut().zip(&slopes).for_each(|(s, g)| *s += g);
         }
-        *row.status = Status::Evaluated;
-        *row.value = log_det - row.pushed_value - log_z;
+        for (i, factored) in factored.into_iter().enumerate() {
+            let row = i * d..(i + 1) * d;
+            let whole = finite(&y[row.clone()])
+                && pushed.value[i].is_finite()
+                && score.as_deref().is_none_or(|s| finite(&s[row.clone()]));
+            let outcome = if whole { factored } else { Err(Status::NotFinite) };
+            if outcome.is_err()
+                && let Some(score) = score.as_deref_mut()
+            {
+                score[row].fill(0.0);
+            }
+            density.value.push(outcome.map_or(f64::NEG_INFINITY, |v| v - pushed.value[i] - log_z));
+            density.status.push(outcome.err().unwrap_or(Status::Evaluated));
+        }
         Ok(())
     }
+}
 
-    /// Replaces H by its Cholesky factor and returns log det H, or nothing where H is not positive
-    /// definite. H is symmetric, so the row-major slice is its own column-major view.
-    fn factor(&mut self) -> Option<f64> {
-        let d = self.d;
-        let h = MatMut::from_column_major_slice_mut(&mut self.hessian, d, d);
-        let stack = MemStack::new(&mut self.scratch);
-        factor::cholesky_in_place(h, Default::default(), self.par, stack, Default::default()).ok()?;
-        let log_det = 2.0 * (0..d).map(|i| self.hessian[i * d + i].ln()).sum::<f64>();
-        log_det.is_finite().then_some(log_det)
+/// Replaces H by its Cholesky factor and returns log det H. H is symmetric, so the row-major slice is
+/// its own column-major view.
+fn log_det(h: &mut [f64], d: usize, par: Par, stack: &mut MemStack) -> Factored {
+    if !finite(h) {
+        return Err(Status::NotFinite);
     }
+    let columns = MatMut::from_column_major_slice_mut(h, d, d);
+    factor::cholesky_in_place(columns, Default::default(), par, stack, Default::default())
+        .map_err(|_| Status::NotPositiveDefinite)?;
+    let log_det = 2.0 * (0..d).map(|i| h[i * d + i].ln()).sum::<f64>();
+    if log_det.is_finite() { Ok(log_det) } else { Err(Status::NotPositiveDefinite) }
+}
 
-    /// H^{-1}, both triangles, from the factor.
-    fn invert(&mut self) {
-        let d = self.d;
-        let l = faer::MatRef::from_column_major_slice(&self.hessian, d, d);
-        let mut out = MatMut::from_column_major_slice_mut(&mut self.inverse, d, d);
-        inverse::inverse(out.as_mut(), l, self.par, MemStack::new(&mut self.scratch));
-        for j in 0..d {
-            for i in j + 1..d {
-                out[(j, i)] = out[(i, j)];
-            }
+/// H^{-1}, both triangles, from the factor that [`log_det`] left.
+fn invert(l: &[f64], inverse: &mut [f64], d: usize, par: Par, stack: &mut MemStack) {
+    let mut out = MatMut::from_column_major_slice_mut(inverse, d, d);
+    inverse::inverse(out.as_mut(), MatRef::from_column_major_slice(l, d, d), par, stack);
+    for j in 0..d {
+        for i in j + 1..d {
+            out[(j, i)] = out[(i, j)];
         }
     }
 }

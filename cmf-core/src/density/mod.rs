@@ -15,7 +15,7 @@ mod exact;
 mod lanczos;
 mod score;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use by_products::ByProducts;
 pub use exact::{ExactLogDensity, exact_log_density, exact_log_density_and_score};
@@ -66,6 +66,6 @@ impl Pushed {
     }
 }
 
-fn finite(values: &[f64]) -> bool {
+pub(crate) fn finite(values: &[f64]) -> bool {
     values.iter().all(|v| v.is_finite())
 }
