@@ -11,11 +11,13 @@
 
 pub mod closed_form;
 pub mod conjugate;
+pub mod density;
 pub mod error;
 pub mod files;
 pub mod gaussian;
 pub mod host;
 pub mod icnn;
+pub mod inpaint;
 pub mod linalg;
 pub mod normaliser;
 pub mod ops;

@@ -1,0 +1,174 @@
+//! The exact log-density and its gradient, one dense Hessian a row.
+
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt::{factor, inverse};
+use faer::{MatMut, MatRef, Par};
+use rayon::prelude::*;
+
+use super::{Pushed, Status, finite};
+use crate::error::{Result, check_len};
+use crate::linalg::dot;
+use crate::potential::{SecondOrder, rows};
+
+/// Exact log-densities of a batch of rows.
+#[derive(Debug, Clone)]
+pub struct ExactLogDensity {
+    /// log ρ(y_i) in nats, -∞ where the status says why: [n].
+    pub value: Vec<f64>,
+    /// How each row ended: [n].
+    pub status: Vec<Status>,
+}
+
+/// Bytes that the Hessians and inverses in flight may take.
+const WORKSPACE_BYTES: usize = 512 << 20;
+
+/// log ρ(y) = -w(G(y)) + log det H(y) - log Z of each row of `y` [n, d], by Cholesky of H.
+///
+/// `log_z` in nats; with 0 the density is unnormalised. Memory: one [d, d] Hessian
+/// a thread of rayon's pool, within 512 MiB. Errors: shapes, and whatever the potential refuses; a row that has no
+/// density has a status instead.
+pub fn exact_log_density(w: &dyn SecondOrder, log_z: f64, y: &[f64]) -> Result<ExactLogDensity> {
+    evaluate(w, log_z, y, None)
+}
+
+/// As [`exact_log_density`], with ∇ log ρ(y_i) written to `score` [n, d].
+///
+/// ∇ log ρ = -H G(G(y)) + ∇_y log det H; zero in a row without a density.
+pub fn exact_log_density_and_score(
+    w: &dyn SecondOrder,
+    log_z: f64,
+    y: &[f64],
+    score: &mut [f64],
+) -> Result<ExactLogDensity> {
+    check_len("score", score.len(), y.len())?;
+    evaluate(w, log_z, y, Some(score))
+}
+
+fn evaluate(
+    w: &dyn SecondOrder,
+    log_z: f64,
+    y: &[f64],
+    mut score: Option<&mut [f64]>,
+) -> Result<ExactLogDensity> {
+    let d = w.dim();
+    let n = rows(y, d)?;
+    let mut density = ExactLogDensity { value: Vec::with_capacity(n), status: Vec::with_capacity(n) };
+    let affordable = (WORKSPACE_BYTES / (2 * d * d * size_of::<f64>())).max(1);
+    let wave = rayon::current_num_threads().min(affordable).min(n).max(1);
+    let mut workspace = Workspace::new(d, wave, score.is_some());
+    for (i, y) in y.chunks(wave * d).enumerate() {
+        let score = score.as_deref_mut().map(|s| &mut s[i * wave * d..][..y.len()]);
+        workspace.evaluate(w, log_z, y, score, &mut density)?;
+    }
+    Ok(density)
+}
+
+/// The buffers of one wave of rows.
+///
+/// A wave is as many rows as there are threads: the potential shares its rows out to the threads as it
+/// sees fit, and the factorisations run one to a thread.
+struct Workspace {
+    hessians: Vec<f64>,
+    inverses: Vec<f64>,
+    scratch: Vec<MemBuffer>,
+    d: usize,
+}
+
+/// What factoring one Hessian gave.
+type Factored = std::result::Result<f64, Status>;
+
+impl Workspace {
+    fn new(d: usize, wave: usize, with_inverse: bool) -> Self {
+        let mut need = factor::cholesky_in_place_scratch::<f64>(d, Par::Seq, Default::default());
+        if with_inverse {
+            need = need.or(inverse::inverse_scratch::<f64>(d, Par::Seq));
+        }
+        Workspace {
+            hessians: vec![0.0; wave * d * d],
+            inverses: vec![0.0; if with_inverse { wave * d * d } else { 0 }],
+            scratch: (0..wave).map(|_| MemBuffer::new(need)).collect(),
+            d,
+        }
+    }
+
+    /// Appends the densities of the rows `y` to `density` and writes their scores.
+    fn evaluate(
+        &mut self,
+        w: &dyn SecondOrder,
+        log_z: f64,
+        y: &[f64],
+        mut score: Option<&mut [f64]>,
+        density: &mut ExactLogDensity,
+    ) -> Result<()> {
+        let d = self.d;
+        let n = y.len() / d;
+        let pushed = Pushed::new(w, y)?;
+        let hessians = &mut self.hessians[..n * d * d];
+        w.hessian(y, hessians)?;
+        if let Some(score) = score.as_deref_mut() {
+            let outer = hessians.chunks_exact(d * d).zip(pushed.twice.chunks_exact(d));
+            for ((h, twice), score) in outer.zip(score.chunks_exact_mut(d)) {
+                score.iter_mut().zip(h.chunks_exact(d)).for_each(|(s, h)| *s = -dot(h, twice));
+            }
+        }
+        let par = if n > 1 { Par::Seq } else { Par::rayon(0) };
+        let factored: Vec<Factored> = hessians
+            .par_chunks_exact_mut(d * d)
+            .zip(&mut self.scratch)
+            .map(|(h, scratch)| log_det(h, d, par, MemStack::new(scratch)))
+            .collect();
+        if let Some(score) = score.as_deref_mut() {
+            let inverses = &mut self.inverses[..n * d * d];
+            inverses
+                .par_chunks_exact_mut(d * d)
+                .zip(hessians.par_chunks_exact(d * d))
+                .zip(self.scratch.par_iter_mut().zip(&factored))
+                .for_each(|((inverse, l), (scratch, factored))| match factored {
+                    Ok(_) => invert(l, inverse, d, par, MemStack::new(scratch)),
+                    Err(_) => inverse.fill(0.0),
+                });
+            let mut slopes = vec![0.0; n * d];
+            w.hessian_contraction(y, inverses, &mut slopes)?;
+            score.iter_mut().zip(&slopes).for_each(|(s, g)| *s += g);
+        }
+        for (i, factored) in factored.into_iter().enumerate() {
+            let row = i * d..(i + 1) * d;
+            let whole = finite(&y[row.clone()])
+                && pushed.value[i].is_finite()
+                && score.as_deref().is_none_or(|s| finite(&s[row.clone()]));
+            let outcome = if whole { factored } else { Err(Status::NotFinite) };
+            if outcome.is_err()
+                && let Some(score) = score.as_deref_mut()
+            {
+                score[row].fill(0.0);
+            }
+            density.value.push(outcome.map_or(f64::NEG_INFINITY, |v| v - pushed.value[i] - log_z));
+            density.status.push(outcome.err().unwrap_or(Status::Evaluated));
+        }
+        Ok(())
+    }
+}
+
+/// Replaces H by its Cholesky factor and returns log det H. H is symmetric, so the row-major slice is
+/// its own column-major view.
+fn log_det(h: &mut [f64], d: usize, par: Par, stack: &mut MemStack) -> Factored {
+    if !finite(h) {
+        return Err(Status::NotFinite);
+    }
+    let columns = MatMut::from_column_major_slice_mut(h, d, d);
+    factor::cholesky_in_place(columns, Default::default(), par, stack, Default::default())
+        .map_err(|_| Status::NotPositiveDefinite)?;
+    let log_det = 2.0 * (0..d).map(|i| h[i * d + i].ln()).sum::<f64>();
+    if log_det.is_finite() { Ok(log_det) } else { Err(Status::NotPositiveDefinite) }
+}
+
+/// H^{-1}, both triangles, from the factor that [`log_det`] left.
+fn invert(l: &[f64], inverse: &mut [f64], d: usize, par: Par, stack: &mut MemStack) {
+    let mut out = MatMut::from_column_major_slice_mut(inverse, d, d);
+    inverse::inverse(out.as_mut(), MatRef::from_column_major_slice(l, d, d), par, stack);
+    for j in 0..d {
+        for i in j + 1..d {
+            out[(j, i)] = out[(i, j)];
+        }
+    }
+}

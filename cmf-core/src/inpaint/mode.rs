@@ -1,0 +1,122 @@
+//! The most likely completion: several annealed starts, the best of them ascended exactly.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::ascent::{Ascent, Outcome};
+use super::hole::Hole;
+use super::walk::{Walk, antithetic, curvature};
+use super::{Monitor, report};
+use crate::density::{ScoreEstimator, exact_log_density};
+use crate::error::{Error, Result};
+use crate::potential::SecondOrder;
+
+/// Maximises log ρ(y) over the hidden coordinates from several annealed starts.
+///
+/// 1. Exploration. Start 0 is the conditional Gaussian mean, the others are draws of the conditional Gaussian. All
+///    walk `explore` Langevin steps with estimated scores while the temperature falls from 1 to 0: log ρ
+///    has many local maxima, and a walk of estimated scores costs a few percent of exact ones.
+/// 2. Choice. One exact log ρ each; the best `finalists` go on.
+/// 3. Ascent. L-BFGS with exact scores, preconditioned by the conditional covariance.
+#[derive(Debug, Clone, Copy)]
+pub struct Mode {
+    /// Starts, at least 1.
+    pub starts: usize,
+    /// Langevin steps of the exploration.
+    pub explore: usize,
+    /// Starts that are ascended, at least 1.
+    pub finalists: usize,
+    /// Nats: an ascent has converged when ½|∇_ζ log ρ|² is below it.
+    pub tolerance: f64,
+    /// Exact evaluations of log ρ with its score that one ascent may take.
+    pub max_evaluations: usize,
+    /// Seed of the draws, the walks and the probes.
+    pub seed: u64,
+}
+
+impl Default for Mode {
+    fn default() -> Self {
+        Mode { starts: 8, explore: 60, finalists: 2, tolerance: 0.1, max_evaluations: 20, seed: 0 }
+    }
+}
+
+/// What became of one start.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// log ρ where it ended, unnormalised (log Z not subtracted), -∞ without a density.
+    pub log_density: f64,
+    /// Exact evaluations it took.
+    pub evaluations: usize,
+}
+
+/// The most likely completion that was found.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    /// The filled point [d]; known coordinates are bitwise those given.
+    pub filled: Vec<f64>,
+    /// The index of the start it came from.
+    pub best: usize,
+    /// Every start, in order.
+    pub starts: Vec<Start>,
+}
+
+/// Share of the work that exploration and choice are, for the monitor.
+const EXPLORED: f64 = 0.4;
+
+impl Mode {
+    /// Fills the hole. Errors: settings below their least; [`Error::Interrupted`] where the monitor
+    /// breaks; [`Error::Invalid`] where no start has a density.
+    pub fn complete(&self, w: &dyn SecondOrder, hole: &Hole, monitor: &mut Monitor) -> Result<Completion> {
+        if self.starts == 0 || self.finalists == 0 || self.max_evaluations == 0 {
+            return Err(Error::Invalid("a mode needs one start, finalist and evaluation at least".into()));
+        }
+        let k = hole.len();
+        let zeta = self.explore(w, hole, monitor)?;
+        let explored = exact_log_density(w, 0.0, &hole.fill(&zeta))?.value;
+        let mut order: Vec<usize> = (0..self.starts).collect();
+        order.sort_by(|&a, &b| explored[b].total_cmp(&explored[a]));
+        order.truncate(self.finalists);
+        report(monitor, EXPLORED)?;
+
+        let chosen: Vec<f64> = order.iter().flat_map(|&i| zeta[i * k..][..k].iter().copied()).collect();
+        let ascent = Ascent { tolerance: self.tolerance, max_evaluations: self.max_evaluations };
+        let climbers = ascent.climb(w, hole, &chosen, |spent| {
+            report(monitor, EXPLORED + (1.0 - EXPLORED) * spent as f64 / self.max_evaluations as f64)
+        })?;
+
+        let mut starts: Vec<Start> = explored
+            .iter()
+            .map(|&log_density| Start { outcome: Outcome::Dropped, log_density, evaluations: 1 })
+            .collect();
+        for (&i, climber) in order.iter().zip(&climbers) {
+            starts[i] = Start {
+                outcome: climber.outcome.unwrap_or(Outcome::OutOfEvaluations),
+                log_density: climber.value,
+                evaluations: 1 + climber.evaluations,
+            };
+        }
+        let top = (0..climbers.len()).max_by(|&a, &b| climbers[a].value.total_cmp(&climbers[b].value));
+        match top.filter(|&i| climbers[i].value.is_finite()) {
+            Some(i) => Ok(Completion { filled: hole.fill(&climbers[i].zeta), best: order[i], starts }),
+            None => Err(Error::Invalid("no start in the hole has a density under the model".into())),
+        }
+    }
+
+    /// The annealed walks' ends: [starts, k].
+    fn explore(&self, w: &dyn SecondOrder, hole: &Hole, monitor: &mut Monitor) -> Result<Vec<f64>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut zeta = antithetic(hole, self.starts, &mut rng);
+        zeta[..hole.len()].fill(0.0);
+        let step = 0.5 / curvature(w, hole, &zeta, &mut rng)?;
+        let estimator = ScoreEstimator::default();
+        let mut walk = Walk { w, hole, estimator, rng, step, unconverged: 0 };
+        for t in 0..self.explore {
+            let left = 1.0 - (t + 1) as f64 / self.explore as f64;
+            walk.advance(&mut zeta, left)?;
+            report(monitor, EXPLORED * (1.0 - left))?;
+        }
+        Ok(zeta)
+    }
+}

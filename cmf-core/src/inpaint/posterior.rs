@@ -1,0 +1,290 @@
+//! Draws of the hidden coordinates given the known ones, with their mean and spread.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::hole::{Hole, denoise};
+use super::walk::{Walk, antithetic, curvature};
+use super::{Monitor, report};
+use crate::density::{ScoreEstimator, exact_log_density_and_score};
+use crate::error::{Error, Result};
+use crate::linalg::dot;
+use crate::potential::SecondOrder;
+
+/// Completions of one hole.
+#[derive(Debug, Clone)]
+pub struct Completions {
+    /// The chains' last states, data noise included: [draws, d].
+    pub draws: Vec<f64>,
+    /// E[x | y] of each draw, its noise taken off by [`denoise`]: [draws, d].
+    pub denoised: Vec<f64>,
+    /// The posterior mean of the clean point: [d].
+    ///
+    /// The average over all kept states of y + σ² ∇ log ρ(y). Each term is E[x | y], so by Rao and
+    /// Blackwell it has the mean of x and less variance than the states themselves.
+    pub mean: Vec<f64>,
+    /// Standard deviation over the denoised draws (n - 1), 0 for known coordinates or a single draw: [d].
+    pub standard_deviation: Vec<f64>,
+}
+
+/// Langevin with estimated scores and no acceptance test.
+///
+/// Its law is near the posterior, not equal: the variance is high by the factor 1/(1 - γ/2) on a Gaussian and the probe's
+/// noise adds to it. Cheap: no Hessian but for the final denoising. [`Mala`] has no such bias.
+#[derive(Debug, Clone, Copy)]
+pub struct Langevin {
+    /// Chains, each of which gives one draw; pairs of them run on opposite noise.
+    pub draws: usize,
+    /// Steps that are discarded.
+    pub warm_up: usize,
+    /// Steps after them, at least 1; all enter the mean.
+    pub steps: usize,
+    /// γ times the largest curvature of the whitened target.
+    pub step: f64,
+    /// Seed of the starts, the noise and the probes.
+    pub seed: u64,
+}
+
+impl Default for Langevin {
+    fn default() -> Self {
+        Langevin { draws: 8, warm_up: 100, steps: 100, step: 0.3, seed: 0 }
+    }
+}
+
+/// What [`Langevin`] drew.
+#[derive(Debug, Clone)]
+pub struct LangevinRun {
+    /// The draws and their mean and spread.
+    pub completions: Completions,
+    /// γ in whitened coordinates.
+    pub step: f64,
+    /// Solves behind the scores that missed their tolerance, of (warm_up + steps) * draws.
+    pub unconverged: usize,
+}
+
+/// The Metropolis-adjusted Langevin algorithm on the hole with exact log-densities.
+///
+/// Roberts and Tweedie (1996); proposals ζ' = ζ + γ ∇_ζ log ρ + √(2γ) ξ. The chains come in by `warm_up` steps
+/// of [`Langevin`]; then γ adapts for `adapt` steps towards the acceptance 0.574 (Roberts and Rosenthal, 1998) and is fixed
+/// for `steps` steps. Each step is an exact log-density with its score for every chain.
+#[derive(Debug, Clone, Copy)]
+pub struct Mala {
+    /// Chains, each of which gives one draw; pairs of them run on opposite noise.
+    pub draws: usize,
+    /// Langevin steps with estimated scores on the way in.
+    pub warm_up: usize,
+    /// Exact steps that adapt γ; discarded.
+    pub adapt: usize,
+    /// Exact steps at a fixed γ, at least 1; all enter the mean.
+    pub steps: usize,
+    /// Seed of the starts, the noise and the probes.
+    pub seed: u64,
+}
+
+impl Default for Mala {
+    fn default() -> Self {
+        Mala { draws: 8, warm_up: 100, adapt: 20, steps: 40, seed: 0 }
+    }
+}
+
+/// What [`Mala`] drew.
+#[derive(Debug, Clone)]
+pub struct MalaRun {
+    /// The draws and their mean and spread.
+    pub completions: Completions,
+    /// γ in whitened coordinates after adaptation.
+    pub step: f64,
+    /// Share of proposals accepted after adaptation, for each chain: [draws].
+    pub acceptance: Vec<f64>,
+}
+
+impl Langevin {
+    /// Draws completions of the hole for a model of data noise σ.
+    ///
+    /// Errors: no draw or step asked for; [`Error::Interrupted`] where the monitor breaks.
+    pub fn draw(
+        &self,
+        w: &dyn SecondOrder,
+        hole: &Hole,
+        sigma: f64,
+        monitor: &mut Monitor,
+    ) -> Result<LangevinRun> {
+        check(self.draws, self.steps)?;
+        let (mut zeta, mut walk) = enter(w, hole, self.draws, self.step, self.seed)?;
+        let total = (self.warm_up + self.steps) as f64;
+        let mut mean = Mean::new(sigma);
+        for t in 0..self.warm_up + self.steps {
+            let before = hole.fill(&zeta);
+            let score = walk.advance(&mut zeta, 1.0)?;
+            if t >= self.warm_up {
+                mean.add(hole, &before, &score);
+            }
+            report(monitor, (t + 1) as f64 / total)?;
+        }
+        let draws = hole.fill(&zeta);
+        let denoised = denoise(w, sigma, hole, &draws)?;
+        Ok(LangevinRun {
+            completions: mean.finish(hole, draws, denoised),
+            step: walk.step,
+            unconverged: walk.unconverged,
+        })
+    }
+}
+
+impl Mala {
+    /// Draws completions of the hole for a model of data noise σ.
+    ///
+    /// Errors: no draw or step asked for, a chain that ends its warm-up where the model has no
+    /// density; [`Error::Interrupted`] where the monitor breaks.
+    pub fn draw(
+        &self,
+        w: &dyn SecondOrder,
+        hole: &Hole,
+        sigma: f64,
+        monitor: &mut Monitor,
+    ) -> Result<MalaRun> {
+        check(self.draws, self.steps)?;
+        let k = hole.len();
+        let (mut zeta, mut walk) = enter(w, hole, self.draws, Langevin::default().step, self.seed)?;
+        let total = (self.warm_up + self.adapt + self.steps) as f64;
+        for t in 0..self.warm_up {
+            walk.advance(&mut zeta, 1.0)?;
+            report(monitor, (t + 1) as f64 / total)?;
+        }
+        let Walk { mut rng, mut step, .. } = walk;
+        let mut mean = Mean::new(sigma);
+        let mut accepted = vec![0usize; self.draws];
+        let mut here = Exact::new(w, hole, zeta)?;
+        if here.value.iter().any(|v| !v.is_finite()) {
+            return Err(Error::Invalid("a chain left the region where the model has a density".into()));
+        }
+        for t in 0..self.adapt + self.steps {
+            let noise = antithetic(hole, self.draws, &mut rng);
+            let spread = (2.0 * step).sqrt();
+            let moved = (0..here.zeta.len())
+                .map(|j| here.zeta[j] + step * here.gradient[j] + spread * noise[j])
+                .collect();
+            let there = Exact::new(w, hole, moved)?;
+            let mut rate = 0.0;
+            for i in 0..self.draws {
+                let row = i * k..(i + 1) * k;
+                // log q(ζ|ζ') - log q(ζ'|ζ): the way there was √(2γ) ξ, the way back is this.
+                let back: f64 = row
+                    .clone()
+                    .map(|j| (here.zeta[j] - there.zeta[j] - step * there.gradient[j]).powi(2))
+                    .sum::<f64>();
+                let forth = dot(&noise[row.clone()], &noise[row.clone()]);
+                let log_ratio = there.value[i] - here.value[i] - back / (4.0 * step) + 0.5 * forth;
+                rate += log_ratio.exp().min(1.0) / self.draws as f64;
+                if rng.random::<f64>().ln() < log_ratio {
+                    here.take(&there, i, k, w.dim());
+                    accepted[i] += usize::from(t >= self.adapt);
+                }
+            }
+            if t < self.adapt {
+                step *= (2.0 * (rate - 0.574) / ((t + 1) as f64).sqrt()).exp();
+            } else {
+                mean.add(hole, &hole.fill(&here.zeta), &here.score);
+            }
+            report(monitor, (self.warm_up + t + 1) as f64 / total)?;
+        }
+        let draws = hole.fill(&here.zeta);
+        let denoised = Mean::tweedie(sigma, hole, &draws, &here.score);
+        let acceptance = accepted.iter().map(|&a| a as f64 / self.steps as f64).collect();
+        Ok(MalaRun { completions: mean.finish(hole, draws, hole.place(&denoised)), step, acceptance })
+    }
+}
+
+fn check(draws: usize, steps: usize) -> Result<()> {
+    if draws > 0 && steps > 0 {
+        return Ok(());
+    }
+    Err(Error::Invalid("posterior draws need one draw and one step at least".into()))
+}
+
+/// Chains at antithetic draws of the conditional Gaussian, and the walk that moves them.
+fn enter<'a>(
+    w: &'a dyn SecondOrder,
+    hole: &'a Hole,
+    draws: usize,
+    relative_step: f64,
+    seed: u64,
+) -> Result<(Vec<f64>, Walk<'a, ChaCha8Rng>)> {
+    if !(relative_step > 0.0 && relative_step < 2.0) {
+        return Err(Error::Invalid(format!("a Langevin step of {relative_step}: it must lie in (0, 2)")));
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let zeta = antithetic(hole, draws, &mut rng);
+    let step = relative_step / curvature(w, hole, &zeta, &mut rng)?;
+    Ok((zeta, Walk { w, hole, estimator: ScoreEstimator::default(), rng, step, unconverged: 0 }))
+}
+
+/// States of the chains with their exact log-densities and scores.
+struct Exact {
+    zeta: Vec<f64>,
+    value: Vec<f64>,
+    gradient: Vec<f64>,
+    score: Vec<f64>,
+}
+
+impl Exact {
+    fn new(w: &dyn SecondOrder, hole: &Hole, zeta: Vec<f64>) -> Result<Self> {
+        let points = hole.fill(&zeta);
+        let mut score = vec![0.0; points.len()];
+        let value = exact_log_density_and_score(w, 0.0, &points, &mut score)?.value;
+        Ok(Exact { gradient: hole.pull_back(&score), zeta, value, score })
+    }
+
+    /// Chain i moves to where `there` has it.
+    fn take(&mut self, there: &Exact, i: usize, k: usize, d: usize) {
+        self.value[i] = there.value[i];
+        self.zeta[i * k..][..k].copy_from_slice(&there.zeta[i * k..][..k]);
+        self.gradient[i * k..][..k].copy_from_slice(&there.gradient[i * k..][..k]);
+        self.score[i * d..][..d].copy_from_slice(&there.score[i * d..][..d]);
+    }
+}
+
+/// The running Rao-Blackwellised mean of the hidden coordinates.
+struct Mean {
+    sigma: f64,
+    total: Vec<f64>,
+    states: usize,
+}
+
+impl Mean {
+    fn new(sigma: f64) -> Self {
+        Mean { sigma, total: vec![], states: 0 }
+    }
+
+    /// y + σ² ∇ log ρ(y) on the hidden coordinates: [n, k].
+    fn tweedie(sigma: f64, hole: &Hole, points: &[f64], score: &[f64]) -> Vec<f64> {
+        let mut values = hole.pick(points);
+        values.iter_mut().zip(hole.pick(score)).for_each(|(v, s)| *v += sigma * sigma * s);
+        values
+    }
+
+    fn add(&mut self, hole: &Hole, points: &[f64], score: &[f64]) {
+        self.total.resize(hole.len(), 0.0);
+        for row in Self::tweedie(self.sigma, hole, points, score).chunks_exact(hole.len()) {
+            self.total.iter_mut().zip(row).for_each(|(t, v)| *t += v);
+            self.states += 1;
+        }
+    }
+
+    fn finish(mut self, hole: &Hole, draws: Vec<f64>, denoised: Vec<f64>) -> Completions {
+        self.total.iter_mut().for_each(|t| *t /= self.states as f64);
+        let mean = hole.place(&self.total);
+        let d = mean.len();
+        let n = (denoised.len() / d) as f64;
+        let mut standard_deviation = vec![0.0; d];
+        if n > 1.0 {
+            for &j in hole.hidden() {
+                let column = || denoised.chunks_exact(d).map(|row| row[j]);
+                let centre = column().sum::<f64>() / n;
+                let squares = column().map(|v| (v - centre).powi(2)).sum::<f64>();
+                standard_deviation[j] = (squares / (n - 1.0)).sqrt();
+            }
+        }
+        Completions { draws, denoised, mean, standard_deviation }
+    }
+}
