@@ -1,0 +1,206 @@
+//! Data sets: the trait they implement and the registry that opens them by name.
+
+mod csv_table;
+mod idx;
+mod images;
+mod memory;
+mod npy;
+mod toys;
+
+use std::path::Path;
+
+use cmf_core::{Error, Result};
+
+/// Shape of one example; its values lie in a row in this order, the last axis fastest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// [height, width, channels] with 1 (grey) or 3 (RGB) channels.
+    Image {
+        /// Rows of pixels.
+        height: usize,
+        /// Columns of pixels.
+        width: usize,
+        /// 1 or 3.
+        channels: usize,
+    },
+    /// [dim].
+    Vector {
+        /// Number of values.
+        dim: usize,
+    },
+}
+
+impl Shape {
+    /// The number of values d of one example.
+    pub fn dim(&self) -> usize {
+        match *self {
+            Shape::Image { height, width, channels } => height * width * channels,
+            Shape::Vector { dim } => dim,
+        }
+    }
+}
+
+/// The two disjoint parts of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// What a model learns from.
+    Train,
+    /// What it is judged by.
+    HeldOut,
+}
+
+/// A finite set of examples with random access.
+pub trait DataSet: Send + Sync {
+    /// The shape of every example.
+    fn shape(&self) -> Shape;
+
+    /// The values that show as black and white, for images; values of vectors have no such range.
+    fn pixel_range(&self) -> Option<(f64, f64)>;
+
+    /// The number of examples of a split; at least 1.
+    fn rows(&self, split: Split) -> usize;
+
+    /// Copies the examples `rows` of a split, in that order, into `out` [rows.len(), d].
+    ///
+    /// Values are finite. Fails if a row is not below [`rows`](Self::rows) or `out` has another length.
+    fn read(&self, split: Split, rows: &[usize], out: &mut [f64]) -> Result<()>;
+}
+
+/// A data set with what a model card says of it.
+pub struct Opened {
+    /// The examples.
+    pub data: Box<dyn DataSet>,
+    /// SHA-256, in hexadecimal, of the decoded training split: one line `TYPE N AXES...\n` with the type as
+    /// stored (`u8`, `f32`, `f64`), such as `u8 60000 28 28 1`, then the values in little-endian order.
+    pub sha256: String,
+    /// The licence of the data and whom to credit, where known.
+    pub licence: Option<&'static str>,
+}
+
+/// One entry of the registry.
+pub struct Builtin {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub about: &'static str,
+    /// Whether it reads a file or folder; the others are generated from a seed.
+    pub needs_path: bool,
+}
+
+/// Opens what lies at a path.
+type FromPath = fn(&Path) -> Result<Opened>;
+
+static FROM_PATH: [(Builtin, FromPath); 4] = [
+    (builtin("mnist", "a folder with the four idx files of MNIST, gzipped or not", true), idx::open),
+    (builtin("images", "a folder of images of one size, grey or RGB", true), images::open),
+    (builtin("npy", "a NumPy array [n, d], [n, h, w] or [n, h, w, c]", true), npy::open),
+    (builtin("csv", "a table of numbers, one example a line", true), csv_table::open),
+];
+
+const fn builtin(name: &'static str, about: &'static str, needs_path: bool) -> Builtin {
+    Builtin { name, about, needs_path }
+}
+
+/// The built-in data sets.
+pub fn builtins() -> impl Iterator<Item = &'static Builtin> {
+    FROM_PATH.iter().map(|(b, _)| b).chain(toys::TOYS.iter().map(|(b, _)| b))
+}
+
+/// Opens the data set `name`, from `path` if it reads files, from `seed` if it is generated.
+///
+/// # Errors
+/// An unknown name, a path that is missing or not wanted, and everything that is wrong with a file: the
+/// message names the file, what was found, what was expected and what to do.
+pub fn open(name: &str, path: Option<&Path>, seed: u64) -> Result<Opened> {
+    if let Some((_, open)) = FROM_PATH.iter().find(|(b, _)| b.name == name) {
+        let path = path.ok_or_else(|| Error::Invalid(format!("the data set {name} needs a path")))?;
+        return open(path);
+    }
+    if let Some((_, draw)) = toys::TOYS.iter().find(|(b, _)| b.name == name) {
+        return match path {
+            None => Ok(toys::open(*draw, seed)),
+            Some(p) => Err(Error::Invalid(format!(
+                "the data set {name} is generated and takes no path, found {}",
+                p.display()
+            ))),
+        };
+    }
+    let known: Vec<&str> = builtins().map(|b| b.name).collect();
+    Err(Error::Invalid(format!("there is no data set {name}; expected one of {}", known.join(", "))))
+}
+
+/// The name of the data set that reads `path`, from what is there: an `.npy` or `.csv` file, a folder with
+/// idx files, another folder.
+pub fn name_of(path: &Path) -> Result<&'static str> {
+    let found = path.metadata().map_err(|e| Error::file(path, e))?;
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
+    match extension.as_str() {
+        _ if found.is_dir() => Ok(if idx::is_in(path) { "mnist" } else { "images" }),
+        "npy" => Ok("npy"),
+        "csv" => Ok("csv"),
+        _ => Err(Error::file(path, "expected a folder, a .npy file or a .csv file")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    pub(super) const MNIST_SMALL: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/mnist-small");
+
+    /// The message of a data set that must not open.
+    pub(super) fn error(result: Result<Opened>) -> String {
+        match result {
+            Ok(_) => panic!("it opened"),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    /// All values of a split.
+    pub(super) fn all(data: &dyn DataSet, split: Split) -> Vec<f64> {
+        let rows: Vec<usize> = (0..data.rows(split)).collect();
+        let mut out = vec![f64::NAN; rows.len() * data.shape().dim()];
+        data.read(split, &rows, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn the_registry_says_what_it_knows() {
+        let e = error(open("minst", None, 0));
+        assert!(e.contains("no data set minst") && e.contains("mnist, images, npy, csv, circles"), "{e}");
+        let e = error(open("mnist", None, 0));
+        assert!(e.contains("mnist needs a path"), "{e}");
+        let e = error(open("circles", Some(Path::new("a.npy")), 0));
+        assert!(e.contains("circles is generated and takes no path, found a.npy"), "{e}");
+    }
+
+    #[test]
+    fn every_builtin_that_needs_a_path_names_a_missing_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing");
+        for builtin in builtins().filter(|b| b.needs_path) {
+            let e = error(open(builtin.name, Some(&missing), 0));
+            assert!(e.starts_with(&missing.display().to_string()), "{}: {e}", builtin.name);
+        }
+        assert!(name_of(&missing).is_err());
+    }
+
+    #[test]
+    fn a_path_has_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| -> PathBuf {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            path
+        };
+        assert_eq!(name_of(&file("a.NPY")).unwrap(), "npy");
+        assert_eq!(name_of(&file("a.csv")).unwrap(), "csv");
+        assert_eq!(name_of(folder.path()).unwrap(), "images");
+        assert_eq!(name_of(Path::new(MNIST_SMALL)).unwrap(), "mnist");
+        let e = name_of(&file("a.txt")).unwrap_err().to_string();
+        assert!(e.contains("a.txt: expected a folder"), "{e}");
+    }
+}
