@@ -6,6 +6,7 @@
 use crate::error::{Error, Result, check_len};
 use crate::linalg::{Cholesky, SymmetricEigen, dot, matmul};
 use crate::potential::rows;
+use crate::preconditioner::Preconditioner;
 
 /// ln 2π.
 pub const LN_2PI: f64 = 1.837_877_066_409_345_5;
@@ -27,6 +28,14 @@ pub struct QuadraticStart {
     pub centre: Vec<f64>,
     /// log Z = log ∫ e^{-w} = d/2 ln 2π + ½ log det S^{1/3}.
     pub log_z: f64,
+}
+
+impl QuadraticStart {
+    /// The covariance Q^{-1} = S^{1/3} of the Gibbs factor, as a preconditioner.
+    pub fn gibbs_covariance(&self) -> Result<Preconditioner> {
+        let d = self.centre.len();
+        Preconditioner::new(&SymmetricEigen::new(&self.hessian, d)?.apply(|q| 1.0 / q), d)
+    }
 }
 
 impl Gaussian {

@@ -1,6 +1,7 @@
 //! Weights to start training from: the Gaussian solution as the head, hidden layers near zero.
 
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
@@ -8,17 +9,24 @@ use super::{Architecture, Weights};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::QuadraticStart;
 use crate::host::Array;
-use crate::linalg::{dot, matmul};
+use crate::linalg::{SymmetricEigen, dot, matmul};
 
 /// Output weights u at the start: small enough to leave the closed form in charge, large enough for
 /// gradients to reach the layers below.
-const OUTPUT: f64 = 0.01;
+const OUTPUT: f64 = 0.05;
+/// Slope of a unit's linear form, in standard deviations of the data along it.
+const SLOPE: f64 = 3.0;
+/// Where along the form a unit bends: this many standard deviations below the mean.
+const BEND: f64 = 2.0;
+/// Size of the squared forms under the Gibbs factor.
+const SQUARED: f64 = 0.02;
 
 /// The weights of `arch` around the closed-form potential `start`, from `seed`.
 ///
-/// The head is `start` itself. Hidden rows b are random directions whitened by the head's Hessian, so
-/// that b·(x-a) has variance 1 under the Gibbs factor; biases centre them; mixing weights average.
-/// Squared forms start at a tenth of that size.
+/// The head is `start` itself. Each unit looks along one direction, downwards and from two standard
+/// deviations below the data's mean: first the d coordinates in random order, then random directions.
+/// On images, potentials that bend at a pixel's dark end gain likelihood at once, while units along dense
+/// random directions start on a plateau. Mixing weights average.
 pub fn initial_weights(
     arch: &Architecture,
     start: &QuadraticStart,
@@ -28,21 +36,33 @@ pub fn initial_weights(
     let (d, n) = (arch.dim, arch.units());
     check_len("the start's centre", start.centre.len(), d)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut order: Vec<usize> = (0..d).collect();
+    order.shuffle(&mut rng);
     let mut normal = |len: usize, scale: f64| -> Vec<f64> {
         (0..len).map(|_| scale * Distribution::<f64>::sample(&StandardNormal, &mut rng)).collect()
     };
-    // Var(b·x) = b' H^{-1} b; with b = g R' for R R' = H and g of unit length it is about 1.
-    let root = crate::linalg::SymmetricEigen::new(&start.hessian, d)?.apply(|v| v.max(0.0).sqrt());
-    let unit = 1.0 / (d as f64).sqrt();
-    let linear = matmul(&normal(n * d, unit), &root, n, d, d);
-    let squared = matmul(&normal(n * arch.rank * d, 0.1 * unit), &root, n * arch.rank, d, d);
-    let spread = normal(n, 0.5);
-    let bias: Vec<f64> = (0..n).map(|i| spread[i] - dot(&linear[i * d..][..d], &start.centre)).collect();
+    let mut linear = normal(n * d, 1.0);
+    for (row, &k) in linear.chunks_exact_mut(d).zip(&order) {
+        row.fill(0.0);
+        row[k] = -1.0;
+    }
+    // The data's moments follow from the closed form: S = Q^{-3} and m = (I + Q^{-1}) a.
+    let eigen = SymmetricEigen::new(&start.hessian, d)?;
+    let covariance = eigen.apply(|q| q.powi(-3));
+    let mean = matmul(&start.centre, &eigen.apply(|q| 1.0 + 1.0 / q), 1, d, d);
+    let along = matmul(&linear, &covariance, n, d, d);
+    let mut bias = Vec::with_capacity(n);
+    for (row, along) in linear.chunks_exact_mut(d).zip(along.chunks_exact(d)) {
+        let scale = SLOPE / dot(row, along).sqrt();
+        row.iter_mut().for_each(|v| *v *= scale);
+        bias.push(-dot(row, &mean) - SLOPE * BEND);
+    }
+    let squared = matmul(&normal(n * arch.rank * d, SQUARED), &eigen.apply(f64::sqrt), n * arch.rank, d, d);
     let pull = matmul(&start.centre, &start.hessian, 1, d, d);
     Weights::build(arch, |name, [rows, cols]| -> Result<Array<f64>> {
         let data = match name {
             "x_side" => [linear.as_slice(), &squared, &start.hessian].concat(),
-            "diagonal" => vec![0.1 / d as f64; rows * cols],
+            "diagonal" => vec![SQUARED * SQUARED; rows * cols],
             "bias" => bias.clone(),
             "output" => vec![OUTPUT; cols],
             "centre" => start.centre.clone(),

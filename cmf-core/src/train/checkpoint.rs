@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::average::Average;
 use super::config::TrainConfig;
 use super::parameters::Parameters;
-use super::precondition::Preconditioner;
 use super::trainer::{Backend, Optimisers, Trainer, optimisers};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -119,7 +118,7 @@ impl Trainer {
         let optimisers: Optimisers =
             [a.load_record(unpack(ra)?), b.load_record(unpack(rb)?), c.load_record(unpack(rc)?)];
         Ok(Trainer {
-            metric: Preconditioner::new(&start)?,
+            metric: start.gibbs_covariance()?,
             start,
             parameters: Some(parameters),
             optimisers,

@@ -5,11 +5,11 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::precondition::Preconditioner;
 use crate::error::Result;
 use crate::icnn::Icnn;
 use crate::linalg::dot;
 use crate::potential::Potential;
+use crate::preconditioner::Preconditioner;
 
 /// Standard normal numbers.
 pub fn normal(rng: &mut ChaCha8Rng, n: usize) -> Vec<f64> {
@@ -28,7 +28,7 @@ pub fn gradient(w: &Icnn<f32>, x: &[f64]) -> Result<Vec<f64>> {
     Ok(gradient)
 }
 
-/// `steps` unadjusted Langevin steps x ← x - γ P ∇w(x) + sqrt(2γ) P^{1/2} ξ on every row.
+/// `steps` unadjusted Langevin steps x ← x - γ P ∇w(x) + sqrt(2γ) L ξ on every row, P = L L'.
 pub fn langevin(
     w: &Icnn<f32>,
     metric: &Preconditioner,
@@ -39,16 +39,16 @@ pub fn langevin(
 ) -> Result<()> {
     let noise = (2.0 * step).sqrt();
     for _ in 0..steps {
-        let drift = metric.apply(&gradient(w, x)?);
-        let xi = metric.apply_root(&normal(rng, x.len()));
-        for ((x, g), xi) in x.iter_mut().zip(&drift).zip(&xi) {
-            *x += noise * xi - step * g;
+        let mut move_by = metric.pull_back(&gradient(w, x)?)?;
+        for (m, xi) in move_by.iter_mut().zip(normal(rng, x.len())) {
+            *m = noise * xi - step * *m;
         }
+        x.iter_mut().zip(metric.colour(&move_by)?).for_each(|(x, m)| *x += m);
     }
     Ok(())
 }
 
-/// The largest eigenvalue of P^{1/2} ∇²w P^{1/2} over the rows of `x`, by power iteration from `v` (kept
+/// The largest eigenvalue of L' ∇²w L over the rows of `x`, by power iteration from `v` (kept
 /// for the next call); approached from below.
 pub fn lambda_max(
     w: &Icnn<f32>,
@@ -62,8 +62,8 @@ pub fn lambda_max(
     let mut hv = vec![0.0; x.len()];
     let mut largest = 0.0f64;
     for _ in 0..iterations {
-        at.hvp(&metric.apply_root(v), &mut hv);
-        let product = metric.apply_root(&hv);
+        at.hvp(&metric.colour(v)?, &mut hv);
+        let product = metric.pull_back(&hv)?;
         largest = 0.0;
         for (v, product) in v.chunks_exact_mut(d).zip(product.chunks_exact(d)) {
             let norm = dot(product, product).sqrt();
@@ -95,7 +95,7 @@ pub fn conjugate(
         let mut r = gradient(w, y)?;
         r.iter_mut().zip(target).for_each(|(r, t)| *r -= t);
         residual = (dot(&r, &r) / r.len() as f64).sqrt();
-        let p = metric.apply(&r);
+        let p = metric.colour(&metric.pull_back(&r)?)?;
         for (i, y) in y.chunks_exact_mut(d).enumerate() {
             let row = i * d..(i + 1) * d;
             if let Some((r0, p0)) = &last {
@@ -126,7 +126,7 @@ pub fn hessian_solve(
     let at = w.linearise(y)?;
     let mut u = vec![0.0; v.len()];
     let mut r = v.to_vec();
-    let mut z = metric.apply(&r);
+    let mut z = metric.colour(&metric.pull_back(&r)?)?;
     let mut p = z.clone();
     let mut hp = vec![0.0; v.len()];
     let products = |a: &[f64], b: &[f64]| -> Vec<f64> {
@@ -151,7 +151,7 @@ pub fn hessian_solve(
                 r[k] -= alpha * hp[k];
             }
         }
-        z = metric.apply(&r);
+        z = metric.colour(&metric.pull_back(&r)?)?;
         let next = products(&r, &z);
         for (i, (new, old)) in next.iter().zip(&rz).enumerate() {
             let beta = new / old;

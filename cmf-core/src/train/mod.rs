@@ -2,6 +2,10 @@
 //!
 //! [`Trainer`] takes one update at a time; loops, pictures and progress belong to its caller. Burn's
 //! types stay inside this module: what comes out is a network on the host.
+//!
+//! Parameters are trained in the data's own coordinates, where Adam's scaling by coordinate suits pixels;
+//! the inner loops are preconditioned by the start's Gibbs covariance S^{1/3}, near which the Hessian
+//! stays.
 
 mod average;
 mod checkpoint;
@@ -10,9 +14,7 @@ pub mod inner;
 mod objective;
 mod ops;
 mod parameters;
-mod precondition;
 mod trainer;
 
 pub use config::TrainConfig;
-pub use precondition::Preconditioner;
 pub use trainer::{Metrics, Samples, Trainer};

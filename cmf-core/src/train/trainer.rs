@@ -15,10 +15,10 @@ use super::inner;
 use super::objective::{Batch, loss};
 use super::ops::BurnOps;
 use super::parameters::{Parameters, network_of};
-use super::precondition::Preconditioner;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::{Gaussian, QuadraticStart};
 use crate::icnn::{Icnn, initial_weights};
+use crate::preconditioner::Preconditioner;
 
 /// The differentiating backend.
 pub(super) type Backend = Autodiff<Flex>;
@@ -99,18 +99,18 @@ impl Trainer {
         let d = config.architecture.dim;
         check_len("the data's dimension", gaussian.dim(), d)?;
         let start = gaussian.quadratic_start()?;
-        let metric = Preconditioner::new(&start)?;
+        let metric = start.gibbs_covariance()?;
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let weights = initial_weights(&config.architecture, &start, rng.random())?;
         let network = Icnn::new(config.architecture.clone(), weights)?;
         let parameters = Parameters::from_network(&network, &Default::default())?;
-        // Exact draws x = a + P^{1/2} ξ from the start's Gibbs factor need no warm-up, and its map
-        // a + P x gives their conjugates.
+        // Exact draws x = a + L ξ from the start's Gibbs factor need no warm-up, and its map a + P x gives
+        // their conjugates.
         let from_centre = |v: Vec<f64>| -> Vec<f64> {
             v.iter().enumerate().map(|(k, v)| v + start.centre[k % d]).collect()
         };
-        let particles = from_centre(metric.apply_root(&inner::normal(&mut rng, config.particles * d)));
-        let conjugates = from_centre(metric.apply(&particles));
+        let particles = from_centre(metric.colour(&inner::normal(&mut rng, config.particles * d))?);
+        let conjugates = from_centre(metric.colour(&metric.pull_back(&particles)?)?);
         let power = inner::normal(&mut rng, LAMBDA_PARTICLES.min(config.particles) * d);
         Ok(Trainer {
             optimisers: optimisers(&config),
