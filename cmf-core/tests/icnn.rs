@@ -70,7 +70,7 @@ fn directional_derivatives_are_the_products_they_abbreviate() {
     assert_eq!(hv, plain);
     let formula = Formula::new(&host, w.architecture(), w.weights());
     let [x, g_, u_, v] = [&x, &g, &u, &v].map(|a| Array::from_f64(a, 4, 5));
-    let (first, second) = formula.directional(&x, &g_, [&u_, &v]);
+    let (first, second) = formula.directional(4, &x, &g_, [&u_, &v]);
     for i in 0..4 {
         let row = i * 5..i * 5 + 5;
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();

@@ -26,8 +26,8 @@ struct Forward<T> {
     s: Vec<T>,
     /// act'(s) of each layer: [n, width].
     slope: Vec<T>,
-    /// Output of the last layer: [n, width].
-    last: T,
+    /// act(s) of all units: [n, N].
+    active: T,
 }
 
 /// What a backward pass leaves: q and p of each layer.
@@ -83,13 +83,21 @@ impl<'a, O: Ops> Formula<'a, O> {
         self.ops.activation(s, self.arch.activation, order)
     }
 
+    /// Products of rows with the x-side matrix: [n, d] -> [n, (1 + r) N + d].
+    fn products(&self, rows: &O::Tensor) -> O::Tensor {
+        self.ops.matmul(rows, &self.ops.transpose(&self.weights.x_side))
+    }
+
     fn forward(&self, x: &O::Tensor) -> Forward<O::Tensor> {
+        self.forward_from(x, &self.products(x))
+    }
+
+    fn forward_from(&self, x: &O::Tensor, products: &O::Tensor) -> Forward<O::Tensor> {
         let (ops, w, n) = (self.ops, self.weights, self.arch.units());
-        let products = ops.matmul(x, &ops.transpose(&w.x_side));
-        let mut input = ops.add(&ops.slice(&products, 1, 0, n), &w.bias);
+        let mut input = ops.add(&ops.slice(products, 1, 0, n), &w.bias);
         let mut squared = Vec::with_capacity(self.arch.rank);
         for r in 1..=self.arch.rank {
-            let form = ops.slice(&products, 1, r * n, (r + 1) * n);
+            let form = ops.slice(products, 1, r * n, (r + 1) * n);
             input = ops.add(&input, &ops.scale(&ops.mul(&form, &form), 0.5));
             squared.push(form);
         }
@@ -98,25 +106,27 @@ impl<'a, O: Ops> Formula<'a, O> {
             input = ops.add(&input, &ops.scale(&term, 0.5));
         }
         let from = (1 + self.arch.rank) * n;
-        let head = ops.sub(&ops.slice(&products, 1, from, from + self.arch.dim), &w.pull);
+        let head = ops.sub(&ops.slice(products, 1, from, from + self.arch.dim), &w.pull);
         let mut s = vec![self.of_layer(&input, 0)];
-        let mut last = self.act(&s[0], 0);
+        let mut active = vec![self.act(&s[0], 0)];
         for l in 1..self.layers() {
-            s.push(ops.add(&self.of_layer(&input, l), &ops.matmul(&last, &w.mixing[l - 1])));
-            last = self.act(&s[l], 0);
+            s.push(ops.add(&self.of_layer(&input, l), &ops.matmul(&active[l - 1], &w.mixing[l - 1])));
+            active.push(self.act(&s[l], 0));
         }
         let slope = s.iter().map(|s| self.act(s, 1)).collect();
-        Forward { x: x.clone(), head, squared, s, slope, last }
+        Forward { x: x.clone(), head, squared, s, slope, active: ops.concat(&active, 1) }
     }
 
     fn backward(&self, forward: &Forward<O::Tensor>) -> Backward<O::Tensor> {
         let ops = self.ops;
-        let mut q = vec![self.weights.output.clone()];
+        let output = |l: usize| self.of_layer(&self.weights.output, l);
+        let mut q = vec![output(self.layers() - 1)];
         let mut p = Vec::with_capacity(self.layers());
         for l in (0..self.layers()).rev() {
             let p_l = ops.mul(&q[q.len() - 1], &forward.slope[l]);
             if l > 0 {
-                q.push(ops.matmul(&p_l, &ops.transpose(&self.weights.mixing[l - 1])));
+                let above = ops.matmul(&p_l, &ops.transpose(&self.weights.mixing[l - 1]));
+                q.push(ops.add(&above, &output(l - 1)));
             }
             p.push(p_l);
         }
@@ -129,7 +139,7 @@ impl<'a, O: Ops> Formula<'a, O> {
         let (ops, w) = (self.ops, self.weights);
         let centred = ops.sub(&forward.x, &w.centre);
         let quadratic = ops.scale(&ops.sum(&ops.mul(&centred, &forward.head), 1), 0.5);
-        let network = ops.sum(&ops.mul(&forward.last, &w.output), 1);
+        let network = ops.sum(&ops.mul(&forward.active, &w.output), 1);
         ops.add(&ops.add(&network, &quadratic), &w.constant)
     }
 
@@ -173,15 +183,18 @@ impl<'a, O: Ops> Formula<'a, O> {
         Linearised { forward, backward, curvature }
     }
 
-    /// Products of a direction v with the x-side matrix: the input tangents ds of all units [n, N], the
-    /// tangents of the squared forms, and Q v.
-    fn tangent(&self, forward: &Forward<O::Tensor>, v: &O::Tensor) -> Tangent<O::Tensor> {
+    /// Tangents along a direction v, given its products with the x-side matrix.
+    fn tangent(
+        &self,
+        forward: &Forward<O::Tensor>,
+        v: &O::Tensor,
+        products: &O::Tensor,
+    ) -> Tangent<O::Tensor> {
         let (ops, w, n) = (self.ops, self.weights, self.arch.units());
-        let products = ops.matmul(v, &ops.transpose(&w.x_side));
-        let mut input = ops.slice(&products, 1, 0, n);
+        let mut input = ops.slice(products, 1, 0, n);
         let mut squared = Vec::with_capacity(self.arch.rank);
         for (r, form) in forward.squared.iter().enumerate() {
-            let d_form = ops.slice(&products, 1, (r + 1) * n, (r + 2) * n);
+            let d_form = ops.slice(products, 1, (r + 1) * n, (r + 2) * n);
             input = ops.add(&input, &ops.mul(form, &d_form));
             squared.push(d_form);
         }
@@ -195,14 +208,14 @@ impl<'a, O: Ops> Formula<'a, O> {
             s.push(ops.add(&self.of_layer(&input, l), &ops.matmul(&dz, &w.mixing[l - 1])));
         }
         let from = (1 + self.arch.rank) * n;
-        Tangent { s, squared, head: ops.slice(&products, 1, from, from + self.arch.dim) }
+        Tangent { s, squared, head: ops.slice(products, 1, from, from + self.arch.dim) }
     }
 
     /// ∇²w(x) v at a linearised x: [n, d] -> [n, d].
     pub fn hvp(&self, at: &Linearised<O::Tensor>, v: &O::Tensor) -> O::Tensor {
         let (ops, w) = (self.ops, self.weights);
         let (forward, backward) = (&at.forward, &at.backward);
-        let tangent = self.tangent(forward, v);
+        let tangent = self.tangent(forward, v, &self.products(v));
         // Tangents of the backward pass, last layer first; the output weights do not move.
         let mut dp: Vec<O::Tensor> = Vec::with_capacity(self.layers());
         for l in (0..self.layers()).rev() {
@@ -233,21 +246,26 @@ impl<'a, O: Ops> Formula<'a, O> {
     /// Directional derivatives Dw(x)\[g\] and D²w(x)\[u, v\]: [n, d] each -> ([n, 1], [n, 1]).
     ///
     /// Forward passes only, so that differentiating the result in the weights costs one product a
-    /// direction: what likelihood training needs.
+    /// direction: what likelihood training needs. `n` is the number of rows.
     pub fn directional(
         &self,
+        n: usize,
         x: &O::Tensor,
         g: &O::Tensor,
         [u, v]: [&O::Tensor; 2],
     ) -> (O::Tensor, O::Tensor) {
         let (ops, w) = (self.ops, self.weights);
-        let forward = self.forward(x);
-        let last = self.layers() - 1;
-        let along_g = self.tangent(&forward, g);
-        let network = ops.mul(&ops.mul(&forward.slope[last], &along_g.s[last]), &w.output);
+        // One product serves the points and all directions.
+        let products = self.products(&ops.concat(&[x.clone(), g.clone(), u.clone(), v.clone()], 0));
+        let part = |i: usize| ops.slice(&products, 0, i * n, (i + 1) * n);
+        let forward = self.forward_from(x, &part(0));
+        let along_g = self.tangent(&forward, g, &part(1));
+        let slopes = forward.slope.iter().zip(&along_g.s).map(|(slope, ds)| ops.mul(slope, ds));
+        let network = ops.mul(&ops.concat(&slopes.collect::<Vec<_>>(), 1), &w.output);
         let first = ops.add(&ops.sum(&network, 1), &ops.sum(&ops.mul(g, &forward.head), 1));
 
-        let (along_u, along_v) = (self.tangent(&forward, u), self.tangent(&forward, v));
+        let along_u = self.tangent(&forward, u, &part(2));
+        let along_v = self.tangent(&forward, v, &part(3));
         let form = |r: usize| ops.mul(&along_u.squared[r], &along_v.squared[r]);
         let mut input = (1..self.arch.rank).fold(form(0), |sum, r| ops.add(&sum, &form(r)));
         if let Some(diagonal) = &w.diagonal {
@@ -258,12 +276,13 @@ impl<'a, O: Ops> Formula<'a, O> {
             let bend = ops.mul(&self.act(&forward.s[l], 2), &product);
             ops.add(&bend, &ops.mul(&forward.slope[l], &ds))
         };
-        let mut dz = curved(0, self.of_layer(&input, 0));
-        for l in 1..=last {
-            let ds = ops.add(&self.of_layer(&input, l), &ops.matmul(&dz, &w.mixing[l - 1]));
-            dz = curved(l, ds);
+        let mut dz = vec![curved(0, self.of_layer(&input, 0))];
+        for l in 1..self.layers() {
+            let ds = ops.add(&self.of_layer(&input, l), &ops.matmul(&dz[l - 1], &w.mixing[l - 1]));
+            dz.push(curved(l, ds));
         }
-        let second = ops.add(&ops.sum(&ops.mul(&dz, &w.output), 1), &ops.sum(&ops.mul(u, &along_v.head), 1));
+        let bends = ops.sum(&ops.mul(&ops.concat(&dz, 1), &w.output), 1);
+        let second = ops.add(&bends, &ops.sum(&ops.mul(u, &along_v.head), 1));
         (first, second)
     }
 

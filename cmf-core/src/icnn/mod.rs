@@ -3,7 +3,9 @@
 //! With s_1 = q_1(x), s_l = W_l act(s_{l-1}) + q_l(x) and, for unit i of layer l,
 //! q_{l,i}(x) = b_i·x + ½ Σ_r (a_{i,r}·x)² + ½ Σ_j δ_{ij} x_j² + c_i,
 //!
-//! w(x) = u·act(s_L) + ½ (x-a)' Q (x-a) + c.
+//! w(x) = Σ_l u_l·act(s_l) + ½ (x-a)' Q (x-a) + c.
+//!
+//! Every layer feeds the output (a dense network), so that single units keep a direct say in deep ones.
 //!
 //! w is convex because W, u and δ are nonnegative, Q is positive definite and the activation is
 //! convex and nondecreasing (Amos, Xu and Kolter, 2017; quadratic terms: Vesseron and Cuturi, 2024).
@@ -56,8 +58,7 @@ impl Architecture {
     pub fn parameter_count(&self) -> usize {
         let mixing: usize = self.widths.windows(2).map(|w| w[0] * w[1]).sum();
         let diagonal = if self.diagonal { self.units() * self.dim } else { 0 };
-        let last = self.widths.last().copied().unwrap_or(0);
-        self.x_side_rows() * self.dim + diagonal + mixing + self.units() + last + 2 * self.dim + 1
+        self.x_side_rows() * self.dim + diagonal + mixing + 2 * self.units() + 2 * self.dim + 1
     }
 
     /// Checks that the sizes make a network and stay within what a machine can hold.
@@ -101,7 +102,7 @@ pub struct Weights<T> {
     pub mixing: Vec<T>,
     /// [1, N]: c_i.
     pub bias: T,
-    /// [1, width of the last layer]: u, nonnegative.
+    /// [1, N]: u_i, nonnegative.
     pub output: T,
     /// [1, d]: a.
     pub centre: T,
@@ -121,7 +122,7 @@ impl<T> Weights<T> {
             all.push((format!("mixing_{}", l + 2), [arch.widths[l], arch.widths[l + 1]], t));
         }
         all.push(("bias".to_string(), [1, n], &self.bias));
-        all.push(("output".to_string(), [1, arch.widths[arch.widths.len() - 1]], &self.output));
+        all.push(("output".to_string(), [1, n], &self.output));
         all.push(("centre".to_string(), [1, d], &self.centre));
         all.push(("pull".to_string(), [1, d], &self.pull));
         all.push(("constant".to_string(), [1, 1], &self.constant));
@@ -141,7 +142,7 @@ impl<T> Weights<T> {
                 .map(|l| get(&format!("mixing_{}", l + 1), [arch.widths[l - 1], arch.widths[l]]))
                 .collect::<std::result::Result<_, E>>()?,
             bias: get("bias", [1, n])?,
-            output: get("output", [1, arch.widths[arch.widths.len() - 1]])?,
+            output: get("output", [1, n])?,
             centre: get("centre", [1, d])?,
             pull: get("pull", [1, d])?,
             constant: get("constant", [1, 1])?,

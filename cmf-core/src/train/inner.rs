@@ -21,14 +21,20 @@ pub fn signs(rng: &mut ChaCha8Rng, n: usize) -> Vec<f64> {
     (0..n).map(|_| if rng.random::<bool>() { 1.0 } else { -1.0 }).collect()
 }
 
-/// Gradients ∇w of the rows of `x`.
-pub fn gradient(w: &Icnn<f32>, x: &[f64]) -> Result<Vec<f64>> {
+/// Values w and gradients ∇w at the rows of `x`.
+pub fn value_and_gradient(w: &Icnn<f32>, x: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
     let (mut value, mut gradient) = (vec![0.0; x.len() / w.dim()], vec![0.0; x.len()]);
     w.value_and_gradient(x, &mut value, &mut gradient)?;
-    Ok(gradient)
+    Ok((value, gradient))
 }
 
-/// `steps` unadjusted Langevin steps x ← x - γ P ∇w(x) + sqrt(2γ) L ξ on every row, P = L L'.
+/// Gradients ∇w at the rows of `x`.
+pub fn gradient(w: &Icnn<f32>, x: &[f64]) -> Result<Vec<f64>> {
+    Ok(value_and_gradient(w, x)?.1)
+}
+
+/// `steps` unadjusted Langevin steps x ← x - γ P ∇w(x) + sqrt(2γ) L ξ on every row, P = L L'; returns w before
+/// the last of them.
 pub fn langevin(
     w: &Icnn<f32>,
     metric: &Preconditioner,
@@ -36,16 +42,19 @@ pub fn langevin(
     step: f64,
     steps: usize,
     rng: &mut ChaCha8Rng,
-) -> Result<()> {
+) -> Result<Vec<f64>> {
     let noise = (2.0 * step).sqrt();
+    let mut value = Vec::new();
     for _ in 0..steps {
-        let mut move_by = metric.pull_back(&gradient(w, x)?)?;
+        let (at, g) = value_and_gradient(w, x)?;
+        value = at;
+        let mut move_by = metric.pull_back(&g)?;
         for (m, xi) in move_by.iter_mut().zip(normal(rng, x.len())) {
             *m = noise * xi - step * *m;
         }
         x.iter_mut().zip(metric.colour(&move_by)?).for_each(|(x, m)| *x += m);
     }
-    Ok(())
+    Ok(value)
 }
 
 /// The largest eigenvalue of L' ∇²w L over the rows of `x`, by power iteration from `v` (kept

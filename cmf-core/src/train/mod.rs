@@ -17,4 +17,4 @@ mod parameters;
 mod trainer;
 
 pub use config::TrainConfig;
-pub use trainer::{Metrics, Samples, Trainer};
+pub use trainer::{Metrics, Trainer};

@@ -55,13 +55,19 @@ pub fn loss<B: Backend>(
 ) -> Tensor<B, 1> {
     let formula = Formula::new(ops, arch, weights);
     let rows = |a: &[f64]| rows::<B>(a, arch.dim, device);
-    let mean_value = |a: &[f64]| formula.value(&rows(a)).matrix().mean();
+    // Mean value at the first rows minus mean value at the second, by one pass.
+    let contrast = |first: &[f64], second: &[f64]| {
+        let n = first.len() / arch.dim;
+        let values = formula.value(&rows(&[first, second].concat())).matrix();
+        values.clone().narrow(0, 0, n).mean() - values.narrow(0, n, second.len() / arch.dim).mean()
+    };
     match batch {
-        Batch::Conjugate { data, conjugate } => mean_value(data) - mean_value(conjugate),
+        Batch::Conjugate { data, conjugate } => contrast(data, conjugate),
         Batch::Likelihood { data, image, along, solved, probe, particles } => {
+            let n = data.len() / arch.dim;
             let (first, second) =
-                formula.directional(&rows(data), &rows(along), [&rows(solved), &rows(probe)]);
-            mean_value(image) + (first.matrix() - second.matrix()).mean() - mean_value(particles)
+                formula.directional(n, &rows(data), &rows(along), [&rows(solved), &rows(probe)]);
+            contrast(image, particles) + (first.matrix() - second.matrix()).mean()
         }
     }
 }

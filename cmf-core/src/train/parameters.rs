@@ -120,11 +120,6 @@ impl<B: Backend> Parameters<B> {
         }
     }
 
-    /// The effective weights as a network on the host.
-    pub fn to_network(&self, arch: &Architecture) -> Result<Icnn<f32>> {
-        network_of(arch, &self.weights(arch))
-    }
-
     /// Parameters by learning rate: forms and biases, positive weights, head.
     pub fn groups(&self) -> [Vec<ParamId>; 3] {
         let positive = self.mixing.iter().chain([&self.output]).chain(&self.diagonal);

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use burn::backend::{Autodiff, Flex};
-use burn::module::AutodiffModule;
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::{Adam, AdamConfig, GradientsParams, Optimizer};
 use rand::{RngExt, SeedableRng};
@@ -33,20 +32,6 @@ const LAMBDA_MARGIN: f64 = 1.1;
 const LAMBDA_ITERATIONS: usize = 8;
 const LAMBDA_PARTICLES: usize = 32;
 
-/// Training data: rows of numbers, read by index.
-pub trait Samples {
-    /// The dimension d.
-    fn dim(&self) -> usize;
-    /// Number of rows.
-    fn len(&self) -> usize;
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// Copies the rows `indices` into `out` [indices, d].
-    fn read(&self, indices: &[usize], out: &mut [f64]) -> Result<()>;
-}
-
 /// What one update saw.
 #[derive(Debug, Clone, Copy)]
 pub struct Metrics {
@@ -60,9 +45,9 @@ pub struct Metrics {
     pub lambda_max: f64,
     /// rms residual of the conjugate solves (CMFGen) or worst relative residual of the linear solves.
     pub residual: f64,
-    /// Mean of w over the data's images minus its mean over the particles: zero when the images ∇w(y)
-    /// follow the Gibbs law.
-    pub gap: f64,
+    /// The standard deviation of w over the particles, with sqrt(d/2) for a Gaussian Gibbs factor: it
+    /// drifts when Langevin steps are unstable.
+    pub particle_spread: f64,
     /// Factor of the learning rates.
     pub rate: f64,
 }
@@ -154,8 +139,12 @@ impl Trainer {
         &self.particles
     }
 
-    /// Takes one update.
-    pub fn step(&mut self, data: &dyn Samples) -> Result<Metrics> {
+    /// Takes one update on training data of `rows` rows, which `read` copies by index into [indices, d].
+    pub fn step(
+        &mut self,
+        rows: usize,
+        read: impl Fn(&[usize], &mut [f64]) -> Result<()>,
+    ) -> Result<Metrics> {
         let clock = Instant::now();
         let device = Default::default();
         let arch = self.config.architecture.clone();
@@ -164,8 +153,11 @@ impl Trainer {
         })?;
         let weights = parameters.weights(&arch);
         let network = network_of(&arch, &weights)?;
-        let y = self.draw(data)?;
-        self.move_particles(&network)?;
+        // Early on, an average over all updates so far: it forgets the start at once.
+        let decay = self.config.average.min(self.update as f64 / (self.update as f64 + 10.0));
+        self.average.update(&network, decay);
+        let y = self.draw(rows, read)?;
+        let particle_spread = self.move_particles(&network)?;
 
         let ops = BurnOps::<Backend>::new(device);
         let likelihood = self.update >= self.config.conjugate_updates;
@@ -207,9 +199,6 @@ impl Trainer {
             parameters = optimiser.step(rate * learning_rate, parameters, gradients);
         }
         self.update += 1;
-        // Early on, an average over all updates so far: it forgets the start at once.
-        let decay = self.config.average.min(self.update as f64 / (self.update as f64 + 10.0));
-        self.average.update(&parameters.valid().to_network(&arch)?, decay);
         self.parameters = Some(parameters);
         self.seconds += clock.elapsed().as_secs_f64();
         Ok(Metrics {
@@ -218,27 +207,27 @@ impl Trainer {
             objective,
             lambda_max: self.lambda,
             residual,
-            gap: value,
+            particle_spread,
             rate,
         })
     }
 
     /// A batch of noisy data.
-    fn draw(&mut self, data: &dyn Samples) -> Result<Vec<f64>> {
-        if data.is_empty() {
+    fn draw(&mut self, rows: usize, read: impl Fn(&[usize], &mut [f64]) -> Result<()>) -> Result<Vec<f64>> {
+        if rows == 0 {
             return Err(Error::Invalid("the data set is empty".into()));
         }
-        let indices: Vec<usize> =
-            (0..self.config.batch).map(|_| self.rng.random_range(0..data.len())).collect();
+        let indices: Vec<usize> = (0..self.config.batch).map(|_| self.rng.random_range(0..rows)).collect();
         let mut y = vec![0.0; indices.len() * self.config.architecture.dim];
-        data.read(&indices, &mut y)?;
+        read(&indices, &mut y)?;
         let noise = inner::normal(&mut self.rng, y.len());
         y.iter_mut().zip(&noise).for_each(|(y, n)| *y += self.config.sigma * n);
         Ok(y)
     }
 
-    /// Langevin steps on the particles with the step size that λ_max allows.
-    fn move_particles(&mut self, network: &Icnn<f32>) -> Result<()> {
+    /// Langevin steps on the particles with the step size that λ_max allows; returns the spread of w over
+    /// them.
+    fn move_particles(&mut self, network: &Icnn<f32>) -> Result<f64> {
         if self.update.is_multiple_of(LAMBDA_EVERY) {
             let probed = &self.particles[..self.power.len()];
             let found = inner::lambda_max(network, &self.metric, probed, &mut self.power, LAMBDA_ITERATIONS)?;
@@ -249,6 +238,8 @@ impl Trainer {
         }
         let step = self.config.langevin_step / self.lambda;
         let steps = self.config.langevin_steps;
-        inner::langevin(network, &self.metric, &mut self.particles, step, steps, &mut self.rng)
+        let value = inner::langevin(network, &self.metric, &mut self.particles, step, steps, &mut self.rng)?;
+        let mean = value.iter().sum::<f64>() / value.len() as f64;
+        Ok((value.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / value.len() as f64).sqrt())
     }
 }
