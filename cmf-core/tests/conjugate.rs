@@ -140,9 +140,9 @@ fn gradient_of_the_conjugate_inverts_the_gradient() {
             let solution = solver(method, 1e-10, 5000).solve(w, &x, None).unwrap();
             assert!(solution.all_converged(), "{method:?} {:?}", solution.rows);
             assert!(residuals(w, &x, &solution.y).iter().all(|r| *r < 1e-9));
-            for i in 0..n {
+            for (i, w0) in w0.iter().enumerate() {
                 let row = i * d..(i + 1) * d;
-                let gap = w0[i] + solution.value[i] - dot(&x[row.clone()], &y0[row.clone()]);
+                let gap = w0 + solution.value[i] - dot(&x[row.clone()], &y0[row.clone()]);
                 // Quadratic in the residual, so rounding of numbers of size 100 is all that is left.
                 assert!(gap.abs() < 1e-12, "{method:?}: Fenchel-Young gap {gap}");
                 let distance = row.map(|k| (solution.y[k] - y0[k]).abs()).fold(0.0, f64::max);

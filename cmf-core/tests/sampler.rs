@@ -19,7 +19,6 @@ fn diagonal(curvatures: &[f64], centre: &[f64]) -> Quadratic {
 
 /// Means and mean squares about `about`, by coordinate, over chains and draws after the warm-up.
 struct Moments {
-    about: Vec<f64>,
     mean: Vec<f64>,
     square: Vec<f64>,
 }
@@ -32,15 +31,14 @@ fn moments(
     about: &[f64],
 ) -> (Moments, Samples) {
     let d = w.dim();
-    let mut m = Moments { about: about.to_vec(), mean: vec![0.0; d], square: vec![0.0; d] };
+    let mut m = Moments { mean: vec![0.0; d], square: vec![0.0; d] };
     let weight = 1.0 / (chains * run.steps) as f64;
     let samples = sample(w, sampler, vec![0.0; chains * d], run, &mut |step, state: &State| {
         if step > run.warmup {
             for row in state.x.chunks_exact(d) {
-                for j in 0..d {
-                    let v = row[j] - m.about[j];
-                    m.mean[j] += weight * v;
-                    m.square[j] += weight * v * v;
+                for (j, (x, about)) in row.iter().zip(about).enumerate() {
+                    m.mean[j] += weight * (x - about);
+                    m.square[j] += weight * (x - about).powi(2);
                 }
             }
         }
@@ -59,8 +57,7 @@ fn ula_has_the_stated_bias() {
     let step = 0.5 / 4.0;
     let (m, samples) = moments(&w, Ula { step, preconditioner: None }, 64, run, &CENTRE);
     assert_eq!((samples.acceptance, samples.step_size), (1.0, step));
-    for j in 0..3 {
-        let c = CURVATURES[j];
+    for (j, c) in CURVATURES.into_iter().enumerate() {
         // An autoregression with φ = 1 - γλ ≥ 0: 320,000 draws are worth (1-φ²)/(1+φ²) times as many for
         // the variance. Four standard errors.
         let phi = 1.0 - step * c;
@@ -88,8 +85,8 @@ fn adjusted_samplers_are_unbiased() {
         let independent = 0.1 * samples.effective_sample_size.unwrap();
         assert!(independent > 1000.0, "{independent}");
         assert!(samples.r_hat.unwrap() < 1.01);
-        for j in 0..3 {
-            let variance = 1.0 / CURVATURES[j];
+        for (j, c) in CURVATURES.into_iter().enumerate() {
+            let variance = 1.0 / c;
             let error = variance * (2.0 / independent).sqrt();
             assert!((m.square[j] - variance).abs() < error, "{j}: {} for {variance}", m.square[j]);
             assert!(m.mean[j].abs() < (variance / independent).sqrt(), "{j}: {}", m.mean[j]);
