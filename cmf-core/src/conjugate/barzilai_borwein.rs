@@ -20,8 +20,9 @@ impl BarzilaiBorwein {
 }
 
 impl Rule for BarzilaiBorwein {
+    /// Residuals rise and fall for long on ill-conditioned problems; lost monotonicity tells rounding apart.
     fn patience(&self) -> usize {
-        200
+        usize::MAX
     }
 
     fn propose(&mut self, _: &mut Oracle<'_>, rows: &mut [&mut Row]) -> Result<()> {

@@ -9,7 +9,8 @@ use crate::preconditioner::{Preconditioner, colour, pull_back};
 /// A step may overshoot to at most this fraction of the first slope: the upper approximate Wolfe
 /// condition φ'(t) ≤ (1 - 2δ) |φ'(0)| with δ = 0.1 (Hager and Zhang, 2005, equation 4.1).
 const OVERSHOOT: f64 = 0.8;
-/// A convex function's gradient is monotone; this many violations without progress mean rounding.
+/// A convex function's slopes increase: this many steps along which they did not, without progress of the
+/// residual between them, mean that rounding is all that is left. It tells a noise floor from slow progress.
 const MAX_VIOLATIONS: usize = 3;
 /// Shortenings of one step before giving up; each is by a third or more.
 const MAX_REJECTIONS: usize = 40;
@@ -18,7 +19,7 @@ const PROGRESS: f64 = 0.9;
 
 /// What a method adds: directions, and what it learns from accepted steps.
 pub(super) trait Rule {
-    /// Steps without progress before a row counts as stalled.
+    /// Steps without progress of the residual after which a row counts as stalled.
     fn patience(&self) -> usize;
 
     /// Writes the direction and the first step length of each row, both in preconditioned coordinates.
@@ -139,8 +140,8 @@ impl Row {
         }
         if self.at.residual < PROGRESS * self.mark {
             self.mark = self.at.residual;
-            self.since = 0;
             self.violations = 0;
+            self.since = 0;
         }
         self.fresh = true;
         self.rejections = 0;

@@ -80,6 +80,8 @@ impl<'a, 'b> Equations<'a, 'b> {
 }
 
 impl Rule for NewtonCg {
+    /// Newton's steps shrink the residual by a factor each once near. At the noise floor they jump about
+    /// within it, by accurate curvature, so that monotonicity along a step shows nothing.
     fn patience(&self) -> usize {
         20
     }

@@ -26,7 +26,7 @@ pub struct Samples {
     pub state: State,
     /// The step size that the draws were made with, after tuning.
     pub step_size: f64,
-    /// Mean acceptance over the draws.
+    /// Mean acceptance over the draws; 0 without any.
     pub acceptance: f64,
     /// The worst split R-hat of the traced quantities; `None` when the draws are too few to tell.
     pub r_hat: Option<f64>,
@@ -63,14 +63,14 @@ pub fn sample(
     let mut traces = Traces::new(&state, run, &mut rng);
     let mut acceptance = 0.0;
     for done in 1..=run.steps {
-        acceptance += sampler.step(w, &mut state, &mut rng)?.acceptance / run.steps as f64;
+        acceptance += sampler.step(w, &mut state, &mut rng)?.acceptance;
         traces.record(&state);
         go_on(observe(run.warmup + done, &state))?;
     }
     Ok(Samples {
         state,
         step_size: sampler.step_size(),
-        acceptance,
+        acceptance: acceptance / run.steps.max(1) as f64,
         r_hat: traces.each(diagnostics::split_r_hat).map(|all| all.into_iter().fold(0.0, f64::max)),
         effective_sample_size: traces
             .each(diagnostics::effective_sample_size)
