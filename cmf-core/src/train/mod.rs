@@ -18,3 +18,6 @@ mod trainer;
 
 pub use config::TrainConfig;
 pub use trainer::{Metrics, Trainer};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! Burn against the host, the losses' gradients against finite differences, resuming, learning.
+
+use burn::backend::Flex;
+use burn::module::Param;
+use burn::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::inner;
+use super::objective::{Batch, loss};
+use super::ops::{BurnOps, Ranked};
+use super::parameters::{Parameters, network_of};
+use super::trainer::Backend as Differentiating;
+use super::{TrainConfig, Trainer};
+use crate::gaussian::Gaussian;
+use crate::host::{Array, Host};
+use crate::icnn::formula::Formula;
+use crate::icnn::{Architecture, Icnn, Weights, initial_weights};
+use crate::linalg::Cholesky;
+use crate::ops::Activation;
+use crate::potential::{Potential, SecondOrder};
+
+fn architecture(dim: usize, diagonal: bool) -> Architecture {
+    let activation = Activation::Softplus { beta: 1.5 };
+    Architecture { dim, widths: vec![6, 5], rank: 2, diagonal, activation }
+}
+
+/// A network around the start of some Gaussian data, with output weights that matter.
+fn network(dim: usize, diagonal: bool) -> Icnn<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let data: Vec<f64> = (0..50 * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let start = Gaussian::fit(&data, dim, 0.3).unwrap().quadratic_start().unwrap();
+    let arch = architecture(dim, diagonal);
+    let mut weights = initial_weights(&arch, &start, 1).unwrap();
+    weights.output = Array::matrix(vec![0.7; arch.units()], 1, arch.units());
+    Icnn::new(arch, weights).unwrap()
+}
+
+fn on_burn(data: Array<f64>) -> Ranked<Flex> {
+    let shape: Vec<usize> = data.shape().to_vec();
+    let data: Vec<f32> = data.to_vec().iter().map(|&v| v as f32).collect();
+    let device = Default::default();
+    match shape[..] {
+        [rows, cols] => Ranked::Two(Tensor::from_data(TensorData::new(data, [rows, cols]), &device)),
+        _ => Ranked::Three(Tensor::from_data(TensorData::new(data, shape), &device)),
+    }
+}
+
+fn from_burn(t: Ranked<Flex>) -> Vec<f64> {
+    let data = match t {
+        Ranked::Two(t) => t.into_data(),
+        Ranked::Three(t) => t.into_data(),
+    };
+    data.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect()
+}
+
+#[test]
+fn burn_and_the_host_compute_the_same_formulas() {
+    for diagonal in [false, true] {
+        let net = network(4, diagonal);
+        let arch = net.architecture().clone();
+        let mut named = net.weights().named(&arch).into_iter();
+        let burn_weights =
+            Weights::build(&arch, |_, _| Ok::<_, ()>(on_burn(named.next().unwrap().2.clone()))).unwrap();
+        let (host, burn) = (Host::<f64>::sequential(), BurnOps::<Flex>::new(Default::default()));
+        let reference = Formula::new(&host, &arch, net.weights());
+        let tested = Formula::new(&burn, &arch, &burn_weights);
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let mut random = |n: usize| -> Vec<f64> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
+        let x = Array::matrix(random(12), 3, 4);
+        let v = Array::matrix(random(12), 3, 4);
+        let m = Array::stack(random(48), 3, 4, 4);
+        let (bx, bv, bm) = (on_burn(x.clone()), on_burn(v.clone()), on_burn(m.clone()));
+        let (value, gradient) = reference.value_and_gradient(&x);
+        let (burn_value, burn_gradient) = tested.value_and_gradient(&bx);
+        for (what, a, b) in [
+            ("value", value, burn_value),
+            ("gradient", gradient, burn_gradient),
+            ("hvp", reference.hvp(&reference.linearise(&x), &v), tested.hvp(&tested.linearise(&bx), &bv)),
+            ("hessian", reference.hessian(&x), tested.hessian(&bx)),
+            ("contraction", reference.hessian_contraction(&x, &m), tested.hessian_contraction(&bx, &bm)),
+        ] {
+            let (a, b) = (a.to_vec(), from_burn(b));
+            let scale = a.iter().fold(0.0f64, |s, v| s.max(v.abs()));
+            // f32 rounds to 6e-8 and the formulas chain some tens of operations.
+            assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 5e-6 * scale), "{what}: {a:?} {b:?}");
+        }
+    }
+}
+
+#[test]
+fn parameters_give_back_the_network_they_came_from() {
+    let net = network(5, true);
+    let parameters = Parameters::<Flex>::from_network(&net, &Default::default()).unwrap();
+    let back = network_of(net.architecture(), &parameters.weights(net.architecture())).unwrap();
+    for ((name, _, a), (.., b)) in
+        net.weights().named(net.architecture()).iter().zip(back.weights().named(net.architecture()))
+    {
+        for (a, b) in a.to_vec().iter().zip(b.to_vec()) {
+            // f32 rounding, and for the head that of a square root squared.
+            assert!((a - f64::from(b)).abs() < 1e-5 * (1.0 + a.abs()), "{name}: {a} {b}");
+        }
+    }
+}
+
+/// mean[w(∇w(y)) - log det ∇²w(y)] - mean w(particles), exactly.
+fn exact_likelihood(net: &Icnn<f64>, y: &[f64], particles: &[f64]) -> f64 {
+    let d = net.dim();
+    let evaluate = |x: &[f64]| {
+        let (mut v, mut g) = (vec![0.0; x.len() / d], vec![0.0; x.len()]);
+        net.value_and_gradient(x, &mut v, &mut g).unwrap();
+        (v, g)
+    };
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
+    let (_, image) = evaluate(y);
+    let mut hessian = vec![0.0; y.len() * d];
+    net.hessian(y, &mut hessian).unwrap();
+    let log_det: Vec<f64> =
+        hessian.chunks(d * d).map(|h| Cholesky::new(h, d, "H").unwrap().log_det()).collect();
+    mean(&evaluate(&image).0) - mean(&log_det) - mean(&evaluate(particles).0)
+}
+
+#[test]
+fn the_likelihood_loss_has_the_likelihoods_gradient() {
+    let d = 3;
+    let net = network(d, true);
+    let arch = net.architecture().clone();
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let mut random = |n: usize| -> Vec<f64> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    let (points, particles, directions) = (random(2 * d), random(4 * d), random(1000));
+    let device = Default::default();
+    let parameters = Parameters::<Differentiating>::from_network(&net, &device).unwrap();
+    let single: Icnn<f32> = network_of(&arch, &parameters.weights(&arch)).unwrap();
+    // Every coordinate direction, scaled by sqrt(d), is a probe: their mean is the trace itself.
+    let y: Vec<f64> = points.chunks(d).flat_map(|p| p.repeat(d)).collect();
+    let probe: Vec<f64> =
+        (0..y.len()).map(|i| if i % d == (i / d) % d { (d as f64).sqrt() } else { 0.0 }).collect();
+    let image = inner::gradient(&single, &y).unwrap();
+    let along = inner::gradient(&single, &image).unwrap();
+    let metric = crate::preconditioner::Preconditioner::new(
+        &(0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect::<Vec<_>>(),
+        d,
+    )
+    .unwrap();
+    let (solved, residual) = inner::hessian_solve(&single, &metric, &y, &probe, 1e-6, 30).unwrap();
+    assert!(residual < 1e-4, "{residual}");
+    let batch = Batch::Likelihood {
+        data: &y,
+        image: &image,
+        along: &along,
+        solved: &solved,
+        probe: &probe,
+        particles: &particles,
+    };
+    let ops = BurnOps::<Differentiating>::new(device);
+    let gradients = loss(&ops, &arch, &parameters.weights(&arch), &batch, &device).backward();
+
+    // One directional derivative for each parameter array, by central differences of the exact objective.
+    type P = Param<Tensor<Differentiating, 2>>;
+    type Pick = fn(&mut Parameters<Differentiating>) -> &mut P;
+    let picks: [(&str, Pick); 8] = [
+        ("forms", |p| &mut p.forms),
+        ("bias", |p| &mut p.bias),
+        ("diagonal", |p| p.diagonal.as_mut().unwrap()),
+        ("mixing", |p| &mut p.mixing[0]),
+        ("output", |p| &mut p.output),
+        ("head_root", |p| &mut p.head_root),
+        ("head_diagonal", |p| &mut p.head_diagonal),
+        ("centre", |p| &mut p.centre),
+    ];
+    for (name, pick) in picks {
+        let mut moved = parameters.clone();
+        let shape = pick(&mut moved).dims();
+        let direction = &directions[..shape[0] * shape[1]];
+        let tensor = |scale: f64| {
+            let data: Vec<f32> = direction.iter().map(|v| (v * scale) as f32).collect();
+            Tensor::<Differentiating, 2>::from_data(TensorData::new(data, shape), &device)
+        };
+        let at = |scale: f64| {
+            let mut moved = parameters.clone();
+            let param = pick(&mut moved);
+            *param = param.clone().map(|t| t + tensor(scale));
+            let net: Icnn<f64> = network_of(&arch, &moved.weights(&arch)).unwrap().cast().unwrap();
+            exact_likelihood(&net, &points, &particles)
+        };
+        let h = 1e-2;
+        let slope = (at(h) - at(-h)) / (2.0 * h);
+        let gradient = pick(&mut moved).val().grad(&gradients).unwrap();
+        let gradient: Vec<f32> = gradient.into_data().to_vec().unwrap();
+        let along: f64 = gradient.iter().zip(direction).map(|(g, v)| f64::from(*g) * v).sum();
+        // The differences' own error is of order h² = 1e-4 relative, weights rounded to f32 add 1e-5 / h.
+        let scale = 1.0 + gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        assert!((along - slope).abs() < 3e-3 * scale, "{name}: {along} against {slope}");
+    }
+}
+
+fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
+    TrainConfig {
+        architecture: Architecture {
+            dim: 2,
+            widths: vec![16, 8],
+            rank: 1,
+            diagonal: false,
+            activation: Activation::Softplus { beta: 1.0 },
+        },
+        sigma: 0.1,
+        updates,
+        conjugate_updates,
+        batch: 64,
+        particles: 64,
+        langevin_steps: 3,
+        langevin_step: 0.3,
+        conjugate_steps: 6,
+        solve_tolerance: 1e-3,
+        solve_steps: 20,
+        learning_rate: 5e-3,
+        learning_rate_positive: 5e-2,
+        learning_rate_head: 2e-3,
+        final_rate: 0.02,
+        warm_up: 10,
+        betas: (0.9, 0.99),
+        average: 0.99,
+        seed: 5,
+    }
+}
+
+/// A ring of radius 1: as far from a Gaussian as d = 2 offers.
+fn ring(indices: &[usize], out: &mut [f64]) -> crate::Result<()> {
+    for (row, i) in out.chunks_exact_mut(2).zip(indices) {
+        let angle = 0.1 * *i as f64;
+        row.copy_from_slice(&[angle.cos(), angle.sin()]);
+    }
+    Ok(())
+}
+
+fn ring_gaussian() -> Gaussian {
+    let mut y = vec![0.0; 2000];
+    ring(&(0..1000).collect::<Vec<_>>(), &mut y).unwrap();
+    Gaussian::fit(&y, 2, 0.1).unwrap()
+}
+
+#[test]
+fn a_resumed_run_ends_where_an_unbroken_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint");
+    // Both objectives, and the step in which λ_max is estimated anew.
+    let mut unbroken = Trainer::new(config(30, 12), &ring_gaussian()).unwrap();
+    let mut broken = Trainer::new(config(30, 12), &ring_gaussian()).unwrap();
+    for _ in 0..30 {
+        unbroken.step(1000, ring).unwrap();
+    }
+    for at in 0..30 {
+        if at == 7 || at == 19 {
+            broken.save(&path).unwrap();
+            broken = Trainer::load(&path).unwrap();
+        }
+        broken.step(1000, ring).unwrap();
+    }
+    let arrays = |t: &Trainer| -> Vec<Vec<f32>> {
+        let net = t.network().unwrap();
+        net.weights().named(net.architecture()).iter().map(|(.., a)| a.to_vec()).collect()
+    };
+    assert_eq!(arrays(&unbroken), arrays(&broken));
+    assert_eq!(unbroken.particles(), broken.particles());
+}
+
+#[test]
+fn damaged_checkpoints_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint");
+    Trainer::new(config(5, 0), &ring_gaussian()).unwrap().save(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    for broken in [&bytes[..bytes.len() / 2], b"", b"cmf-ckpt", b"something else"] {
+        std::fs::write(&path, broken).unwrap();
+        let message = Trainer::load(&path).err().unwrap().to_string();
+        assert!(message.contains("checkpoint"), "{message}");
+    }
+}
+
+#[test]
+fn both_objectives_learn_a_ring() {
+    // log ρ at ring points against the ring's centre: a Gaussian has more density at the centre.
+    let contrast = |t: &Trainer| {
+        let net: Icnn<f64> = t.network().unwrap().cast().unwrap();
+        let points = [1.0, 0.0, 0.0, 1.0, -0.8, 0.6, 0.0, 0.0];
+        let r = crate::density::exact_log_density(&net, 0.0, &points).unwrap();
+        r.value[..3].iter().sum::<f64>() / 3.0 - r.value[3]
+    };
+    for conjugate_updates in [0, 400] {
+        let mut trainer = Trainer::new(config(400, conjugate_updates), &ring_gaussian()).unwrap();
+        let before = contrast(&trainer);
+        for _ in 0..400 {
+            let m = trainer.step(1000, ring).unwrap();
+            assert!(m.residual.is_finite() && m.lambda_max > 0.0);
+        }
+        let after = contrast(&trainer);
+        assert!(before < 0.0 && after > before + 0.5, "{conjugate_updates}: {before} to {after}");
+    }
+}
