@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::optim::Optimizer;
@@ -118,7 +119,7 @@ impl Trainer {
         let optimisers: Optimisers =
             [a.load_record(unpack(ra)?), b.load_record(unpack(rb)?), c.load_record(unpack(rc)?)];
         Ok(Trainer {
-            metric: start.gibbs_covariance()?,
+            metric: Arc::new(start.gibbs_covariance()?),
             start,
             parameters: Some(parameters),
             optimisers,

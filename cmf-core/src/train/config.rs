@@ -24,7 +24,7 @@ pub struct TrainConfig {
     pub langevin_steps: usize,
     /// c of the Langevin step γ = c / λ_max, in the metric of the start's Gibbs factor.
     pub langevin_step: f64,
-    /// Barzilai-Borwein steps per conjugate solve, warm-started.
+    /// Most oracle calls of a conjugate solve, warm-started.
     pub conjugate_steps: usize,
     /// Relative residual at which the log-determinant's linear solves stop.
     pub solve_tolerance: f64,

@@ -1,5 +1,5 @@
-//! The inner loops of an update, on the host's f32 engine: Langevin steps of the particles, conjugate
-//! points, and the solves that the log-determinant's gradient needs. None is differentiated.
+//! What an update needs besides samplers and conjugates, on the host's f32 engine and never
+//! differentiated: random numbers, the step size's eigenvalue, and the log-determinant's linear solves.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -21,40 +21,11 @@ pub fn signs(rng: &mut ChaCha8Rng, n: usize) -> Vec<f64> {
     (0..n).map(|_| if rng.random::<bool>() { 1.0 } else { -1.0 }).collect()
 }
 
-/// Values w and gradients ∇w at the rows of `x`.
-pub fn value_and_gradient(w: &Icnn<f32>, x: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
-    let (mut value, mut gradient) = (vec![0.0; x.len() / w.dim()], vec![0.0; x.len()]);
-    w.value_and_gradient(x, &mut value, &mut gradient)?;
-    Ok((value, gradient))
-}
-
 /// Gradients ∇w at the rows of `x`.
 pub fn gradient(w: &Icnn<f32>, x: &[f64]) -> Result<Vec<f64>> {
-    Ok(value_and_gradient(w, x)?.1)
-}
-
-/// `steps` unadjusted Langevin steps x ← x - γ P ∇w(x) + sqrt(2γ) L ξ on every row, P = L L'; returns w before
-/// the last of them.
-pub fn langevin(
-    w: &Icnn<f32>,
-    metric: &Preconditioner,
-    x: &mut [f64],
-    step: f64,
-    steps: usize,
-    rng: &mut ChaCha8Rng,
-) -> Result<Vec<f64>> {
-    let noise = (2.0 * step).sqrt();
-    let mut value = Vec::new();
-    for _ in 0..steps {
-        let (at, g) = value_and_gradient(w, x)?;
-        value = at;
-        let mut move_by = metric.pull_back(&g)?;
-        for (m, xi) in move_by.iter_mut().zip(normal(rng, x.len())) {
-            *m = noise * xi - step * *m;
-        }
-        x.iter_mut().zip(metric.colour(&move_by)?).for_each(|(x, m)| *x += m);
-    }
-    Ok(value)
+    let (mut value, mut gradient) = (vec![0.0; x.len() / w.dim()], vec![0.0; x.len()]);
+    w.value_and_gradient(x, &mut value, &mut gradient)?;
+    Ok(gradient)
 }
 
 /// The largest eigenvalue of L' ∇²w L over the rows of `x`, by power iteration from `v` (kept
@@ -81,44 +52,6 @@ pub fn lambda_max(
         }
     }
     Ok(largest)
-}
-
-/// Solves ∇w(y) = target by `steps` preconditioned Barzilai-Borwein steps from `y`, in place; returns the
-/// rms residual before the last step.
-///
-/// `lambda` bounds the preconditioned Hessian's eigenvalues from above; step lengths stay within
-/// [1/(2 lambda), 2]. With s = -α P r the step's own metric length is s' P^{-1} s = α² r' P r.
-pub fn conjugate(
-    w: &Icnn<f32>,
-    metric: &Preconditioner,
-    target: &[f64],
-    y: &mut [f64],
-    lambda: f64,
-    steps: usize,
-) -> Result<f64> {
-    let d = w.dim();
-    let mut taken = vec![1.0 / lambda; y.len() / d];
-    let mut last: Option<(Vec<f64>, Vec<f64>)> = None;
-    let mut residual = 0.0;
-    for _ in 0..steps {
-        let mut r = gradient(w, y)?;
-        r.iter_mut().zip(target).for_each(|(r, t)| *r -= t);
-        residual = (dot(&r, &r) / r.len() as f64).sqrt();
-        let p = metric.colour(&metric.pull_back(&r)?)?;
-        for (i, y) in y.chunks_exact_mut(d).enumerate() {
-            let row = i * d..(i + 1) * d;
-            if let Some((r0, p0)) = &last {
-                // α = s'P^{-1}s / s'(r - r0) = α0 r0'P r0 / (r0'P (r0 - r)).
-                let length = dot(&r0[row.clone()], &p0[row.clone()]);
-                let change = length - dot(&r[row.clone()], &p0[row.clone()]);
-                let step = taken[i] * length / change;
-                taken[i] = if change > 0.0 { step.clamp(0.5 / lambda, 2.0) } else { 1.0 / lambda };
-            }
-            y.iter_mut().zip(&p[row]).for_each(|(y, p)| *y -= taken[i] * p);
-        }
-        last = Some((r, p));
-    }
-    Ok(residual)
 }
 
 /// Solves ∇²w(y_i) u_i = v_i by preconditioned conjugate gradients until each relative residual (in the

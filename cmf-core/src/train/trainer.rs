@@ -1,5 +1,6 @@
 //! One training run: its state and the update.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::backend::{Autodiff, Flex};
@@ -14,10 +15,12 @@ use super::inner;
 use super::objective::{Batch, loss};
 use super::ops::BurnOps;
 use super::parameters::{Parameters, network_of};
+use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::{Gaussian, QuadraticStart};
 use crate::icnn::{Icnn, initial_weights};
 use crate::preconditioner::Preconditioner;
+use crate::sampler::{Sampler, Ula};
 
 /// The differentiating backend.
 pub(super) type Backend = Autodiff<Flex>;
@@ -26,6 +29,8 @@ pub(super) type Optimisers = [OptimizerAdaptor<Adam, Parameters<Backend>, Backen
 
 /// Updates between two estimates of λ_max.
 const LAMBDA_EVERY: usize = 20;
+/// rms residual at which a conjugate is good enough for one update.
+const CONJUGATE_TOLERANCE: f64 = 1e-2;
 /// Margin on the estimate, which power iteration approaches from below and training moves.
 const LAMBDA_MARGIN: f64 = 1.1;
 /// Power iterations on the particles per estimate, warm-started, and how many particles are used.
@@ -56,7 +61,7 @@ pub struct Metrics {
 pub struct Trainer {
     pub(super) config: TrainConfig,
     pub(super) start: QuadraticStart,
-    pub(super) metric: Preconditioner,
+    pub(super) metric: Arc<Preconditioner>,
     pub(super) parameters: Option<Parameters<Backend>>,
     pub(super) optimisers: Optimisers,
     pub(super) average: Average,
@@ -84,7 +89,7 @@ impl Trainer {
         let d = config.architecture.dim;
         check_len("the data's dimension", gaussian.dim(), d)?;
         let start = gaussian.quadratic_start()?;
-        let metric = start.gibbs_covariance()?;
+        let metric = Arc::new(start.gibbs_covariance()?);
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let weights = initial_weights(&config.architecture, &start, rng.random())?;
         let network = Icnn::new(config.architecture.clone(), weights)?;
@@ -178,9 +183,7 @@ impl Trainer {
             };
             ("likelihood", residual, loss(&ops, &arch, &weights, &batch, &device))
         } else {
-            let (start, steps) = (&mut self.conjugates, self.config.conjugate_steps);
-            let residual =
-                inner::conjugate(&network, &self.metric, &self.particles, start, self.lambda, steps)?;
+            let residual = self.solve_conjugates(&network)?;
             let batch = Batch::Conjugate { data: &y, conjugate: &self.conjugates };
             ("conjugate", residual, loss(&ops, &arch, &weights, &batch, &device))
         };
@@ -237,9 +240,34 @@ impl Trainer {
             }
         }
         let step = self.config.langevin_step / self.lambda;
-        let steps = self.config.langevin_steps;
-        let value = inner::langevin(network, &self.metric, &mut self.particles, step, steps, &mut self.rng)?;
+        let ula = Ula { step, preconditioner: Some(self.metric.clone()) };
+        let mut state = ula.init(network, std::mem::take(&mut self.particles))?;
+        for _ in 0..self.config.langevin_steps {
+            ula.step(network, &mut state, &mut self.rng)?;
+        }
+        self.particles = state.x;
+        let value = state.value;
         let mean = value.iter().sum::<f64>() / value.len() as f64;
         Ok((value.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / value.len() as f64).sqrt())
+    }
+
+    /// Moves the conjugates towards ∇w*(particles) from where the last update left them; returns their
+    /// worst residual. A row that fails keeps its last conjugate.
+    fn solve_conjugates(&mut self, network: &Icnn<f32>) -> Result<f64> {
+        let d = self.config.architecture.dim;
+        let solver = ConjugateSolver {
+            tolerance: CONJUGATE_TOLERANCE,
+            max_steps: self.config.conjugate_steps,
+            preconditioner: Some(self.metric.clone()),
+            ..ConjugateSolver::default()
+        };
+        let solution = solver.solve(network, &self.particles, Some(&self.conjugates))?;
+        let rows = self.conjugates.chunks_exact_mut(d).zip(solution.y.chunks_exact(d));
+        for ((old, new), outcome) in rows.zip(&solution.rows) {
+            if outcome.status != Status::NonFinite {
+                old.copy_from_slice(new);
+            }
+        }
+        Ok(solution.worst_residual())
     }
 }
