@@ -1,0 +1,291 @@
+//! The network run by tract, an ONNX runtime in pure Rust.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::prelude::*;
+use tract_onnx::pb;
+use tract_onnx::prelude::*;
+
+use super::differences;
+use super::file::ModelFile;
+use super::graph::{self, Function};
+use super::metadata::Probe;
+use crate::error::{Error, Result};
+use crate::icnn::Icnn;
+use crate::potential::{
+    Potential, SecondOrder, check_contraction, check_hessian, check_hvp, check_value_and_gradient,
+};
+
+/// Largest relative difference between a probe's answers and the engine's.
+///
+/// Sums of up to a few thousand f32 products keep relative errors near 1e-5; a damaged file or a broken
+/// library is wrong in the first digits.
+const PROBE_TOLERANCE: f64 = 1e-3;
+
+/// A graph that tract has optimised for one number of rows.
+type Plan = Arc<TypedRunnableModel>;
+
+/// A model file's potential, evaluated by tract in f32 on this machine's processor.
+///
+/// The value and gradient come from the graph of the file. The graphs of the second-order functions are
+/// made from the same weights when first asked for.
+pub struct TractModel {
+    dim: usize,
+    network: Option<Icnn<f32>>,
+    graphs: Mutex<HashMap<Function, InferenceModel>>,
+    plans: Mutex<HashMap<(Function, usize), Plan>>,
+}
+
+impl TractModel {
+    /// Makes the file's model ready and replays its probes, or evaluates a foreign model at 0.
+    ///
+    /// Fails if tract cannot run the graph or an answer is not the recorded one.
+    pub fn load(file: &ModelFile) -> Result<Self> {
+        let first = translate(file.proto()).map_err(|e| Error::file(file.path(), e))?;
+        let model = TractModel {
+            dim: file.dim(),
+            network: file.network()?,
+            graphs: Mutex::new(HashMap::from([(Function::ValueAndGradient, first)])),
+            plans: Mutex::default(),
+        };
+        let tried = match file.metadata() {
+            Some(metadata) => model.replay(&metadata.probes),
+            None => model.try_origin(),
+        };
+        tried.map_err(|e| Error::file(file.path(), e))?;
+        Ok(model)
+    }
+
+    /// What a caller should know about the model's answers, if anything.
+    pub fn note(&self) -> Option<&'static str> {
+        match self.network {
+            Some(_) => None,
+            None => Some("a foreign ONNX model: Hessian products are finite differences of its gradient"),
+        }
+    }
+
+    /// Compares the engine's answers at the probes with the recorded ones.
+    pub fn replay(&self, probes: &[Probe]) -> Result<()> {
+        let d = self.dim;
+        let x: Vec<f64> = probes.iter().flat_map(|p| &p.x).map(|&v| f64::from(v)).collect();
+        let (mut value, mut gradient) = (vec![0.0; probes.len()], vec![0.0; x.len()]);
+        self.value_and_gradient(&x, &mut value, &mut gradient)?;
+        for (i, (probe, gradient)) in probes.iter().zip(gradient.chunks_exact(d)).enumerate() {
+            let expected: Vec<f64> = probe.gradient.iter().map(|&v| f64::from(v)).collect();
+            let what = |what| format!("the {what} of probe {i}");
+            compare(&what("value"), &value[i..=i], &[probe.value])?;
+            compare(&what("gradient"), gradient, &expected)?;
+        }
+        Ok(())
+    }
+
+    /// Evaluates at 0, which shows whether the outputs have the shapes that they should.
+    fn try_origin(&self) -> Result<()> {
+        let (mut value, mut gradient) = ([0.0], vec![0.0; self.dim]);
+        self.value_and_gradient(&vec![0.0; self.dim], &mut value, &mut gradient)?;
+        if value.iter().chain(&gradient).all(|v| v.is_finite()) {
+            return Ok(());
+        }
+        Err(Error::NotFinite("the model's value or gradient at 0".into()))
+    }
+
+    /// The plan of `function` for `rows` rows, made when first asked for.
+    fn plan(&self, function: Function, rows: usize) -> Result<Plan> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = plans.get(&(function, rows)) {
+            return Ok(plan.clone());
+        }
+        let plan = optimise(self.graph(function)?, function, rows, self.dim)?;
+        plans.insert((function, rows), plan.clone());
+        Ok(plan)
+    }
+
+    fn graph(&self, function: Function) -> Result<InferenceModel> {
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(graph) = graphs.get(&function) {
+            return Ok(graph.clone());
+        }
+        let Some(network) = &self.network else {
+            return Err(failed(format!("a foreign ONNX model gives no {}", function.name())));
+        };
+        let graph = translate(&graph::model(function, network)?)?;
+        graphs.insert(function, graph.clone());
+        Ok(graph)
+    }
+
+    /// Evaluates `function` on n rows, which the threads share in pieces.
+    fn evaluate<const I: usize, const O: usize>(
+        &self,
+        function: Function,
+        n: usize,
+        inputs: [&[f64]; I],
+        outputs: [&mut [f64]; O],
+    ) -> Result<()> {
+        if n == 0 {
+            return Ok(());
+        }
+        let rows = n.div_ceil(rayon::current_num_threads()).min(most_rows(function));
+        let columns = outputs.map(|out| (out.len() / n, out));
+        // Plans are made before the threads start, so that none waits for another's.
+        let mut pieces = Vec::new();
+        let mut rest = columns;
+        for from in (0..n).step_by(rows) {
+            let held = rows.min(n - from);
+            let plan = self.plan(function, plan_rows(held))?;
+            let out: [&mut [f64]; O] = rest.each_mut().map(|(len, out)| {
+                let (head, tail) = std::mem::take(out).split_at_mut(held * *len);
+                *out = tail;
+                head
+            });
+            pieces.push((from, held, plan, out));
+        }
+        pieces.into_par_iter().try_for_each(|(from, held, plan, out)| {
+            let inputs = inputs.map(|a| &a[from * (a.len() / n)..][..held * (a.len() / n)]);
+            run(function, &plan, self.dim, held, inputs, out)
+        })
+    }
+}
+
+/// Most rows that one thread takes at a time: enough for efficient products, few enough for the
+/// intermediate arrays to stay in its cache.
+fn most_rows(function: Function) -> usize {
+    match function {
+        Function::ValueAndGradient | Function::Hvp => 64,
+        Function::Hessian | Function::HessianContraction => 1,
+    }
+}
+
+/// Rows of the plan that evaluates `held` rows: few sizes, so that few plans serve every batch.
+///
+/// tract's products work on about a dozen rows at a time, so the small sizes cost no more than full ones.
+fn plan_rows(held: usize) -> usize {
+    [1, 8, 16, 32].into_iter().find(|&rows| held <= rows).unwrap_or(64)
+}
+
+/// Shape of each input of `function` for `rows` rows.
+fn input_shapes(function: Function, rows: usize, d: usize) -> Vec<Vec<usize>> {
+    match function {
+        Function::ValueAndGradient | Function::Hessian => vec![vec![rows, d]],
+        Function::Hvp => vec![vec![rows, d]; 2],
+        Function::HessianContraction => vec![vec![rows, d], vec![rows, d, d]],
+    }
+}
+
+/// Runs a plan on `held` rows, filled up with zeros to the plan's own number.
+fn run<const I: usize, const O: usize>(
+    function: Function,
+    plan: &Plan,
+    d: usize,
+    held: usize,
+    inputs: [&[f64]; I],
+    outputs: [&mut [f64]; O],
+) -> Result<()> {
+    let tensors = input_shapes(function, plan_rows(held), d)
+        .iter()
+        .zip(inputs)
+        .map(|(shape, data)| {
+            let mut single: Vec<f32> = data.iter().map(|&v| v as f32).collect();
+            single.resize(shape.iter().product(), 0.0);
+            Ok(Tensor::from_shape(shape, &single)?.into())
+        })
+        .collect::<TractResult<TVec<TValue>>>()
+        .map_err(failed)?;
+    let results = guarded(|| plan.run(tensors))?;
+    for (result, out) in results.iter().zip(outputs) {
+        let result = result.try_as_plain_ram().and_then(|r| r.as_slice::<f32>()).map_err(failed)?;
+        out.iter_mut().zip(result).for_each(|(o, r)| *o = f64::from(*r));
+    }
+    Ok(())
+}
+
+fn translate(proto: &pb::ModelProto) -> Result<InferenceModel> {
+    guarded(|| tract_onnx::onnx().model_for_proto_model(proto))
+}
+
+/// Optimises a graph for `rows` rows and checks that its outputs have the shapes that they should.
+fn optimise(mut model: InferenceModel, function: Function, rows: usize, d: usize) -> Result<Plan> {
+    let expected: &[(&str, &[usize])] = match function {
+        Function::ValueAndGradient => &[("value", &[rows]), ("gradient", &[rows, d])],
+        Function::Hvp => &[("hvp", &[rows, d])],
+        Function::Hessian => &[("hessian", &[rows, d, d])],
+        Function::HessianContraction => &[("contraction", &[rows, d])],
+    };
+    let typed = guarded(move || {
+        for (i, shape) in input_shapes(function, rows, d).iter().enumerate() {
+            model.set_input_fact(i, f32::fact(shape).into())?;
+        }
+        model.into_typed()
+    })?;
+    for (i, (name, shape)) in expected.iter().enumerate() {
+        let found = typed.output_fact(i).map_err(failed)?;
+        if found.datum_type != f32::datum_type() || found.shape.as_concrete() != Some(shape) {
+            return Err(failed(format!(
+                "the output {name} comes out as {found:?}; expected float32 {shape:?} for {rows} rows"
+            )));
+        }
+    }
+    guarded(move || typed.into_optimized()?.into_runnable())
+}
+
+/// Runs tract, which checks less of a foreign graph than it should: a panic of its becomes an error.
+fn guarded<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|e| failed(format!("{e:#}"))),
+        Err(_) => Err(failed("the graph makes the runtime panic")),
+    }
+}
+
+fn failed(message: impl ToString) -> Error {
+    Error::Engine { engine: "tract", message: message.to_string() }
+}
+
+/// Fails unless |found - expected| <= PROBE_TOLERANCE max(1, max |expected|) for every element.
+fn compare(what: &str, found: &[f64], expected: &[f64]) -> Result<()> {
+    let scale = expected.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+    for (found, expected) in found.iter().zip(expected) {
+        let close = (found - expected).abs() <= PROBE_TOLERANCE * scale;
+        if !close {
+            return Err(Error::Invalid(format!(
+                "{what} came out as {found}; expected {expected}: the file or the runtime is damaged, export it again"
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl Potential for TractModel {
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
+        let n = check_value_and_gradient(self.dim, x, value, gradient)?;
+        self.evaluate(Function::ValueAndGradient, n, [x], [value, gradient])
+    }
+
+    fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
+        let n = check_hvp(self.dim, x, v, hv)?;
+        match self.network {
+            Some(_) => self.evaluate(Function::Hvp, n, [x, v], [hv]),
+            None => differences::hvp(self, x, v, hv),
+        }
+    }
+}
+
+impl SecondOrder for TractModel {
+    fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
+        let n = check_hessian(self.dim, x, hessian)?;
+        match self.network {
+            Some(_) => self.evaluate(Function::Hessian, n, [x], [hessian]),
+            None => differences::hessian(self, x, hessian),
+        }
+    }
+
+    /// Not available for a foreign model: third derivatives by differences of f32 gradients are noise.
+    fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
+        let n = check_contraction(self.dim, x, m, out)?;
+        self.evaluate(Function::HessianContraction, n, [x, m], [out])
+    }
+}

@@ -1,0 +1,89 @@
+//! The network's functions as ONNX models.
+
+use tract_onnx::pb;
+
+use super::builder::{Dim, GraphBuilder, OPSET, Recorded};
+use crate::error::{Error, Result};
+use crate::icnn::formula::Formula;
+use crate::icnn::{Icnn, Weights};
+use crate::ops::Ops;
+
+/// Version of the file format that goes with [`OPSET`] (ONNX 1.11).
+const IR_VERSION: i64 = 8;
+
+/// Who wrote a model file.
+pub(super) const PRODUCER: &str = "cmf";
+
+/// A function of the network that a graph can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Function {
+    /// x [batch, d] -> value [batch], gradient [batch, d].
+    ValueAndGradient,
+    /// x, v [batch, d] -> hvp [batch, d].
+    Hvp,
+    /// x [batch, d] -> hessian [batch, d, d].
+    Hessian,
+    /// x [batch, d], m [batch, d, d] -> contraction [batch, d].
+    HessianContraction,
+}
+
+impl Function {
+    /// The four functions with the names that files and command lines use.
+    pub const NAMED: [(Function, &str); 4] = [
+        (Function::ValueAndGradient, "gradient"),
+        (Function::Hvp, "hvp"),
+        (Function::Hessian, "hessian"),
+        (Function::HessianContraction, "contraction"),
+    ];
+
+    /// The function's name in [`Function::NAMED`].
+    pub fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(f, _)| *f == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// The ONNX model of one function of the network.
+pub(super) fn model(function: Function, network: &Icnn<f32>) -> Result<pb::ModelProto> {
+    let (ops, arch) = (GraphBuilder::new(), network.architecture());
+    let (batch, d) = (Dim::Batch, Dim::Of(arch.dim));
+    let x = ops.input("x", &[batch, d]);
+    let constants = constants(&ops, network)?;
+    let formula = Formula::new(&ops, arch, &constants);
+    match function {
+        Function::ValueAndGradient => {
+            let (value, gradient) = formula.value_and_gradient(&x);
+            ops.output("value", &ops.squeeze(&value, 1));
+            ops.output("gradient", &gradient);
+        }
+        Function::Hvp => {
+            let v = ops.input("v", &[batch, d]);
+            ops.output("hvp", &formula.hvp(&formula.linearise(&x), &v));
+        }
+        Function::Hessian => ops.output("hessian", &formula.hessian(&x)),
+        Function::HessianContraction => {
+            let m = ops.input("m", &[batch, d, d]);
+            ops.output("contraction", &formula.hessian_contraction(&x, &m));
+        }
+    }
+    Ok(pb::ModelProto {
+        ir_version: IR_VERSION,
+        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        producer_name: PRODUCER.into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(ops.finish(function.name())),
+        ..Default::default()
+    })
+}
+
+/// Stores the network's arrays under their names.
+fn constants(ops: &GraphBuilder, network: &Icnn<f32>) -> Result<Weights<Recorded>> {
+    let arch = network.architecture();
+    let named = network.weights().named(arch);
+    Weights::build(arch, |name, shape| {
+        let (.., array) = named
+            .iter()
+            .find(|(n, ..)| n == name)
+            .ok_or_else(|| Error::Invalid(format!("the weights have no array {name}")))?;
+        Ok(ops.constant(name, &shape, &array.to_vec()))
+    })
+}

@@ -1,0 +1,232 @@
+//! What a model file says about itself: typed, and as the `cmf.*` properties of the file.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, check_len};
+use crate::icnn::Architecture;
+use crate::potential::{Potential, rows};
+
+/// Version of the set of properties below; files of a later version are refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Everything that a model file says about its model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metadata {
+    /// The network (`cmf.architecture`).
+    pub architecture: Architecture,
+    /// How a point is laid out (`cmf.shape`).
+    pub shape: Shape,
+    /// Smallest and largest pixel value, for images (`cmf.pixel_range`).
+    pub pixel_range: Option<[f64; 2]>,
+    /// Standard deviation of the noise that was added to the data (`cmf.sigma`).
+    pub sigma: f64,
+    /// log Z = log ∫ e^{-w} in nats, if it was estimated (`cmf.log_z`).
+    pub log_z: Option<LogZ>,
+    /// How the model was trained (`cmf.recipe`): any JSON.
+    pub recipe: serde_json::Value,
+    /// What it was trained on (`cmf.data`).
+    pub data: Data,
+    /// Licence of the model (`cmf.licence`), as an SPDX expression.
+    pub licence: String,
+    /// Points with their answers, replayed when the file is opened (`cmf.probes`).
+    pub probes: Vec<Probe>,
+}
+
+/// How the d coordinates of a point are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Shape {
+    /// No layout: d numbers.
+    Flat {
+        /// d.
+        dim: usize,
+    },
+    /// Rows of pixels, the channels of a pixel together.
+    Image {
+        /// Rows.
+        height: usize,
+        /// Pixels a row.
+        width: usize,
+        /// Numbers a pixel.
+        channels: usize,
+    },
+}
+
+impl Shape {
+    /// The dimension d, if it can be represented.
+    pub fn dim(&self) -> Option<usize> {
+        match *self {
+            Shape::Flat { dim } => Some(dim),
+            Shape::Image { height, width, channels } => height.checked_mul(width)?.checked_mul(channels),
+        }
+    }
+}
+
+/// An estimate of log Z, in nats.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LogZ {
+    /// The estimate.
+    pub value: f64,
+    /// Its standard error.
+    pub standard_error: f64,
+}
+
+/// The data a model was trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Data {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of what was read, in hexadecimal.
+    pub sha256: String,
+    /// Its licence.
+    pub licence: String,
+}
+
+/// A point with the answers that every engine must give there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// x: [d].
+    pub x: Vec<f32>,
+    /// w(x).
+    pub value: f64,
+    /// ∇w(x): [d].
+    pub gradient: Vec<f32>,
+    /// log ρ(x) in nats, where it was computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_density: Option<f64>,
+}
+
+impl Probe {
+    /// Records the answers of `potential` (the f64 reference, say) at the rows of `x` [n, d].
+    pub fn record(potential: &dyn Potential, x: &[f64]) -> Result<Vec<Probe>> {
+        let d = potential.dim();
+        let n = rows(x, d)?;
+        // The points that the file can hold, so that the answers are those at the stored points.
+        let x: Vec<f64> = x.iter().map(|&v| f64::from(v as f32)).collect();
+        let (mut value, mut gradient) = (vec![0.0; n], vec![0.0; n * d]);
+        potential.value_and_gradient(&x, &mut value, &mut gradient)?;
+        let single = |a: &[f64]| a.iter().map(|&v| v as f32).collect();
+        let answers = x.chunks_exact(d).zip(value).zip(gradient.chunks_exact(d));
+        Ok(answers
+            .map(|((x, value), g)| Probe { x: single(x), value, gradient: single(g), log_density: None })
+            .collect())
+    }
+
+    fn is_finite(&self) -> bool {
+        self.x.iter().chain(&self.gradient).all(|v| v.is_finite())
+            && self.value.is_finite()
+            && self.log_density.is_none_or(f64::is_finite)
+    }
+}
+
+impl Metadata {
+    /// What a network says of itself before anything else is known: flat, without data or probes.
+    pub fn new(architecture: Architecture) -> Self {
+        let shape = Shape::Flat { dim: architecture.dim };
+        Metadata {
+            architecture,
+            shape,
+            pixel_range: None,
+            sigma: 0.0,
+            log_z: None,
+            recipe: serde_json::Value::Null,
+            data: Data::default(),
+            licence: String::new(),
+            probes: Vec::new(),
+        }
+    }
+
+    /// Checks that the parts agree with each other and that every number is finite.
+    pub fn validate(&self) -> Result<()> {
+        self.architecture.validate()?;
+        let d = self.architecture.dim;
+        if self.shape.dim() != Some(d) {
+            return Err(Error::Invalid(format!("cmf.shape {:?} does not have {d} coordinates", self.shape)));
+        }
+        if let Some([low, high]) = self.pixel_range
+            && !(low.is_finite() && high.is_finite() && low < high)
+        {
+            return Err(Error::Invalid(format!("cmf.pixel_range [{low}, {high}] is not an interval")));
+        }
+        if !(self.sigma.is_finite() && self.sigma >= 0.0) {
+            return Err(Error::Invalid(format!("cmf.sigma {} is not a standard deviation", self.sigma)));
+        }
+        if let Some(LogZ { value, standard_error }) = self.log_z
+            && !(value.is_finite() && standard_error.is_finite() && standard_error >= 0.0)
+        {
+            return Err(Error::Invalid(format!("cmf.log_z {value} ± {standard_error} is not an estimate")));
+        }
+        for probe in &self.probes {
+            check_len("a probe's point", probe.x.len(), d)?;
+            check_len("a probe's gradient", probe.gradient.len(), d)?;
+            if !probe.is_finite() {
+                return Err(Error::NotFinite("a number of cmf.probes".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The properties, by key, in a fixed order.
+    pub(super) fn to_properties(&self) -> Result<Vec<(String, String)>> {
+        self.validate()?;
+        Ok(vec![
+            ("cmf.format_version".into(), FORMAT_VERSION.to_string()),
+            ("cmf.architecture".into(), json(&self.architecture)?),
+            ("cmf.shape".into(), json(&self.shape)?),
+            ("cmf.pixel_range".into(), json(&self.pixel_range)?),
+            ("cmf.sigma".into(), json(&self.sigma)?),
+            ("cmf.log_z".into(), json(&self.log_z)?),
+            ("cmf.recipe".into(), json(&self.recipe)?),
+            ("cmf.data".into(), json(&self.data)?),
+            ("cmf.licence".into(), json(&self.licence)?),
+            ("cmf.probes".into(), json(&self.probes)?),
+        ])
+    }
+
+    /// Reads the properties back; `None` if there are no `cmf.*` keys at all.
+    pub(super) fn from_properties<'a>(
+        properties: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    ) -> Result<Option<Self>> {
+        if !properties.clone().any(|(key, _)| key.starts_with("cmf.")) {
+            return Ok(None);
+        }
+        let find = Properties(properties.collect());
+        let version: u32 = find.parse("cmf.format_version")?;
+        if version != FORMAT_VERSION {
+            return Err(Error::Invalid(format!(
+                "cmf.format_version is {version} and this program reads {FORMAT_VERSION}: update the program \
+                 or export the model again"
+            )));
+        }
+        let metadata = Metadata {
+            architecture: find.parse("cmf.architecture")?,
+            shape: find.parse("cmf.shape")?,
+            pixel_range: find.parse("cmf.pixel_range")?,
+            sigma: find.parse("cmf.sigma")?,
+            log_z: find.parse("cmf.log_z")?,
+            recipe: find.parse("cmf.recipe")?,
+            data: find.parse("cmf.data")?,
+            licence: find.parse("cmf.licence")?,
+            probes: find.parse("cmf.probes")?,
+        };
+        metadata.validate()?;
+        Ok(Some(metadata))
+    }
+}
+
+struct Properties<'a>(Vec<(&'a str, &'a str)>);
+
+impl Properties<'_> {
+    fn parse<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+        let (_, text) = self.0.iter().find(|(k, _)| *k == key).ok_or_else(|| {
+            Error::Invalid(format!("the property {key} is missing: the file is cut short or was edited"))
+        })?;
+        serde_json::from_str(text)
+            .map_err(|e| Error::Invalid(format!("the property {key} cannot be read ({e})")))
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::Invalid(format!("metadata cannot be written ({e})")))
+}

@@ -1,0 +1,116 @@
+//! Every function of the tract engine agrees with the f64 reference, whatever the batch.
+
+use cmf_core::icnn::Icnn;
+use cmf_core::ops::Activation;
+use cmf_core::{Potential, SecondOrder};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::common::{conformance, random_network, uniform};
+use crate::{assert_close, through_file};
+
+const SOFTPLUS: Activation = Activation::Softplus { beta: 2.0 };
+
+/// f32 rounds to 6e-8; sums of a few hundred terms through three layers lose about two digits.
+const ROUNDING: f64 = 1e-5;
+
+fn networks() -> Vec<Icnn<f64>> {
+    let mut all = Vec::new();
+    for activation in [SOFTPLUS, Activation::Elu] {
+        for diagonal in [false, true] {
+            all.push(random_network(2, &[5], 1, diagonal, activation));
+            all.push(random_network(5, &[7, 5, 6], 2, diagonal, activation));
+            all.push(random_network(16, &[24, 20], 1, diagonal, activation));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_function_agrees_with_the_reference() {
+    for reference in networks() {
+        let what = format!("{:?}", reference.architecture());
+        let (engine, d, n) = (through_file(&reference), reference.dim(), 7);
+        let mut rng = ChaCha8Rng::seed_from_u64(21);
+        let (x, v) = (uniform(&mut rng, n * d), uniform(&mut rng, n * d));
+        let single = |a: &[f64]| -> Vec<f64> { a.iter().map(|&v| f64::from(v as f32)).collect() };
+        // The points as the engine sees them: near a kink of ELU's slope rounding may choose the side.
+        let (x, v) = (single(&x), single(&v));
+        let run = |w: &dyn SecondOrder, m: &[f64]| {
+            let mut out =
+                [vec![0.0; n], vec![0.0; n * d], vec![0.0; n * d], vec![0.0; n * d * d], vec![0.0; n * d]];
+            let [value, gradient, hv, hessian, contraction] = &mut out;
+            w.value_and_gradient(&x, value, gradient).unwrap();
+            w.hvp(&x, &v, hv).unwrap();
+            w.hessian(&x, hessian).unwrap();
+            w.hessian_contraction(&x, m, contraction).unwrap();
+            out
+        };
+        let mut m = vec![0.0; n * d * d];
+        reference.hessian(&x, &mut m).unwrap();
+        for (name, (a, b)) in ["value", "gradient", "hvp", "hessian", "contraction"]
+            .iter()
+            .zip(run(&engine, &m).iter().zip(&run(&reference, &m)))
+        {
+            assert_close(&format!("{name} of {what}"), a, b, ROUNDING);
+        }
+    }
+}
+
+#[test]
+fn tract_passes_the_conformance_suite() {
+    let reference = random_network(4, &[6, 5], 2, true, SOFTPLUS);
+    let x = uniform(&mut ChaCha8Rng::seed_from_u64(22), 4 * 4);
+    // f32 rounding of sums of about ten terms.
+    conformance(&through_file(&reference), &x, 5e-7);
+}
+
+#[test]
+fn a_row_has_the_same_answer_in_every_batch() {
+    let engine = through_file(&random_network(16, &[24, 20], 1, true, SOFTPLUS));
+    let d = 16;
+    let x = uniform(&mut ChaCha8Rng::seed_from_u64(23), 256 * d);
+    let run = |n: usize| {
+        let (mut value, mut gradient, mut hv) = (vec![0.0; n], vec![0.0; n * d], vec![0.0; n * d]);
+        engine.value_and_gradient(&x[..n * d], &mut value, &mut gradient).unwrap();
+        engine.hvp(&x[..n * d], &x[..n * d], &mut hv).unwrap();
+        [value, gradient, hv]
+    };
+    let whole = run(256);
+    for n in [1, 2, 7, 255] {
+        for (part, whole) in run(n).iter().zip(&whole) {
+            // The order of summation may depend on the batch; the terms do not.
+            assert_close(&format!("batch {n}"), part, &whole[..part.len()], 1e-6);
+        }
+    }
+    let none = engine.value_and_gradient(&[], &mut [], &mut []);
+    assert!(none.is_ok(), "an empty batch is no error");
+}
+
+#[test]
+fn large_arguments_do_not_overflow() {
+    // Far out the activations are linear or flat; naive exponentials overflow f32 beyond 88.
+    for activation in [Activation::Softplus { beta: 20.0 }, Activation::Elu] {
+        let reference = random_network(5, &[7, 5], 1, false, activation);
+        let engine = through_file(&reference);
+        let x: Vec<f64> =
+            uniform(&mut ChaCha8Rng::seed_from_u64(24), 5 * 8).iter().map(|v| 100.0 * v).collect();
+        let run = |w: &dyn Potential| {
+            let (mut value, mut gradient) = (vec![0.0; 8], vec![0.0; 40]);
+            w.value_and_gradient(&x, &mut value, &mut gradient).unwrap();
+            [value, gradient]
+        };
+        for (a, b) in run(&engine).iter().zip(&run(&reference)) {
+            assert_close("far out", a, b, ROUNDING);
+        }
+    }
+}
+
+#[test]
+fn wrong_lengths_are_shape_errors() {
+    let engine = through_file(&random_network(2, &[5], 1, false, SOFTPLUS));
+    let message = engine.value_and_gradient(&[0.0; 3], &mut [0.0], &mut [0.0; 3]).unwrap_err().to_string();
+    assert!(message.contains("a multiple of 2"), "{message}");
+    let message = engine.hessian(&[0.0; 4], &mut [0.0; 4]).unwrap_err().to_string();
+    assert!(message.contains("expected 8, found 4"), "{message}");
+}
