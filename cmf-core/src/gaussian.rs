@@ -12,7 +12,7 @@ use crate::preconditioner::Preconditioner;
 pub const LN_2PI: f64 = 1.837_877_066_409_345_5;
 
 /// A normal distribution N(m, S) with what the closed-form start and the baselines need of it.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Gaussian {
     /// m: [d].
     pub mean: Vec<f64>,

@@ -10,6 +10,7 @@ use super::check::{self, MOST_BYTES};
 use super::graph::{self, Function, PRODUCER};
 use super::metadata::Metadata;
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
 use crate::host::Array;
 use crate::icnn::{Architecture, Icnn, Weights};
 
@@ -148,7 +149,6 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes to a temporary file beside `path`, then renames it.
 fn write(path: &Path, proto: &pb::ModelProto) -> Result<()> {
     let size = proto.encoded_len() as u64;
     if size > MOST_BYTES {
@@ -157,19 +157,5 @@ fn write(path: &Path, proto: &pb::ModelProto) -> Result<()> {
             format!("the model takes {size} bytes, more than {MOST_BYTES} can be read back"),
         ));
     }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |e: std::io::Error| Error::file(path, format!("cannot be written ({e})"));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".cmf-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As for any new file; the process's umask still applies.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder).map_err(failed)?;
-    file.write_all(&proto.encode_to_vec()).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
+    write_atomically(path, |out| out.write_all(&proto.encode_to_vec()))
 }

@@ -3,7 +3,9 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::moments;
 use crate::error::{Error, Result, check_len};
+use crate::gaussian::Gaussian;
 use crate::icnn::Architecture;
 use crate::potential::{Potential, rows};
 
@@ -23,6 +25,8 @@ pub struct Metadata {
     pub sigma: f64,
     /// log Z = log ∫ e^{-w} in nats, if it was estimated (`cmf.log_z`).
     pub log_z: Option<LogZ>,
+    /// Mean and covariance of the noisy data (`cmf.gaussian`): where samplers and inpainting start.
+    pub gaussian: Option<Gaussian>,
     /// How the model was trained (`cmf.recipe`): any JSON.
     pub recipe: serde_json::Value,
     /// What it was trained on (`cmf.data`).
@@ -130,6 +134,7 @@ impl Metadata {
             pixel_range: None,
             sigma: 0.0,
             log_z: None,
+            gaussian: None,
             recipe: serde_json::Value::Null,
             data: Data::default(),
             licence: String::new(),
@@ -157,6 +162,10 @@ impl Metadata {
         {
             return Err(Error::Invalid(format!("cmf.log_z {value} ± {standard_error} is not an estimate")));
         }
+        if let Some(gaussian) = &self.gaussian {
+            check_len("the mean of the data", gaussian.mean.len(), d)?;
+            check_len("the covariance of the data", gaussian.covariance.len(), d * d)?;
+        }
         for probe in &self.probes {
             check_len("a probe's point", probe.x.len(), d)?;
             check_len("a probe's gradient", probe.gradient.len(), d)?;
@@ -170,7 +179,7 @@ impl Metadata {
     /// The properties, by key, in a fixed order.
     pub(super) fn to_properties(&self) -> Result<Vec<(String, String)>> {
         self.validate()?;
-        Ok(vec![
+        let mut properties = vec![
             ("cmf.format_version".into(), FORMAT_VERSION.to_string()),
             ("cmf.architecture".into(), json(&self.architecture)?),
             ("cmf.shape".into(), json(&self.shape)?),
@@ -181,7 +190,9 @@ impl Metadata {
             ("cmf.data".into(), json(&self.data)?),
             ("cmf.licence".into(), json(&self.licence)?),
             ("cmf.probes".into(), json(&self.probes)?),
-        ])
+        ];
+        properties.extend(self.gaussian.as_ref().map(|g| ("cmf.gaussian".into(), moments::to_text(g))));
+        Ok(properties)
     }
 
     /// Reads the properties back; `None` if there are no `cmf.*` keys at all.
@@ -199,8 +210,13 @@ impl Metadata {
                  or export the model again"
             )));
         }
+        let architecture: Architecture = find.parse("cmf.architecture")?;
+        architecture.validate()?;
+        let gaussian =
+            find.text("cmf.gaussian").map(|t| moments::from_text(t, architecture.dim)).transpose()?;
         let metadata = Metadata {
-            architecture: find.parse("cmf.architecture")?,
+            architecture,
+            gaussian,
             shape: find.parse("cmf.shape")?,
             pixel_range: find.parse("cmf.pixel_range")?,
             sigma: find.parse("cmf.sigma")?,
@@ -218,8 +234,12 @@ impl Metadata {
 struct Properties<'a>(Vec<(&'a str, &'a str)>);
 
 impl Properties<'_> {
+    fn text(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| *k == key).map(|(_, text)| *text)
+    }
+
     fn parse<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
-        let (_, text) = self.0.iter().find(|(k, _)| *k == key).ok_or_else(|| {
+        let text = self.text(key).ok_or_else(|| {
             Error::Invalid(format!("the property {key} is missing: the file is cut short or was edited"))
         })?;
         serde_json::from_str(text)

@@ -10,6 +10,7 @@ mod engine;
 mod file;
 mod graph;
 mod metadata;
+mod moments;
 
 pub use engine::TractModel;
 pub use file::{ModelFile, export, export_function};
