@@ -25,7 +25,7 @@ pub struct ScoreEstimator {
 
 impl Default for ScoreEstimator {
     fn default() -> Self {
-        ScoreEstimator { probes: 1, tolerance: 0.02, max_iterations: 100 }
+        ScoreEstimator { probes: 1, tolerance: 0.05, max_iterations: 100 }
     }
 }
 

@@ -57,6 +57,8 @@ pub(super) struct Ascent {
     pub tolerance: f64,
     /// Exact evaluations a row, the one at the start included.
     pub max_evaluations: usize,
+    /// The largest curvature in ζ: the first step is the gradient over it.
+    pub curvature: f64,
 }
 
 /// Exact log-densities and whitened gradients of rows `zeta` [n, k].
@@ -71,8 +73,8 @@ pub(super) fn exact(w: &dyn SecondOrder, hole: &Hole, zeta: &[f64]) -> Result<(E
 impl Ascent {
     /// Climbs from each row of `zeta` [n, k]; `hear` is told the evaluations spent after each round.
     ///
-    /// The inverse Hessian starts from I in ζ, which is the conditional covariance in y. All rows that
-    /// are still climbing share each batch of evaluations.
+    /// The inverse Hessian starts as a multiple of I in ζ, which is the metric of the hole in y. All
+    /// rows that are still climbing share each batch of evaluations.
     pub fn climb(
         &self,
         w: &dyn SecondOrder,
@@ -181,10 +183,11 @@ impl Climber {
             p.iter_mut().zip(y).for_each(|(p, y)| *p -= a * y);
             weights.push(a);
         }
-        if let Some((_, y, inverse)) = self.pairs.back() {
-            let scale = 1.0 / (inverse * dot(y, y));
-            p.iter_mut().for_each(|p| *p *= scale);
-        }
+        let scale = match self.pairs.back() {
+            Some((_, y, inverse)) => 1.0 / (inverse * dot(y, y)),
+            None => 1.0 / settings.curvature,
+        };
+        p.iter_mut().for_each(|p| *p *= scale);
         for ((s, y, inverse), a) in self.pairs.iter().zip(weights.iter().rev()) {
             let b = inverse * dot(y, &p);
             p.iter_mut().zip(s).for_each(|(p, s)| *p += (a - b) * s);

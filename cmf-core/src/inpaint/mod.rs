@@ -2,8 +2,8 @@
 //!
 //! The target is the full log ρ(y), log-determinant included, over the hidden coordinates with the known
 //! ones fixed: its maximiser is the mode ([`Mode`]), its law the posterior ([`Mala`], [`Langevin`]). All
-//! three work in the coordinates ζ that whiten the conditional Gaussian of the hole, h = m + L ζ
-//! ([`Hole`]): there the closed-form start is N(0, I) and one step size serves every direction.
+//! three work in coordinates ζ of the hidden ones, h = m + L ζ, in which the density is about as sharp
+//! in every direction ([`Hole`]); for the closed-form start it is N(0, I) there.
 //!
 //! A model of data with noise σ has the density of y = x + σ n. Tweedie's formula gives back the clean
 //! point, E[x | y] = y + σ² ∇ log ρ(y) ([`denoise`]). At a mode the hidden part of ∇ log ρ is zero and

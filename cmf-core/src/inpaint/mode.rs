@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::ascent::{Ascent, Outcome};
 use super::hole::Hole;
-use super::walk::{Walk, antithetic, curvature};
+use super::walk::{Walk, curvature};
 use super::{Monitor, report};
 use crate::density::{ScoreEstimator, exact_log_density};
 use crate::error::{Error, Result};
@@ -13,18 +13,19 @@ use crate::potential::SecondOrder;
 
 /// Maximises log ρ(y) over the hidden coordinates from several annealed starts.
 ///
-/// 1. Exploration. Start 0 is the conditional Gaussian mean, the others are draws of the conditional Gaussian. All
+/// 1. Exploration. Start 0 is the conditional Gaussian mean. The others are draws of the conditional Gaussian that
 ///    walk `explore` Langevin steps with estimated scores while the temperature falls from 1 to 0: log ρ
 ///    has many local maxima, and a walk of estimated scores costs a few percent of exact ones.
-/// 2. Choice. One exact log ρ each; the best `finalists` go on.
-/// 3. Ascent. L-BFGS with exact scores, preconditioned by the conditional covariance.
+/// 2. Choice. One exact log ρ each; start 0 and the best of the others go on, so that the result is
+///    never below a plain ascent from the Gaussian mean.
+/// 3. Ascent. L-BFGS with exact scores, in the whitened coordinates of the [`Hole`].
 #[derive(Debug, Clone, Copy)]
 pub struct Mode {
     /// Starts, at least 1.
     pub starts: usize,
     /// Langevin steps of the exploration.
     pub explore: usize,
-    /// Starts that are ascended, at least 1.
+    /// Starts that are ascended, start 0 among them; at least 1.
     pub finalists: usize,
     /// Nats: an ascent has converged when ½|∇_ζ log ρ|² is below it.
     pub tolerance: f64,
@@ -36,7 +37,7 @@ pub struct Mode {
 
 impl Default for Mode {
     fn default() -> Self {
-        Mode { starts: 8, explore: 60, finalists: 2, tolerance: 0.1, max_evaluations: 20, seed: 0 }
+        Mode { starts: 5, explore: 30, finalists: 2, tolerance: 3.0, max_evaluations: 30, seed: 0 }
     }
 }
 
@@ -62,6 +63,9 @@ pub struct Completion {
     pub starts: Vec<Start>,
 }
 
+/// Langevin step of the exploration times the largest curvature.
+const STEP: f64 = 0.5;
+
 /// Share of the work that exploration and choice are, for the monitor.
 const EXPLORED: f64 = 0.4;
 
@@ -73,15 +77,16 @@ impl Mode {
             return Err(Error::Invalid("a mode needs one start, finalist and evaluation at least".into()));
         }
         let k = hole.len();
-        let zeta = self.explore(w, hole, monitor)?;
+        let (zeta, curvature) = self.explore(w, hole, monitor)?;
         let explored = exact_log_density(w, 0.0, &hole.fill(&zeta))?.value;
         let mut order: Vec<usize> = (0..self.starts).collect();
-        order.sort_by(|&a, &b| explored[b].total_cmp(&explored[a]));
+        order[1..].sort_by(|&a, &b| explored[b].total_cmp(&explored[a]));
         order.truncate(self.finalists);
         report(monitor, EXPLORED)?;
 
         let chosen: Vec<f64> = order.iter().flat_map(|&i| zeta[i * k..][..k].iter().copied()).collect();
-        let ascent = Ascent { tolerance: self.tolerance, max_evaluations: self.max_evaluations };
+        let (tolerance, max_evaluations) = (self.tolerance, self.max_evaluations);
+        let ascent = Ascent { tolerance, max_evaluations, curvature };
         let climbers = ascent.climb(w, hole, &chosen, |spent| {
             report(monitor, EXPLORED + (1.0 - EXPLORED) * spent as f64 / self.max_evaluations as f64)
         })?;
@@ -104,19 +109,22 @@ impl Mode {
         }
     }
 
-    /// The annealed walks' ends: [starts, k].
-    fn explore(&self, w: &dyn SecondOrder, hole: &Hole, monitor: &mut Monitor) -> Result<Vec<f64>> {
+    /// The annealed walks' ends [starts, k] and the largest curvature where they began.
+    fn explore(&self, w: &dyn SecondOrder, hole: &Hole, monitor: &mut Monitor) -> Result<(Vec<f64>, f64)> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut zeta = antithetic(hole, self.starts, &mut rng);
-        zeta[..hole.len()].fill(0.0);
-        let step = 0.5 / curvature(w, hole, &zeta, &mut rng)?;
+        let mut walkers = hole.draw(self.starts - 1, &mut rng);
+        let mut zeta = vec![0.0; hole.len()];
+        let top = curvature(w, hole, &[zeta.as_slice(), &walkers].concat(), &mut rng)?;
         let estimator = ScoreEstimator::default();
-        let mut walk = Walk { w, hole, estimator, rng, step, unconverged: 0 };
+        let mut walk = Walk { w, hole, estimator, rng, step: STEP / top, unconverged: 0 };
         for t in 0..self.explore {
             let left = 1.0 - (t + 1) as f64 / self.explore as f64;
-            walk.advance(&mut zeta, left)?;
+            if !walkers.is_empty() {
+                walk.advance(&mut walkers, left)?;
+            }
             report(monitor, EXPLORED * (1.0 - left))?;
         }
-        Ok(zeta)
+        zeta.append(&mut walkers);
+        Ok((zeta, top))
     }
 }

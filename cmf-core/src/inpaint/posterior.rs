@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::hole::{Hole, denoise};
-use super::walk::{Walk, antithetic, curvature};
+use super::walk::{Walk, curvature};
 use super::{Monitor, report};
 use crate::density::{ScoreEstimator, exact_log_density_and_score};
 use crate::error::{Error, Result};
@@ -159,7 +159,7 @@ impl Mala {
             return Err(Error::Invalid("a chain left the region where the model has a density".into()));
         }
         for t in 0..self.adapt + self.steps {
-            let noise = antithetic(hole, self.draws, &mut rng);
+            let noise = hole.noise(self.draws, &mut rng);
             let spread = (2.0 * step).sqrt();
             let moved = (0..here.zeta.len())
                 .map(|j| here.zeta[j] + step * here.gradient[j] + spread * noise[j])
@@ -214,7 +214,7 @@ fn enter<'a>(
         return Err(Error::Invalid(format!("a Langevin step of {relative_step}: it must lie in (0, 2)")));
     }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let zeta = antithetic(hole, draws, &mut rng);
+    let zeta = hole.draw(draws, &mut rng);
     let step = relative_step / curvature(w, hole, &zeta, &mut rng)?;
     Ok((zeta, Walk { w, hole, estimator: ScoreEstimator::default(), rng, step, unconverged: 0 }))
 }

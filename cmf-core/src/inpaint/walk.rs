@@ -32,7 +32,7 @@ impl<R: Rng> Walk<'_, R> {
         let mut score = vec![0.0; points.len()];
         self.unconverged += self.estimator.estimate(self.w, &points, &mut self.rng, &mut score)?.unconverged;
         let drift = self.hole.pull_back(&score);
-        let noise = antithetic(self.hole, zeta.len() / k, &mut self.rng);
+        let noise = self.hole.noise(zeta.len() / k, &mut self.rng);
         let spread = (2.0 * self.step * temperature).sqrt();
         for ((zeta, drift), noise) in
             zeta.chunks_exact_mut(k).zip(drift.chunks_exact(k)).zip(noise.chunks_exact(k))
@@ -47,21 +47,10 @@ impl<R: Rng> Walk<'_, R> {
     }
 }
 
-/// n rows of standard normal [n, k], every odd one the negative of the one before it.
-pub(super) fn antithetic(hole: &Hole, n: usize, rng: &mut impl Rng) -> Vec<f64> {
-    let k = hole.len();
-    let half = hole.draw(n.div_ceil(2), rng);
-    half.chunks_exact(k)
-        .flat_map(|row| [1.0, -1.0].map(|s| row.iter().map(move |v| s * v)))
-        .flatten()
-        .take(n * k)
-        .collect()
-}
-
 /// The largest eigenvalue of L' [H(y) H(G(y)) H(y)]_hh L over the rows of `zeta` [n, k]; at least 1.
 ///
-/// It is the curvature of w(∇w(y)) in whitened coordinates without its third-derivative term: positive
-/// semidefinite, 1 for a quadratic potential, three products an iteration. Step sizes are fractions of it.
+/// It is the curvature that the metric of the [`Hole`] averages: 1 for a quadratic potential, three
+/// products an iteration. Step sizes are fractions of its inverse.
 pub(super) fn curvature(w: &dyn Potential, hole: &Hole, zeta: &[f64], rng: &mut impl Rng) -> Result<f64> {
     /// Power iterations; the largest eigenvalue is then low by a few percent at most in practice.
     const ITERATIONS: usize = 12;
@@ -70,7 +59,7 @@ pub(super) fn curvature(w: &dyn Potential, hole: &Hole, zeta: &[f64], rng: &mut 
     let n = zeta.len() / k;
     let (mut value, mut pushed) = (vec![0.0; n], vec![0.0; points.len()]);
     w.value_and_gradient(&points, &mut value, &mut pushed)?;
-    let mut v = hole.draw(n, rng);
+    let mut v = hole.noise(n, rng);
     let mut top = 1.0_f64;
     for _ in 0..ITERATIONS {
         for row in v.chunks_exact_mut(k) {
