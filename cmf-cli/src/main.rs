@@ -1,2 +1,30 @@
-//! placeholder
-fn main() {}
+//! `cmf-cli`: train, export, sample, score and inpaint with one convex potential.
+
+mod args;
+mod batch;
+mod commands;
+mod grid;
+mod images;
+mod interrupt;
+mod jpeg;
+mod mask;
+mod model;
+mod pictures;
+mod report;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let outcome = interrupt::catch().and_then(|()| args::Cli::parse().command.run());
+    match outcome {
+        Ok(outcome) => outcome.exit_code(),
+        Err(cmf_core::Error::Interrupted) => report::Outcome::Interrupted.exit_code(),
+        Err(e) => {
+            eprintln!("error: {e}");
+            report::Outcome::Failed.exit_code()
+        }
+    }
+}
