@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use cmf_core::Result;
 
-use crate::commands::{export, info, inpaint, sample, score, verify};
+use crate::commands::{info, inpaint, sample, score, verify};
 use crate::report::Outcome;
 
 /// Learn, sample, score and inpaint with conjugate moment measures: one convex potential, one .onnx file.
@@ -29,7 +29,8 @@ pub enum Command {
     #[cfg(feature = "train")]
     Train(crate::commands::train::Train),
     /// Write the model of a run directory as one .onnx file
-    Export(export::Export),
+    #[cfg(feature = "train")]
+    Export(crate::commands::export::Export),
     /// Draw samples from a model
     Sample(sample::Sample),
     /// Print the log-density of images or data under a model
@@ -48,6 +49,7 @@ impl Command {
         match self {
             #[cfg(feature = "train")]
             Command::Train(c) => c.run(),
+            #[cfg(feature = "train")]
             Command::Export(c) => c.run(),
             Command::Sample(c) => c.run(),
             Command::Score(c) => c.run(),

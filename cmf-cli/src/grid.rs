@@ -4,7 +4,7 @@ use image::imageops::{FilterType, resize};
 use image::{ColorType, ImageBuffer, Luma};
 
 use crate::images::Picture;
-use crate::mask::Hole;
+use crate::mask::Hidden;
 
 /// The pixels a model is about: a row holds [height, width, channels] numbers from `low` to `high`.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +34,7 @@ impl Grid {
     /// The whole of `picture` as a row of the model's numbers [d].
     pub fn row(&self, picture: &Picture) -> Result<Vec<f64>, String> {
         self.check_size(picture)?;
-        let nothing_hidden = Hole(vec![false; picture.width * picture.height]);
+        let nothing_hidden = Hidden(vec![false; picture.width * picture.height]);
         Ok(self.planes(picture, &nothing_hidden)?.into_interleaved().map(|v| self.number(v)).collect())
     }
 
@@ -53,7 +53,7 @@ impl Grid {
     ///
     /// Resampling averages known pixels only (triangle filter); a pixel of the model is hidden where
     /// less than half of its weight is known.
-    pub fn problem(&self, picture: &Picture, hole: &Hole) -> Result<Problem, String> {
+    pub fn problem(&self, picture: &Picture, hole: &Hidden) -> Result<Problem, String> {
         let planes = self.planes(picture, hole)?;
         let (planes, hidden) = if self.check_size(picture).is_ok() {
             (planes, hole.0.clone())
@@ -77,7 +77,7 @@ impl Grid {
     /// `picture` with its hole filled from the model's row; every known byte stays as it is.
     ///
     /// Filled pixels are opaque. A grey picture becomes RGB where the model is in colour.
-    pub fn filled(&self, picture: &Picture, hole: &Hole, row: &[f64]) -> Picture {
+    pub fn filled(&self, picture: &Picture, hole: &Hidden, row: &[f64]) -> Picture {
         let filling = Planes::of_row(self, row).resampled(picture.width, picture.height);
         let color = match (self.channels, picture.color) {
             (3, ColorType::L8) => ColorType::Rgb8,
@@ -118,7 +118,7 @@ impl Grid {
     }
 
     /// The picture's colours as the model's channels.
-    fn planes(&self, picture: &Picture, hole: &Hole) -> Result<Planes, String> {
+    fn planes(&self, picture: &Picture, hole: &Hidden) -> Result<Planes, String> {
         let of_channel = |c: usize| picture.pixels().map(|p| f32::from(p[c]) / 255.0).collect();
         let in_colour = |(p, hidden): (&[u8], &bool)| !hidden && (p[0] != p[1] || p[0] != p[2]);
         let planes = match (self.channels, picture.color_channels()) {
@@ -167,7 +167,7 @@ impl Planes {
     }
 
     /// Resampled from known pixels only, with the pixels that are hidden then.
-    fn resampled_known(self, hole: &Hole, width: usize, height: usize) -> (Planes, Vec<bool>) {
+    fn resampled_known(self, hole: &Hidden, width: usize, height: usize) -> (Planes, Vec<bool>) {
         let known: Vec<f32> = hole.0.iter().map(|&hidden| if hidden { 0.0 } else { 1.0 }).collect();
         let weight = resample(&known, self.width, self.height, width, height);
         let plane = |p: &Vec<f32>| {
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn known_bytes_and_alpha_stay_and_the_filling_is_opaque() {
         let rgba = picture(2, ColorType::Rgba8, &[9, 9, 9, 200, 1, 2, 3, 0, 7, 7, 7, 255, 8, 8, 8, 130]);
-        let hole = Hole::from_alpha(&rgba);
+        let hole = Hidden::from_alpha(&rgba).unwrap();
         let problem = GREY.problem(&rgba, &hole).unwrap();
         assert_eq!(problem.hidden, [1]);
         let filled = GREY.filled(&rgba, &hole, &[0.0, 1.0, 0.0, 0.0]);
@@ -220,9 +220,9 @@ mod tests {
     #[test]
     fn a_colour_in_a_known_pixel_is_refused_by_a_grey_model() {
         let rgb = picture(2, ColorType::Rgb8, &[9, 9, 9, 1, 2, 3, 7, 7, 7, 8, 8, 8]);
-        let elsewhere = Hole(vec![true, false, false, false]);
+        let elsewhere = Hidden(vec![true, false, false, false]);
         assert!(GREY.problem(&rgb, &elsewhere).unwrap_err().contains("is in colour"));
-        let there = Hole(vec![false, true, false, false]);
+        let there = Hidden(vec![false, true, false, false]);
         assert_eq!(GREY.problem(&rgb, &there).unwrap().hidden, [1]);
     }
 
@@ -230,7 +230,7 @@ mod tests {
     fn a_grey_picture_becomes_rgb_for_a_colour_model() {
         let grid = Grid { channels: 3, low: 0.0, ..GREY };
         let grey = picture(2, ColorType::L8, &[10, 20, 30, 40]);
-        let hole = Hole(vec![false, false, false, true]);
+        let hole = Hidden(vec![false, false, false, true]);
         let problem = grid.problem(&grey, &hole).unwrap();
         assert_eq!(problem.hidden, [9, 10, 11]);
         let mut row = vec![0.0; 12];
@@ -245,7 +245,7 @@ mod tests {
         // 4x4 to 2x2: the right half is hidden and white; none of its white may leak to the left.
         let bytes: Vec<u8> = (0..16).map(|i| if i % 4 < 2 { 51 } else { 255 }).collect();
         let large = picture(4, ColorType::L8, &bytes);
-        let hole = Hole((0..16).map(|i| i % 4 >= 2).collect());
+        let hole = Hidden((0..16).map(|i| i % 4 >= 2).collect());
         let problem = GREY.problem(&large, &hole).unwrap();
         assert_eq!(problem.hidden, [1, 3]);
         // 51/255 of the range from -1 to 1 is -0.6; f32 rounding.

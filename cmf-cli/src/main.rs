@@ -3,7 +3,11 @@
 mod args;
 mod batch;
 mod commands;
+mod completion;
+mod data_spec;
 mod grid;
+#[cfg(feature = "train")]
+mod health;
 mod images;
 mod interrupt;
 mod jpeg;
@@ -11,6 +15,8 @@ mod mask;
 mod model;
 mod pictures;
 mod report;
+#[cfg(feature = "train")]
+mod run_directory;
 mod table;
 
 use std::process::ExitCode;

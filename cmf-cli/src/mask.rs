@@ -7,14 +7,14 @@ use crate::images::Picture;
 
 /// The hidden pixels of an image, in rows from the top.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Hole(pub Vec<bool>);
+pub struct Hidden(pub Vec<bool>);
 
 /// Values of this and more count as white, or as opaque.
 const HALF: u8 = 128;
 
-impl Hole {
+impl Hidden {
     /// The white pixels of a mask; soft values are cut at half, transparent ones count as black.
-    pub fn from_mask(mask: &Picture) -> Hole {
+    pub fn from_mask(mask: &Picture) -> Hidden {
         let white = mask.pixels().zip(mask.alphas()).map(|(p, alpha)| {
             // Rec. 709 luma in units of 1/10000, as the image crate has it.
             let luma = match mask.color_channels() {
@@ -23,16 +23,26 @@ impl Hole {
             };
             luma * u32::from(alpha) / 255 >= u32::from(HALF)
         });
-        Hole(white.collect())
+        Hidden(white.collect())
     }
 
     /// The transparent pixels of an image, cut at half.
-    pub fn from_alpha(picture: &Picture) -> Hole {
-        Hole(picture.alphas().map(|alpha| alpha < HALF).collect())
+    ///
+    /// Refused is an image that draws with its alpha channel alone: one colour, many opacities.
+    pub fn from_alpha(picture: &Picture) -> Result<Hidden, String> {
+        let colors = picture.color_channels();
+        let first = &picture.bytes[..colors];
+        let one_color = picture.pixels().all(|p| &p[..colors] == first);
+        if one_color && picture.alphas().any(|a| (1..255).contains(&a)) {
+            return Err("draws with its alpha channel alone, all its pixels have one colour: \
+                        flatten it, or give the hole with --mask or --mask-rect"
+                .into());
+        }
+        Ok(Hidden(picture.alphas().map(|alpha| alpha < HALF).collect()))
     }
 
     /// The pixels of a rectangle, which must lie inside the image.
-    pub fn from_rectangle(r: Rectangle, width: usize, height: usize) -> Result<Hole, String> {
+    pub fn from_rectangle(r: Rectangle, width: usize, height: usize) -> Result<Hidden, String> {
         let inside = |from: usize, length: usize, end: usize| from.checked_add(length).is_some_and(|to| to <= end);
         if !inside(r.x, r.width, width) || !inside(r.y, r.height, height) {
             return Err(format!("the rectangle {r} does not lie inside its {width}x{height} pixels"));
@@ -41,12 +51,12 @@ impl Hole {
             let (x, y) = (i % width, i / width);
             (r.x..r.x + r.width).contains(&x) && (r.y..r.y + r.height).contains(&y)
         };
-        Ok(Hole((0..width * height).map(hidden).collect()))
+        Ok(Hidden((0..width * height).map(hidden).collect()))
     }
 
     /// Hidden and known exchanged.
-    pub fn inverted(self) -> Hole {
-        Hole(self.0.into_iter().map(|hidden| !hidden).collect())
+    pub fn inverted(self) -> Hidden {
+        Hidden(self.0.into_iter().map(|hidden| !hidden).collect())
     }
 
     /// Number of hidden pixels.

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use cmf_core::linalg::Cholesky;
+use cmf_core::gaussian::Gaussian;
+use cmf_core::linalg::{Cholesky, matmul};
 use cmf_core::onnx::{Metadata, ModelFile, Shape, TractModel};
 use cmf_core::preconditioner::Preconditioner;
 use cmf_core::{Error, Result};
@@ -68,6 +69,22 @@ impl Model {
     pub fn preconditioner(&self) -> Result<Preconditioner> {
         let d = self.dim();
         Preconditioner::new(&Cholesky::new(&self.head.hessian, d, "the model's head")?.inverse(), d)
+    }
+
+    /// The Gaussian N(m, S) that the head alone is the potential of: S = Q^{-3}, m = a + Q^{-1} a
+    /// (Vesseron, Béthune and Cuturi, 2025, Proposition 2).
+    pub fn gaussian(&self) -> Result<Gaussian> {
+        let d = self.dim();
+        let inverse = Cholesky::new(&self.head.hessian, d, "the model's head")?.inverse();
+        let square = matmul(&inverse, &inverse, d, d, d);
+        let moved = matmul(&inverse, &self.head.centre, d, d, 1);
+        let mean = self.head.centre.iter().zip(moved).map(|(a, b)| a + b).collect();
+        Ok(Gaussian { mean, covariance: matmul(&square, &inverse, d, d, d) })
+    }
+
+    /// Q: [d, d], the Hessian of the head.
+    pub fn head_hessian(&self) -> &[f64] {
+        &self.head.hessian
     }
 
     /// a: [d], where the head is smallest.
