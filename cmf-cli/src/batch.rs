@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use cmf_core::{Error, Result};
 
-const EXTENSIONS: [&str; 13] = [
-    "png", "jpg", "jpeg", "bmp", "gif", "pbm", "pgm", "ppm", "pnm", "pam", "tif", "tiff", "webp",
-];
+const EXTENSIONS: [&str; 13] =
+    ["png", "jpg", "jpeg", "bmp", "gif", "pbm", "pgm", "ppm", "pnm", "pam", "tif", "tiff", "webp"];
 
 /// The images among `inputs`: files as they are, folders by their image files in order of name.
 ///
@@ -20,9 +19,13 @@ pub fn images(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
             all.push(input.clone());
             continue;
         }
-        let found: Vec<PathBuf> = image_files(input)?.into_iter().filter(|path| !is_own_output(path)).collect();
+        let found: Vec<PathBuf> =
+            image_files(input)?.into_iter().filter(|path| !is_own_output(path)).collect();
         if found.is_empty() {
-            return Err(Error::file(input, format!("is a folder without images ({})", EXTENSIONS.join(", "))));
+            return Err(Error::file(
+                input,
+                format!("is a folder without images ({})", EXTENSIONS.join(", ")),
+            ));
         }
         all.extend(found);
     }
@@ -86,7 +89,10 @@ impl Masks {
             }
             None => {
                 let name = name.to_string_lossy();
-                Err(Error::file(image, format!("has no mask: expected {name}.png or the like in {}", folder.display())))
+                Err(Error::file(
+                    image,
+                    format!("has no mask: expected {name}.png or the like in {}", folder.display()),
+                ))
             }
         }
     }
@@ -184,7 +190,10 @@ pub fn check_inputs_survive<'a>(
         if let Ok(real) = output.canonicalize()
             && inputs.contains(&real)
         {
-            return Err(Error::file(output, "is an input and would be overwritten: choose another output with -o"));
+            return Err(Error::file(
+                output,
+                "is an input and would be overwritten: choose another output with -o",
+            ));
         }
     }
     Ok(())

@@ -58,7 +58,9 @@ impl DataSpec {
     #[cfg(feature = "train")]
     pub fn absolute(&self) -> std::io::Result<DataSpec> {
         Ok(match self {
-            DataSpec::Named(name, Some(path)) => DataSpec::Named(name.clone(), Some(std::path::absolute(path)?)),
+            DataSpec::Named(name, Some(path)) => {
+                DataSpec::Named(name.clone(), Some(std::path::absolute(path)?))
+            }
             DataSpec::Named(name, None) => DataSpec::Named(name.clone(), None),
             DataSpec::Path(path) => DataSpec::Path(std::path::absolute(path)?),
         })

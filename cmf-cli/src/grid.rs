@@ -162,7 +162,8 @@ impl Planes {
         if (self.width, self.height) == (width, height) {
             return self;
         }
-        let planes = self.planes.iter().map(|p| resample(p, self.width, self.height, width, height)).collect();
+        let planes =
+            self.planes.iter().map(|p| resample(p, self.width, self.height, width, height)).collect();
         Planes { width, height, planes }
     }
 

@@ -88,8 +88,9 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>> {
 
 fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let damaged = |e: image::ImageError| format!("cannot be decoded: {e}");
-    let format = image::guess_format(bytes)
-        .map_err(|_| "is no image that this program reads (PNG, JPEG, BMP, GIF, PNM, TIFF, WebP)".to_string())?;
+    let format = image::guess_format(bytes).map_err(|_| {
+        "is no image that this program reads (PNG, JPEG, BMP, GIF, PNM, TIFF, WebP)".to_string()
+    })?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(MOST_DECODED_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -152,8 +153,6 @@ pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
             encoder.set_icc_profile(icc.clone()).map_err(|e| e.to_string())?;
         }
         let (width, height) = (picture.width as u32, picture.height as u32);
-        encoder
-            .write_image(&picture.bytes, width, height, picture.color.into())
-            .map_err(|e| e.to_string())
+        encoder.write_image(&picture.bytes, width, height, picture.color.into()).map_err(|e| e.to_string())
     })
 }

@@ -43,7 +43,8 @@ impl Hidden {
 
     /// The pixels of a rectangle, which must lie inside the image.
     pub fn from_rectangle(r: Rectangle, width: usize, height: usize) -> Result<Hidden, String> {
-        let inside = |from: usize, length: usize, end: usize| from.checked_add(length).is_some_and(|to| to <= end);
+        let inside =
+            |from: usize, length: usize, end: usize| from.checked_add(length).is_some_and(|to| to <= end);
         if !inside(r.x, r.width, width) || !inside(r.y, r.height, height) {
             return Err(format!("the rectangle {r} does not lie inside its {width}x{height} pixels"));
         }

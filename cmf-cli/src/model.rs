@@ -40,8 +40,10 @@ impl Model {
         let weights = network.weights();
         let x_side = weights.x_side.to_vec();
         let single = |a: &[f32]| a.iter().map(|&v| f64::from(v)).collect();
-        let head =
-            Head { hessian: single(&x_side[x_side.len() - d * d..]), centre: single(&weights.centre.to_vec()) };
+        let head = Head {
+            hessian: single(&x_side[x_side.len() - d * d..]),
+            centre: single(&weights.centre.to_vec()),
+        };
         Ok(Model { metadata, engine: TractModel::load(&file)?, head })
     }
 
@@ -61,7 +63,10 @@ impl Model {
     pub fn require_grid(&self, path: &Path) -> Result<Grid> {
         self.grid().ok_or_else(|| {
             let d = self.dim();
-            Error::file(path, format!("is a model of points with {d} coordinates, expected a model of images"))
+            Error::file(
+                path,
+                format!("is a model of points with {d} coordinates, expected a model of images"),
+            )
         })
     }
 

@@ -19,8 +19,7 @@ pub fn grid_of(grid: &Grid, y: &[f64], columns: Option<usize>) -> Picture {
     let height = rows * (grid.height + GAP) + GAP;
     let mut bytes = vec![GAP_GREY; width * height * channels];
     for (i, row) in y.chunks_exact(grid.width * grid.height * channels).enumerate() {
-        let (left, top) =
-            (GAP + i % columns * (grid.width + GAP), GAP + i / columns * (grid.height + GAP));
+        let (left, top) = (GAP + i % columns * (grid.width + GAP), GAP + i / columns * (grid.height + GAP));
         for (k, line) in grid.picture(row).bytes.chunks_exact(grid.width * channels).enumerate() {
             let at = ((top + k) * width + left) * channels;
             bytes[at..at + line.len()].copy_from_slice(line);

@@ -53,16 +53,21 @@ impl Run {
     pub fn open(folder: &Path) -> Result<Run> {
         let directory = RunDirectory(folder.to_path_buf());
         let path = directory.file("run.json");
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| Error::file(&path, format!("cannot read: {e}; expected the run directory of `cmf-cli train`")))?;
+        let text = std::fs::read_to_string(&path).map_err(|e| {
+            Error::file(&path, format!("cannot read: {e}; expected the run directory of `cmf-cli train`"))
+        })?;
         let record: Record =
             serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is damaged: {e}")))?;
-        let spec: DataSpec = record.data.parse().map_err(|e| Error::file(&path, format!("data {}: {e}", record.data)))?;
+        let spec: DataSpec =
+            record.data.parse().map_err(|e| Error::file(&path, format!("data {}: {e}", record.data)))?;
         let data = spec.open(record.settings.seed)?;
         if data.sha256 != record.sha256 {
             return Err(Error::file(
                 &path,
-                format!("the data {spec} have changed since the run began (SHA-256 {}, expected {})", data.sha256, record.sha256),
+                format!(
+                    "the data {spec} have changed since the run began (SHA-256 {}, expected {})",
+                    data.sha256, record.sha256
+                ),
             ));
         }
         let trainer = Trainer::load(&directory.file(CHECKPOINT))?;
@@ -84,7 +89,8 @@ impl RunDirectory {
         let fail = |e: std::io::Error| Error::file(path, format!("cannot make the run directory: {e}"));
         std::fs::create_dir_all(path).map_err(fail)?;
         if std::fs::read_dir(path).map_err(fail)?.next().is_some() {
-            let message = "is not empty, expected a new run directory; to go on with the run in it, use --resume";
+            let message =
+                "is not empty, expected a new run directory; to go on with the run in it, use --resume";
             return Err(Error::file(path, message));
         }
         Ok(RunDirectory(path.to_path_buf()))
@@ -118,7 +124,8 @@ impl RunDirectory {
     /// Drops the metrics of updates that the checkpoint does not know, which will be made again.
     fn forget_after(&self, updates: usize) -> Result<()> {
         let path = self.file(METRICS);
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, format!("cannot read: {e}")))?;
+        let text =
+            std::fs::read_to_string(&path).map_err(|e| Error::file(&path, format!("cannot read: {e}")))?;
         let known = |line: &&str| {
             line.split(',').next().and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| n <= updates)
         };

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use cmf_core::files::write_atomically;
 use cmf_core::Result;
+use cmf_core::files::write_atomically;
 
 /// Writes `x` [n, d] as a NumPy array of little-endian f64.
 pub fn write_npy(path: &Path, x: &[f64], d: usize) -> Result<()> {

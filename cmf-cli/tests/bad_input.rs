@@ -63,7 +63,8 @@ fn images_that_are_none_or_damaged() {
 #[test]
 fn a_tiny_png_that_claims_to_be_huge_fails_fast() {
     let header = [&100_000_u32.to_be_bytes()[..], &100_000_u32.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
-    let bytes = [SIGNATURE, &chunk(b"IHDR", &header), &chunk(b"IDAT", &[0x78, 0x9c]), &chunk(b"IEND", &[])].concat();
+    let bytes =
+        [SIGNATURE, &chunk(b"IHDR", &header), &chunk(b"IDAT", &[0x78, 0x9c]), &chunk(b"IEND", &[])].concat();
     refused("huge.png", &bytes, &["100000x100000", "16384"]);
 }
 
@@ -147,12 +148,21 @@ fn images_that_do_not_fit_the_model() {
     GrayImage::new(9, 8).save(path("wide.png")).unwrap();
     half_hidden(8).save(path("alpha.png")).unwrap();
     let before = names(folder.path());
-    run(folder.path(), "inpaint --model MODEL red.png --mask-rect 0,0,2,2").fails_with(&["red.png", "in colour", "grey"]);
-    run(folder.path(), "inpaint --model MODEL wide.png --mask-rect 0,0,2,2").fails_with(&["wide.png", "9x8", "8x8"]);
+    run(folder.path(), "inpaint --model MODEL red.png --mask-rect 0,0,2,2").fails_with(&[
+        "red.png",
+        "in colour",
+        "grey",
+    ]);
+    run(folder.path(), "inpaint --model MODEL wide.png --mask-rect 0,0,2,2")
+        .fails_with(&["wide.png", "9x8", "8x8"]);
     run(folder.path(), "score --model MODEL wide.png").fails_with(&["wide.png", "9x8", "8x8"]);
     run(folder.path(), "score --model MODEL alpha.png").fails_with(&["alpha.png", "transparent"]);
     let flat = flat_model().display().to_string();
-    run(folder.path(), &format!("inpaint --model {flat} alpha.png")).fails_with(&[&flat, "2 coordinates", "images"]);
+    run(folder.path(), &format!("inpaint --model {flat} alpha.png")).fails_with(&[
+        &flat,
+        "2 coordinates",
+        "images",
+    ]);
     assert_eq!(names(folder.path()), before);
 }
 
@@ -177,7 +187,8 @@ fn model_refused(bytes: &[u8], words: &[&str]) {
 fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut out = bytes.to_vec();
-    let places: Vec<usize> = (0..=out.len() - from.len()).filter(|&i| &bytes[i..i + from.len()] == from).collect();
+    let places: Vec<usize> =
+        (0..=out.len() - from.len()).filter(|&i| &bytes[i..i + from.len()] == from).collect();
     assert!(!places.is_empty(), "nothing to replace");
     places.iter().for_each(|&i| out[i..i + to.len()].copy_from_slice(to));
     out
@@ -199,7 +210,10 @@ fn models_that_are_none() {
 #[test]
 fn models_of_another_version_or_with_other_operators() {
     let whole = std::fs::read(model(8)).unwrap();
-    model_refused(&replaced(&whole, b"cmf.format_version\x12\x011", b"cmf.format_version\x12\x019"), &["version", "9"]);
+    model_refused(
+        &replaced(&whole, b"cmf.format_version\x12\x011", b"cmf.format_version\x12\x019"),
+        &["version", "9"],
+    );
     model_refused(&replaced(&whole, b"\"\x06MatMul", b"\"\x06MatNul"), &["MatNul"]);
 }
 
@@ -228,8 +242,10 @@ fn a_read_only_folder_and_a_device() {
     let folder = folder();
     half_hidden(8).save(folder.path().join("img.png")).unwrap();
     // Not even root can create files in sysfs.
-    run(folder.path(), "inpaint --model MODEL img.png -o /sys/out.png").fails_with(&["/sys/out.png", "cannot write"]);
-    run(folder.path(), "sample --model MODEL -n 2 -o /sys/out.npy").fails_with(&["/sys/out.npy", "cannot write"]);
+    run(folder.path(), "inpaint --model MODEL img.png -o /sys/out.png")
+        .fails_with(&["/sys/out.png", "cannot write"]);
+    run(folder.path(), "sample --model MODEL -n 2 -o /sys/out.npy")
+        .fails_with(&["/sys/out.npy", "cannot write"]);
     assert_eq!(names(folder.path()), ["img.png"]);
 }
 

@@ -60,10 +60,14 @@ fn soft_masks_are_cut_at_half() {
     let folder = folder();
     gradient(8).save(folder.path().join("img.png")).unwrap();
     // 127 is known, 128 is not.
-    GrayImage::from_fn(8, 8, |x, _| image::Luma([120 + x as u8])).save(folder.path().join("mask.png")).unwrap();
+    GrayImage::from_fn(8, 8, |x, _| image::Luma([120 + x as u8]))
+        .save(folder.path().join("mask.png"))
+        .unwrap();
     run(folder.path(), "inpaint --model MODEL img.png --mask mask.png --estimate mean -o out.png")
         .fails_with(&["no hole", "no white pixel"]);
-    GrayImage::from_fn(8, 8, |x, _| image::Luma([122 + x as u8])).save(folder.path().join("mask.png")).unwrap();
+    GrayImage::from_fn(8, 8, |x, _| image::Luma([122 + x as u8]))
+        .save(folder.path().join("mask.png"))
+        .unwrap();
     let done = run(folder.path(), "inpaint --model MODEL img.png --mask mask.png -o out.png --json").ok();
     assert_eq!(done.json()["done"][0]["hidden_pixels"], 16);
 }
@@ -140,7 +144,8 @@ fn samples_differ_keep_what_is_known_and_come_with_their_spread() {
     let path = |name: &str| folder.path().join(name);
     half_hidden(8).save(path("img.png")).unwrap();
     let done = run(folder.path(), "inpaint --model MODEL img.png --samples 3 --seed 4").ok();
-    let written = ["img.inpainted.png", "img.sample-1.png", "img.sample-2.png", "img.sample-3.png", "img.std.png"];
+    let written =
+        ["img.inpainted.png", "img.sample-1.png", "img.sample-2.png", "img.sample-3.png", "img.std.png"];
     assert_eq!(done.stdout.lines().collect::<Vec<_>>(), written);
     let pictures: Vec<ImageBuffer<LumaA<u8>, Vec<u8>>> =
         written[1..4].iter().map(|name| image::open(path(name)).unwrap().into_luma_alpha8()).collect();
@@ -225,7 +230,8 @@ fn ctrl_c_ends_a_batch_cleanly_with_a_summary() {
         assert!(begin.elapsed() < Duration::from_secs(120), "the first image was not done in 2 minutes");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let signalled = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let signalled =
+        std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(signalled.success());
     let done: common::Finished = child.wait_with_output().unwrap().into();
     assert_eq!(done.code, Some(130), "{}", done.stderr);

@@ -17,16 +17,24 @@ fn read_npy(path: &Path) -> (Vec<u64>, Vec<f64>) {
 fn samples_come_as_a_grid_as_numbers_and_one_by_one() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let done = run(folder.path(), "sample --model MODEL -n 5 --steps 20 -o a.png -o a.npy -o a.csv --separate each --columns 3 --json").ok();
+    let done = run(
+        folder.path(),
+        "sample --model MODEL -n 5 --steps 20 -o a.png -o a.npy -o a.csv --separate each --columns 3 --json",
+    )
+    .ok();
     let grid = image::open(path("a.png")).unwrap();
     // 3 x 2 images of 8 pixels with gaps of 2 around.
     assert_eq!((grid.width(), grid.height()), (32, 22));
     let (shape, numbers) = read_npy(&path("a.npy"));
     assert_eq!(shape, [5, 64]);
     let csv = std::fs::read_to_string(path("a.csv")).unwrap();
-    let from_csv: Vec<f64> = csv.lines().flat_map(|l| l.split(',').map(|v| v.parse::<f64>().unwrap())).collect();
+    let from_csv: Vec<f64> =
+        csv.lines().flat_map(|l| l.split(',').map(|v| v.parse::<f64>().unwrap())).collect();
     assert_eq!(from_csv, numbers);
-    assert_eq!(names(&path("each")), ["sample-1.png", "sample-2.png", "sample-3.png", "sample-4.png", "sample-5.png"]);
+    assert_eq!(
+        names(&path("each")),
+        ["sample-1.png", "sample-2.png", "sample-3.png", "sample-4.png", "sample-5.png"]
+    );
     let first = image::open(path("each/sample-1.png")).unwrap().into_luma8();
     for (pixel, number) in first.pixels().zip(&numbers) {
         assert_eq!(f64::from(pixel.0[0]), (number * 255.0).round().clamp(0.0, 255.0));
@@ -70,7 +78,9 @@ fn removing_noise_brings_samples_nearer_to_smooth() {
     let roughness = |noise: &str| {
         run(folder.path(), &format!("sample --model MODEL -n 32 --steps 40 --noise {noise} -o a.npy")).ok();
         let (_, y) = read_npy(&folder.path().join("a.npy"));
-        let pairs = y.chunks_exact(8).flat_map(|row| row.windows(2).map(|w| (w[0] - w[1]).powi(2)).collect::<Vec<_>>());
+        let pairs = y
+            .chunks_exact(8)
+            .flat_map(|row| row.windows(2).map(|w| (w[0] - w[1]).powi(2)).collect::<Vec<_>>());
         pairs.sum::<f64>() / (y.len() as f64 * 7.0 / 8.0)
     };
     // The noise alone makes 2 sigma^2 of the squared difference of neighbours.
@@ -90,7 +100,11 @@ fn scores_are_printed_as_a_table_and_as_json() {
     assert_eq!(rows[0], ["file", "nats", "bits_per_dim"]);
     let nats = |i: usize| rows[i][1].parse::<f64>().unwrap();
     assert!(nats(1) > nats(2) + 100.0, "smooth images are likely, checkers are not: {rows:?}");
-    assert!(done.stderr.contains("mean of 2") && done.stderr.contains("standard error 0.250"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("mean of 2") && done.stderr.contains("standard error 0.250"),
+        "{}",
+        done.stderr
+    );
     let json = run(folder.path(), "score --model MODEL a.png checkers.png --json").ok().json();
     assert_eq!(json["method"], "exact");
     assert!((json["rows"][0]["log_density"].as_f64().unwrap() - nats(1)).abs() < 1e-3);
@@ -105,7 +119,8 @@ fn scores_with_noise_follow_the_seed_and_bad_files_do_not_stop_the_others() {
     gradient(8).save(folder.path().join("a.png")).unwrap();
     std::fs::write(folder.path().join("b.png"), "no image").unwrap();
     let score = |seed: u32| {
-        let done = run(folder.path(), &format!("score --model MODEL a.png b.png --add-noise --seed {seed} --json"));
+        let done =
+            run(folder.path(), &format!("score --model MODEL a.png b.png --add-noise --seed {seed} --json"));
         assert_eq!(done.code, Some(1));
         assert!(done.stderr.contains("b.png"), "{}", done.stderr);
         done.json()["rows"][0]["log_density"].as_f64().unwrap()
@@ -118,7 +133,8 @@ fn scores_with_noise_follow_the_seed_and_bad_files_do_not_stop_the_others() {
 fn data_sets_are_scored_by_name() {
     let folder = folder();
     let model = flat_model().display().to_string();
-    let json = run(folder.path(), &format!("score --model {model} --data circles --rows 5 --json")).ok().json();
+    let json =
+        run(folder.path(), &format!("score --model {model} --data circles --rows 5 --json")).ok().json();
     assert_eq!(json["rows"].as_array().unwrap().len(), 5);
     assert_eq!(json["rows"][4]["name"], "circles#4");
     run(folder.path(), "score --model MODEL --data circles").fails_with(&["circles", "2 numbers", "64"]);
@@ -132,7 +148,11 @@ fn info_and_verify_say_what_a_model_is() {
     assert_eq!(json["dimension"], 64);
     assert_eq!(json["sigma"], SIGMA);
     let done = run(Path::new("."), "verify MODEL").ok();
-    assert!(done.stdout.contains("tract (f32)") && done.stdout.contains("reference (f64)"), "{}", done.stdout);
+    assert!(
+        done.stdout.contains("tract (f32)") && done.stdout.contains("reference (f64)"),
+        "{}",
+        done.stdout
+    );
     assert_eq!(run(Path::new("."), "verify MODEL --json").ok().json()["ok"], true);
 }
 

@@ -139,7 +139,11 @@ impl Inpaint {
             "remaining": images[images.len() - remaining..],
         }))?;
         if images.len() > 1 || remaining > 0 {
-            self.report.note(format!("{} done, {} failed, {remaining} not started", done.len(), failed.len()));
+            self.report.note(format!(
+                "{} done, {} failed, {remaining} not started",
+                done.len(),
+                failed.len()
+            ));
         }
         Ok(if remaining > 0 { Outcome::Interrupted } else { Outcome::of(failed.is_empty()) })
     }
@@ -225,9 +229,7 @@ impl Inpaint {
                 }
                 Some(Hidden::from_mask(&mask))
             }
-            (None, Some(rectangle)) => {
-                Some(Hidden::from_rectangle(rectangle, width, height).map_err(fail)?)
-            }
+            (None, Some(rectangle)) => Some(Hidden::from_rectangle(rectangle, width, height).map_err(fail)?),
             (None, None) => None,
         };
         let hidden = match given {
@@ -238,13 +240,16 @@ impl Inpaint {
         if hidden.count() == 0 {
             return Err(fail(match masks {
                 Some(_) => "has no hole: its mask has no white pixel".into(),
-                None => "has no hole: no pixel is transparent; give the hole with --mask or --mask-rect".into(),
+                None => {
+                    "has no hole: no pixel is transparent; give the hole with --mask or --mask-rect".into()
+                }
             }));
         }
         if hidden.count() == width * height {
             return Err(fail("its hole covers everything, so no known pixel is left to go by".into()));
         }
-        let unseen = picture.alphas().zip(&hidden.0).filter(|&(alpha, &hidden)| !hidden && alpha < 255).count();
+        let unseen =
+            picture.alphas().zip(&hidden.0).filter(|&(alpha, &hidden)| !hidden && alpha < 255).count();
         if unseen > 0 {
             self.report.warn(format!(
                 "{}: {unseen} known pixels are partly transparent; their stored colours count as known",

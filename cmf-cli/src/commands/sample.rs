@@ -134,7 +134,10 @@ impl Sample {
                 "png" if drawable => {}
                 "png" => {
                     let d = model.dim();
-                    return Err(Error::file(out, format!("points with {d} coordinates make no picture: use .npy or .csv")));
+                    return Err(Error::file(
+                        out,
+                        format!("points with {d} coordinates make no picture: use .npy or .csv"),
+                    ));
                 }
                 _ => return Err(Error::file(out, "expected a name that ends in .png, .npy or .csv")),
             }
@@ -152,7 +155,9 @@ impl Sample {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let noise: Vec<f64> = (0..n * d).map(|_| rng.sample(StandardNormal)).collect();
         let mut start = preconditioner.colour(&noise)?;
-        start.chunks_exact_mut(d).for_each(|row| row.iter_mut().zip(model.centre()).for_each(|(x, a)| *x += a));
+        start
+            .chunks_exact_mut(d)
+            .for_each(|row| row.iter_mut().zip(model.centre()).for_each(|(x, a)| *x += a));
         let few = &start[..d * n.min(16)];
         let lambda = sampler::lambda_max(&model.engine, few, Some(&preconditioner), 10, &mut rng)?;
         let mala = Mala { step: 0.5 / lambda, preconditioner: Some(Arc::new(preconditioner)) };
@@ -228,7 +233,9 @@ pub fn tweedie(model: &Model, y: &[f64], variance: f64) -> Result<Vec<f64>> {
     let mut score = vec![0.0; y.len()];
     let rows = exact_log_density_and_score(&model.engine, 0.0, y, &mut score)?;
     if rows.status.iter().any(|&s| s != density::Status::Evaluated) {
-        return Err(Error::NotFinite("the gradient of the log-density at a sample (use --noise keep)".into()));
+        return Err(Error::NotFinite(
+            "the gradient of the log-density at a sample (use --noise keep)".into(),
+        ));
     }
     Ok(y.iter().zip(score).map(|(y, s)| y + variance * s).collect())
 }

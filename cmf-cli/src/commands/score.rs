@@ -188,7 +188,8 @@ impl Score {
     }
 
     fn header(&self, model: &Model) -> String {
-        let mut columns = vec!["file", if model.metadata.log_z.is_some() { "nats" } else { "nats_unnormalised" }];
+        let mut columns =
+            vec!["file", if model.metadata.log_z.is_some() { "nats" } else { "nats_unnormalised" }];
         if model.metadata.log_z.is_some() && model.metadata.pixel_range.is_some() {
             columns.push("bits_per_dim");
         }

@@ -47,7 +47,10 @@ impl Verify {
             return Err(Error::file(&self.model, "is a foreign ONNX file: it holds no answers to verify"));
         };
         if metadata.probes.is_empty() {
-            return Err(Error::file(&self.model, "holds no probes, so nothing can be verified: export it again"));
+            return Err(Error::file(
+                &self.model,
+                "holds no probes, so nothing can be verified: export it again",
+            ));
         }
         let rows = [
             compare("tract (f32)", &TractModel::load(&file)?, &metadata.probes)?,
@@ -59,7 +62,8 @@ impl Verify {
             text += &format!("\n{:<18}{:>12.2e}{:>12.2e}  {verdict}", row.engine, row.value, row.gradient);
         }
         let probes = metadata.probes.len();
-        self.report.text(format!("{text}\n{probes} probes, largest relative difference, tolerance {TOLERANCE:e}"))?;
+        self.report
+            .text(format!("{text}\n{probes} probes, largest relative difference, tolerance {TOLERANCE:e}"))?;
         let ok = rows.iter().all(|row| row.within_tolerance);
         self.report.document(&serde_json::json!({
             "file": self.model, "probes": probes, "tolerance": TOLERANCE, "ok": ok, "engines": rows,

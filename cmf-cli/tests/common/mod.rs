@@ -118,7 +118,8 @@ fn write_model(name: &str, shape: Shape, gaussian: &Gaussian, pixel_range: Optio
     };
     let weights = initial_weights(&architecture, &start, 1).unwrap();
     let network: Icnn<f32> = Icnn::new(architecture.clone(), weights).unwrap().cast().unwrap();
-    let points: Vec<f64> = (0..3).flat_map(|k| gaussian.mean.iter().map(move |m| m + 0.1 * k as f64)).collect();
+    let points: Vec<f64> =
+        (0..3).flat_map(|k| gaussian.mean.iter().map(move |m| m + 0.1 * k as f64)).collect();
     let metadata = Metadata {
         shape,
         pixel_range,
