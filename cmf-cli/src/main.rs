@@ -1,2 +1,36 @@
-//! placeholder
-fn main() {}
+//! `cmf-cli`: train, export, sample, score and inpaint with one convex potential.
+
+mod args;
+mod batch;
+mod commands;
+mod completion;
+mod data_spec;
+mod grid;
+#[cfg(feature = "train")]
+mod health;
+mod images;
+mod interrupt;
+mod jpeg;
+mod mask;
+mod model;
+mod pictures;
+mod report;
+#[cfg(feature = "train")]
+mod run_directory;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let outcome = interrupt::catch().and_then(|()| args::Cli::parse().command.run());
+    match outcome {
+        Ok(outcome) => outcome.exit_code(),
+        Err(cmf_core::Error::Interrupted) => report::Outcome::Interrupted.exit_code(),
+        Err(e) => {
+            eprintln!("error: {e}");
+            report::Outcome::Failed.exit_code()
+        }
+    }
+}

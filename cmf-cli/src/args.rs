@@ -1,0 +1,71 @@
+//! The command line: which commands there are and what they have in common.
+
+use clap::{Parser, Subcommand};
+use cmf_core::Result;
+
+use crate::commands::{info, inpaint, sample, score, verify};
+use crate::report::Outcome;
+
+/// Learn, sample, score and inpaint with conjugate moment measures: one convex potential, one .onnx file.
+#[derive(Parser)]
+#[command(name = "cmf-cli", version, after_help = EXIT_CODES, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed (in whole or for some files), 2 wrong usage, 130 interrupted.
+Results go to standard output, progress and messages to standard error.
+
+Example:
+  cmf-cli inpaint --model models/mnist.onnx examples/img.png";
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Learn a model from data and write a run directory
+    #[cfg(feature = "train")]
+    Train(crate::commands::train::Train),
+    /// Write the model of a run directory as one .onnx file
+    #[cfg(feature = "train")]
+    Export(crate::commands::export::Export),
+    /// Draw samples from a model
+    Sample(sample::Sample),
+    /// Print the log-density of images or data under a model
+    Score(score::Score),
+    /// Fill the hole in an image, or in each image of a folder
+    Inpaint(inpaint::Inpaint),
+    /// Print what a model file is
+    Info(info::Info),
+    /// Check that the engine computes what the model file says
+    Verify(verify::Verify),
+}
+
+impl Command {
+    /// Runs the command.
+    pub fn run(self) -> Result<Outcome> {
+        match self {
+            #[cfg(feature = "train")]
+            Command::Train(c) => c.run(),
+            #[cfg(feature = "train")]
+            Command::Export(c) => c.run(),
+            Command::Sample(c) => c.run(),
+            Command::Score(c) => c.run(),
+            Command::Inpaint(c) => c.run(),
+            Command::Info(c) => c.run(),
+            Command::Verify(c) => c.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,108 @@
+//! `cmf-cli export`: the model of a run directory as one self-describing .onnx file.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use cmf_core::density::{Status, exact_log_density};
+use cmf_core::normaliser::AnnealedImportance;
+use cmf_core::onnx::{self, Data, LogZ, Metadata, Probe};
+use cmf_core::{Error, Result};
+use cmf_plugins::data::{self, Split};
+use serde_json::json;
+
+use crate::interrupt;
+use crate::report::{Outcome, Report};
+use crate::run_directory::Run;
+
+/// Write the model of a run directory as one .onnx file.
+///
+/// The model is that of the last checkpoint (averaged weights). log Z is estimated by annealed importance
+/// sampling and stored with its standard error, and so are points with the model's answers, by which
+/// every program that runs the file can check itself.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cmf-cli export runs/mnist --out mnist.onnx
+  cmf-cli export runs/mnist --out mnist.onnx --licence CC-BY-4.0 && cmf-cli verify mnist.onnx")]
+pub struct Export {
+    /// The folder that `cmf-cli train` wrote
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+    /// Licence of the model, as an SPDX expression
+    #[arg(long, value_name = "SPDX", default_value = "")]
+    licence: String,
+    #[command(flatten)]
+    report: Report,
+}
+
+impl Export {
+    /// Runs the command.
+    pub fn run(self) -> Result<Outcome> {
+        if self.out.extension().is_none_or(|e| !e.eq_ignore_ascii_case("onnx")) {
+            return Err(Error::file(&self.out, "expected a name that ends in .onnx"));
+        }
+        let run = Run::open(&self.run)?;
+        let log_z = write_model(&run, &self.out, &self.licence, &self.report)?;
+        self.report.text(self.out.display().to_string())?;
+        self.report.document(&json!({
+            "run": self.run, "model": self.out, "updates": run.trainer.updates_done(), "log_z": log_z,
+        }))?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// Held-out points stored with the model's answers.
+const PROBES: usize = 8;
+/// The same seed for each export of a checkpoint: the same file.
+const LOG_Z_SEED: u64 = 0;
+
+/// Estimates log Z and writes the model of `run` to `path`.
+pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Result<LogZ> {
+    let network = run.trainer.network()?;
+    let reference = network.cast::<f64>()?;
+    let bar = report.progress(1000, "log Z");
+    let sampler = AnnealedImportance { seed: LOG_Z_SEED, ..AnnealedImportance::default() };
+    let estimate = sampler.log_z(&network, run.trainer.start(), &mut |share| {
+        bar.set_position((1000.0 * share) as u64);
+        !interrupt::asked()
+    })?;
+    bar.finish_and_clear();
+    let log_z = LogZ { value: estimate.value, standard_error: estimate.standard_error };
+
+    let data = run.data.data.as_ref();
+    let d = data.shape().dim();
+    let rows: Vec<usize> = (0..data.rows(Split::HeldOut).min(PROBES)).collect();
+    let mut points = vec![0.0; rows.len() * d];
+    data.read(Split::HeldOut, &rows, &mut points)?;
+    let mut probes = Probe::record(&reference, &points)?;
+    if d <= super::MOST_EXACT {
+        let exact = exact_log_density(&reference, log_z.value, &points)?;
+        for (i, probe) in probes.iter_mut().enumerate() {
+            probe.log_density = (exact.status[i] == Status::Evaluated).then_some(exact.value[i]);
+        }
+    }
+    let config = run.trainer.config();
+    let metadata = Metadata {
+        shape: match data.shape() {
+            data::Shape::Image { height, width, channels } => onnx::Shape::Image { height, width, channels },
+            data::Shape::Vector { dim } => onnx::Shape::Flat { dim },
+        },
+        pixel_range: data.pixel_range().map(|(low, high)| [low, high]),
+        sigma: config.sigma,
+        log_z: Some(log_z),
+        recipe: json!({ "settings": config, "updates": run.trainer.updates_done() }),
+        data: Data {
+            name: run.spec.name(),
+            sha256: run.data.sha256.clone(),
+            licence: run.data.licence.unwrap_or_default().into(),
+        },
+        licence: licence.into(),
+        probes,
+        ..Metadata::new(config.architecture.clone())
+    };
+    onnx::export(path, &network, &metadata)?;
+    Ok(log_z)
+}

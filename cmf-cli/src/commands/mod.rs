@@ -1,0 +1,14 @@
+//! The commands, one file each.
+
+#[cfg(feature = "train")]
+pub mod export;
+pub mod info;
+pub mod inpaint;
+pub mod sample;
+pub mod score;
+#[cfg(feature = "train")]
+pub mod train;
+pub mod verify;
+
+/// Up to this dimension Hessians are formed and factored, so that log-densities are exact.
+pub const MOST_EXACT: usize = 2048;

@@ -1,0 +1,255 @@
+//! `cmf-cli sample`: Langevin draws of the Gibbs factor, moved to the data by the conjugate's gradient.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use cmf_core::conjugate::{ConjugateSolver, Solution, Status};
+use cmf_core::density::{self, exact_log_density_and_score};
+use cmf_core::sampler::{self, Mala, Run, Samples};
+use cmf_core::{Error, Result};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use serde_json::json;
+
+use crate::images::write_png;
+use crate::interrupt;
+use crate::model::Model;
+use crate::pictures::{grid_of, scatter_of};
+use crate::report::{Outcome, Report};
+use crate::table::{write_csv, write_npy};
+
+/// Draw samples from a model.
+///
+/// Each sample is its own Markov chain x ~ e^{-w}/Z (Metropolis-adjusted Langevin, preconditioned by the
+/// model's quadratic head) that is mapped to data by the convex solve y = argmax <x,y> - w(y). Samples
+/// whose solve does not converge are reported and left out.
+#[derive(Args)]
+#[command(after_help = "\
+The model learns data to which noise of a known standard deviation was added (see `cmf-cli info`).
+`--noise remove` takes it away again: y + sigma^2 grad log rho(y), the mean of the clean point given the
+noisy one (Tweedie's formula). It is the default for images; `keep` leaves samples of the density itself.
+
+Examples:
+  cmf-cli sample --model models/mnist.onnx -n 64 --out grid.png
+  cmf-cli sample --model models/mnist.onnx -n 1000 --seed 7 --out samples.npy
+  cmf-cli sample --model models/mnist.onnx -n 10 --separate digits/
+  cmf-cli sample --model models/checkerboard.onnx -n 2000 --out scatter.png --out points.csv")]
+pub struct Sample {
+    /// The model file
+    #[arg(long, short, value_name = "FILE")]
+    model: PathBuf,
+    /// How many samples
+    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    number: u32,
+    /// What to write, by its extension: .png (a grid of images, or a scatter plot in 2 dimensions), .npy
+    /// or .csv; may be given several times
+    #[arg(short, long, value_name = "FILE", required_unless_present = "separate")]
+    out: Vec<PathBuf>,
+    /// Also write each image to its own file in this folder
+    #[arg(long, value_name = "FOLDER")]
+    separate: Option<PathBuf>,
+    /// Seed of the random numbers; the same seed gives the same samples
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Langevin steps; the first half tunes the step size
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
+    steps: u32,
+    /// Images in a row of the grid [default: a square grid]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    columns: Option<u32>,
+    /// What to do with the noise that the model learned with its data [default: remove for images, keep otherwise]
+    #[arg(long, value_enum)]
+    noise: Option<Noise>,
+    #[command(flatten)]
+    report: Report,
+}
+
+/// What to do with the noise in samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Noise {
+    /// Samples of the density as learned.
+    Keep,
+    /// The mean of the clean point given the noisy sample.
+    Remove,
+}
+
+impl Sample {
+    /// Runs the command.
+    pub fn run(self) -> Result<Outcome> {
+        let model = Model::open(&self.model)?;
+        self.check_outputs(&model)?;
+        let samples = self.draw_gibbs(&model)?;
+        let solution = transport(&model, &samples.state.x)?;
+        let d = model.dim();
+        let (mut y, failed) = converged(&solution, d);
+        let image = model.grid().is_some();
+        let noise = self.noise.unwrap_or(if image { Noise::Remove } else { Noise::Keep });
+        if noise == Noise::Remove {
+            y = self.denoised(&model, y)?;
+        }
+        for out in &self.out {
+            self.write(&model, out, &y)?;
+            self.report.text(out.display().to_string())?;
+        }
+        if let Some(folder) = &self.separate {
+            self.write_separately(&model, folder, &y)?;
+            self.report.text(folder.display().to_string())?;
+        }
+        if failed > 0 {
+            self.report.warn(format!(
+                "{failed} of {} samples were left out: their transport solve did not converge (worst residual {:.1e}, tolerance {:.1e})",
+                self.number,
+                solution.worst_residual(),
+                ConjugateSolver::default().tolerance
+            ));
+        }
+        self.report.note(summary(&samples));
+        self.report.document(&json!({
+            "model": self.model,
+            "seed": self.seed,
+            "steps": self.steps,
+            "requested": self.number,
+            "written": y.len() / d,
+            "unconverged": failed,
+            "worst_residual": solution.worst_residual(),
+            "acceptance": samples.acceptance,
+            "step_size": samples.step_size,
+            "r_hat": samples.r_hat,
+            "effective_sample_size": samples.effective_sample_size,
+            "noise": if noise == Noise::Keep { "kept" } else { "removed" },
+            "outputs": self.out,
+            "separate": self.separate,
+        }))?;
+        Ok(Outcome::of(failed == 0))
+    }
+
+    /// Refuses impossible outputs before any work is done.
+    fn check_outputs(&self, model: &Model) -> Result<()> {
+        let drawable = model.grid().is_some() || model.dim() == 2;
+        for out in &self.out {
+            match extension(out).as_str() {
+                "npy" | "csv" => {}
+                "png" if drawable => {}
+                "png" => {
+                    let d = model.dim();
+                    return Err(Error::file(
+                        out,
+                        format!("points with {d} coordinates make no picture: use .npy or .csv"),
+                    ));
+                }
+                _ => return Err(Error::file(out, "expected a name that ends in .png, .npy or .csv")),
+            }
+        }
+        if let Some(folder) = &self.separate {
+            model.require_grid(&self.model)?;
+            crate::batch::ensure_folder(folder)?;
+        }
+        Ok(())
+    }
+
+    fn draw_gibbs(&self, model: &Model) -> Result<Samples> {
+        let (d, n) = (model.dim(), self.number as usize);
+        let preconditioner = model.preconditioner()?;
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let noise: Vec<f64> = (0..n * d).map(|_| rng.sample(StandardNormal)).collect();
+        let mut start = preconditioner.colour(&noise)?;
+        start
+            .chunks_exact_mut(d)
+            .for_each(|row| row.iter_mut().zip(model.centre()).for_each(|(x, a)| *x += a));
+        let few = &start[..d * n.min(16)];
+        let lambda = sampler::lambda_max(&model.engine, few, Some(&preconditioner), 10, &mut rng)?;
+        let mala = Mala { step: 0.5 / lambda, preconditioner: Some(Arc::new(preconditioner)) };
+        let warmup = self.steps as usize / 2;
+        let run = Run { warmup, steps: self.steps as usize - warmup, seed: self.seed };
+        let bar = self.report.progress(self.steps as usize, "sampling");
+        let samples = sampler::sample(&model.engine, mala, start, run, &mut |done, _| {
+            bar.set_position(done as u64);
+            !interrupt::asked()
+        })?;
+        bar.finish_and_clear();
+        Ok(samples)
+    }
+
+    fn denoised(&self, model: &Model, y: Vec<f64>) -> Result<Vec<f64>> {
+        let (d, variance) = (model.dim(), model.metadata.sigma.powi(2));
+        let bar = self.report.progress(y.len() / d, "removing noise");
+        let mut clean = Vec::with_capacity(y.len());
+        // Blocks, so that a long run can be interrupted.
+        for block in y.chunks(64 * d) {
+            interrupt::check()?;
+            clean.extend(tweedie(model, block, variance)?);
+            bar.inc((block.len() / d) as u64);
+        }
+        bar.finish_and_clear();
+        Ok(clean)
+    }
+
+    fn write(&self, model: &Model, out: &Path, y: &[f64]) -> Result<()> {
+        match (extension(out).as_str(), model.grid()) {
+            ("npy", _) => write_npy(out, y, model.dim()),
+            ("csv", _) => write_csv(out, y, model.dim()),
+            (_, Some(grid)) => write_png(out, &grid_of(&grid, y, self.columns.map(|c| c as usize))),
+            (_, None) => write_png(out, &scatter_of(y)),
+        }
+    }
+
+    fn write_separately(&self, model: &Model, folder: &Path, y: &[f64]) -> Result<()> {
+        let grid = model.require_grid(&self.model)?;
+        let width = self.number.to_string().len();
+        for (i, row) in y.chunks_exact(model.dim()).enumerate() {
+            interrupt::check()?;
+            write_png(&folder.join(format!("sample-{:0width$}.png", i + 1)), &grid.picture(row))?;
+        }
+        Ok(())
+    }
+}
+
+/// y = argmax <x,y> - w(y) for each row, started from the head's own solution Q^{-1} x + a.
+fn transport(model: &Model, x: &[f64]) -> Result<Solution> {
+    let preconditioner = Arc::new(model.preconditioner()?);
+    let mut start = preconditioner.colour(&preconditioner.pull_back(x)?)?;
+    let d = model.dim();
+    start.chunks_exact_mut(d).for_each(|row| row.iter_mut().zip(model.centre()).for_each(|(y, a)| *y += a));
+    let solver = ConjugateSolver { preconditioner: Some(preconditioner), ..ConjugateSolver::default() };
+    solver.solve(&model.engine, x, Some(&start))
+}
+
+/// The rows that converged, and how many did not.
+fn converged(solution: &Solution, d: usize) -> (Vec<f64>, usize) {
+    let good = |i: &usize| solution.rows[*i].status == Status::Converged;
+    let y: Vec<f64> =
+        (0..solution.rows.len()).filter(good).flat_map(|i| solution.y[i * d..][..d].to_vec()).collect();
+    let failed = solution.rows.len() - y.len() / d;
+    (y, failed)
+}
+
+/// y + sigma^2 grad log rho(y), the mean of the clean point given the noisy y (Robbins, 1956; Efron, 2011).
+pub fn tweedie(model: &Model, y: &[f64], variance: f64) -> Result<Vec<f64>> {
+    if variance == 0.0 {
+        return Ok(y.to_vec());
+    }
+    let mut score = vec![0.0; y.len()];
+    let rows = exact_log_density_and_score(&model.engine, 0.0, y, &mut score)?;
+    if rows.status.iter().any(|&s| s != density::Status::Evaluated) {
+        return Err(Error::NotFinite(
+            "the gradient of the log-density at a sample (use --noise keep)".into(),
+        ));
+    }
+    Ok(y.iter().zip(score).map(|(y, s)| y + variance * s).collect())
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase()
+}
+
+fn summary(samples: &Samples) -> String {
+    let or_unknown = |v: Option<f64>, digits: usize| v.map_or("unknown".into(), |v| format!("{v:.digits$}"));
+    format!(
+        "acceptance {:.2}, split R-hat {}, effective sample size {}",
+        samples.acceptance,
+        or_unknown(samples.r_hat, 3),
+        or_unknown(samples.effective_sample_size, 0)
+    )
+}

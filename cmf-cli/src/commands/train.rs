@@ -1,0 +1,216 @@
+//! `cmf-cli train`: learns a potential from data into a run directory, which it can resume.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use cmf_core::icnn::Architecture;
+use cmf_core::ops::Activation;
+use cmf_core::train::{Metrics, TrainConfig, Trainer};
+use cmf_core::{Error, Result};
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use crate::data_spec::DataSpec;
+use crate::health::Health;
+use crate::interrupt;
+use crate::report::{Outcome, Report};
+use crate::run_directory::{Run, RunDirectory, TrainingRows};
+
+/// Learn a model from data and write a run directory.
+///
+/// The run directory holds run.json (settings and data), metrics.csv, checkpoint.bin, preview pictures of
+/// image models, and at the end model.onnx. Training starts from the closed-form solution for the data's
+/// mean and covariance and needs no Python and no GPU.
+#[derive(Args)]
+#[command(after_help = "\
+Data sets: mnist:FOLDER (the four idx files, gzipped or not), a folder of images of one size, an .npy or
+.csv file, or a toy: circles, s-curve, checkerboard, scaled-rotated-s-curve, diagonal-checkerboard,
+eight-gaussians.
+Ctrl-C writes a checkpoint and ends; --resume goes on from the last checkpoint, also after a crash, and
+ends with the weights of an unbroken run.
+
+Examples:
+  cmf-cli train --data mnist:data/mnist --out runs/mnist
+  cmf-cli train --data photos/ --out runs/photos --sigma 0.05 --widths 512,512
+  cmf-cli train --data checkerboard --out runs/checkerboard --updates 2000
+  cmf-cli train --resume --out runs/mnist")]
+pub struct Train {
+    /// What to learn from: NAME, NAME:PATH or PATH
+    #[arg(long, value_name = "DATA", required_unless_present = "resume")]
+    data: Option<DataSpec>,
+    /// The run directory: a new or empty folder, or with --resume that of an earlier run
+    #[arg(short, long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// Go on from the checkpoint in the run directory, with the settings of the run
+    #[arg(long, conflicts_with_all = ["data", "Settings"])]
+    resume: bool,
+    #[command(flatten)]
+    settings: Settings,
+    /// Updates between two looks at the model: the Sinkhorn divergence to held-out data, and a preview
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    look_every: u32,
+    /// Seconds between two checkpoints
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    checkpoint_every: u64,
+    #[command(flatten)]
+    report: Report,
+}
+
+/// What decides a run.
+#[derive(Args)]
+#[group(id = "Settings", multiple = true)]
+struct Settings {
+    /// Updates in all
+    #[arg(long, value_name = "N", default_value_t = 3000)]
+    updates: usize,
+    /// The first updates follow the conjugate objective (CMFGen), the others the likelihood
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    conjugate_updates: usize,
+    /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise]
+    #[arg(long)]
+    sigma: Option<f64>,
+    /// Units of each hidden layer
+    #[arg(long, value_delimiter = ',', default_values_t = [256, 256, 256])]
+    widths: Vec<usize>,
+    /// Rank of each unit's quadratic term
+    #[arg(long, default_value_t = 1)]
+    rank: usize,
+    /// Give each unit a diagonal quadratic term as well
+    #[arg(long)]
+    diagonal: bool,
+    /// The activation of hidden units
+    #[arg(long, value_enum, default_value_t = Kind::Softplus)]
+    activation: Kind,
+    /// The sharpness of softplus
+    #[arg(long, default_value_t = 1.0)]
+    beta: f64,
+    /// Data points per update
+    #[arg(long, default_value_t = 128)]
+    batch: usize,
+    /// Persistent Gibbs particles
+    #[arg(long, default_value_t = 128)]
+    particles: usize,
+    /// Adam's step size on linear and quadratic forms; other parameters follow in proportion
+    #[arg(long, default_value_t = 1e-2)]
+    learning_rate: f64,
+    /// Seed of all randomness
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Elu,
+    Softplus,
+}
+
+impl Settings {
+    fn config(&self, dim: usize, is_image: bool) -> TrainConfig {
+        let activation = match self.activation {
+            Kind::Elu => Activation::Elu,
+            Kind::Softplus => Activation::Softplus { beta: self.beta },
+        };
+        TrainConfig {
+            architecture: Architecture {
+                dim,
+                widths: self.widths.clone(),
+                rank: self.rank,
+                diagonal: self.diagonal,
+                activation,
+            },
+            sigma: self.sigma.unwrap_or(if is_image { 0.1 } else { 0.05 }),
+            updates: self.updates,
+            conjugate_updates: self.conjugate_updates,
+            batch: self.batch,
+            particles: self.particles,
+            langevin_steps: 3,
+            langevin_step: 0.4,
+            conjugate_steps: 5,
+            solve_tolerance: 5e-3,
+            solve_steps: 30,
+            learning_rate: self.learning_rate,
+            learning_rate_positive: 10.0 * self.learning_rate,
+            learning_rate_head: 0.1 * self.learning_rate,
+            final_rate: 0.02,
+            warm_up: 20,
+            betas: (0.9, 0.99),
+            average: 0.97,
+            seed: self.seed,
+        }
+    }
+}
+
+impl Train {
+    /// Runs the command.
+    pub fn run(self) -> Result<Outcome> {
+        let mut run = self.start()?;
+        let rows = TrainingRows(run.data.data.as_ref());
+        let total = run.trainer.config().updates;
+        let health = Health::new(&run)?;
+        let bar = self.report.progress(total, "training");
+        let mut saved = Instant::now();
+        let mut sinkhorn = None;
+        while run.trainer.updates_done() < total {
+            if interrupt::asked() {
+                bar.finish_and_clear();
+                run.directory.save(&run.trainer)?;
+                self.report.warn(format!(
+                    "stopped after {} of {total} updates; checkpoint written, go on with: cmf-cli train --resume --out {}",
+                    run.trainer.updates_done(),
+                    self.out.display()
+                ));
+                return Ok(Outcome::Interrupted);
+            }
+            let metrics = run.trainer.step(&rows)?;
+            let done = run.trainer.updates_done();
+            let look = done % self.look_every as usize == 0 || done == total;
+            let seen = look.then(|| health.look(&run)).transpose()?;
+            sinkhorn = seen.or(sinkhorn);
+            run.directory.record(&metrics, seen)?;
+            say(&bar, &metrics, sinkhorn);
+            if saved.elapsed() > Duration::from_secs(self.checkpoint_every) {
+                run.directory.save(&run.trainer)?;
+                saved = Instant::now();
+            }
+        }
+        bar.finish_and_clear();
+        run.directory.save(&run.trainer)?;
+        let model = self.out.join("model.onnx");
+        crate::commands::export::write_model(&run, &model, "", &self.report)?;
+        self.report.text(model.display().to_string())?;
+        self.report.document(&json!({
+            "run": self.out, "model": model, "updates": total, "sinkhorn_divergence": sinkhorn,
+        }))?;
+        Ok(Outcome::Done)
+    }
+
+    /// The run to go on with: a new one, or the one in the run directory.
+    fn start(&self) -> Result<Run> {
+        if self.resume {
+            let run = Run::open(&self.out)?;
+            self.report.note(format!("resumed after {} updates", run.trainer.updates_done()));
+            return Ok(run);
+        }
+        let Some(spec) = &self.data else {
+            return Err(Error::Invalid("--data is missing".into()));
+        };
+        let directory = RunDirectory::create(&self.out)?;
+        let data = spec.open(self.settings.seed)?;
+        let is_image = data.data.pixel_range().is_some();
+        let config = self.settings.config(data.data.shape().dim(), is_image);
+        let gaussian = TrainingRows(data.data.as_ref()).gaussian(config.sigma)?;
+        let trainer = Trainer::new(config, &gaussian)?;
+        Run::new(directory, spec.clone(), data, trainer)
+    }
+}
+
+/// The health figures in the progress bar.
+fn say(bar: &ProgressBar, metrics: &Metrics, sinkhorn: Option<f64>) {
+    bar.set_position(metrics.update as u64);
+    let sinkhorn = sinkhorn.map_or(String::new(), |s| format!(", Sinkhorn {s:.3}"));
+    bar.set_message(format!(
+        "update {}, residual {:.1e}, lambda max {:.1}, gap {:.1}{sinkhorn}",
+        metrics.update, metrics.residual, metrics.lambda_max, metrics.gap
+    ));
+}

@@ -1,0 +1,103 @@
+//! What fills a hole: the mode, the mean, and different draws.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use clap::ValueEnum;
+use cmf_core::gaussian::Gaussian;
+use cmf_core::inpaint::{Completions, Hole, Langevin, Mode, Start};
+use cmf_core::{Error, Result};
+use serde::Serialize;
+
+use crate::grid::{Grid, Problem};
+use crate::model::Model;
+
+/// Which completion is the estimate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Estimate {
+    /// The most likely completion.
+    Mode,
+    /// The average completion.
+    Mean,
+}
+
+/// What is wanted for a hole.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// The estimate.
+    pub estimate: Estimate,
+    /// Number of different completions beside it.
+    pub samples: usize,
+    /// Random starts of the search for the mode.
+    pub starts: usize,
+    /// Seed of all randomness.
+    pub seed: u64,
+}
+
+/// What was found; rows are [d] in the model's coordinates.
+pub struct Completed {
+    /// The estimate.
+    pub estimate: Vec<f64>,
+    /// Where the mode was found, if it is the estimate.
+    pub mode: Option<Start>,
+    /// As many draws as asked for, or more, with their spread.
+    pub draws: Option<Completions>,
+}
+
+/// The fewest chains that a mean or a standard deviation is taken over.
+const FEWEST_DRAWS: usize = 8;
+
+/// An image model ready to fill holes.
+pub struct Painter {
+    /// The model.
+    pub model: Model,
+    /// Its pixels.
+    pub grid: Grid,
+    gaussian: Gaussian,
+}
+
+impl Painter {
+    /// Opens the image model at `path`.
+    pub fn open(path: &Path) -> Result<Painter> {
+        let model = Model::open(path)?;
+        Ok(Painter { grid: model.require_grid(path)?, gaussian: model.gaussian()?, model })
+    }
+
+    /// Fills one hole. `go_on` hears the share that is done and says whether to go on; if not, the result
+    /// is [`Error::Interrupted`].
+    pub fn complete(
+        &self,
+        problem: &Problem,
+        request: Request,
+        go_on: &dyn Fn(f64) -> bool,
+    ) -> Result<Completed> {
+        let w = &self.model.engine;
+        let hole = Hole::new(&self.gaussian, &problem.row, &problem.hidden)?;
+        let monitor = |from: f64, to: f64| {
+            move |share: f64| match go_on(from + (to - from) * share) {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        };
+        let draw = |from: f64| {
+            let draws = FEWEST_DRAWS.max(request.samples);
+            let langevin = Langevin { draws, seed: request.seed, ..Langevin::default() };
+            let run = langevin.draw(w, &hole, self.model.metadata.sigma, &mut monitor(from, 1.0))?;
+            Ok::<_, Error>(run.completions)
+        };
+        match request.estimate {
+            Estimate::Mean => {
+                let draws = draw(0.0)?;
+                Ok(Completed { estimate: draws.mean.clone(), mode: None, draws: Some(draws) })
+            }
+            Estimate::Mode => {
+                let search = Mode { starts: request.starts, seed: request.seed, ..Mode::default() };
+                let until = if request.samples > 0 { 0.5 } else { 1.0 };
+                let mode = search.complete(w, &hole, &mut monitor(0.0, until))?;
+                let draws = (request.samples > 0).then(|| draw(until)).transpose()?;
+                Ok(Completed { mode: Some(mode.starts[mode.best]), estimate: mode.filled, draws })
+            }
+        }
+    }
+}
