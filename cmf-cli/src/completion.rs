@@ -73,7 +73,7 @@ impl Painter {
         go_on: &dyn Fn(f64) -> bool,
     ) -> Result<Completed> {
         let w = &self.model.engine;
-        let hole = Hole::new(&self.gaussian, &problem.row, &problem.hidden)?;
+        let hole = Hole::new(&self.model.engine, &self.gaussian, &problem.row, &problem.hidden)?;
         let monitor = |from: f64, to: f64| {
             move |share: f64| match go_on(from + (to - from) * share) {
                 true => ControlFlow::Continue(()),

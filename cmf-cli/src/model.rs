@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use cmf_core::gaussian::Gaussian;
-use cmf_core::linalg::{Cholesky, matmul};
+use cmf_core::gaussian::{Gaussian, QuadraticStart};
 use cmf_core::onnx::{Metadata, ModelFile, Shape, TractModel};
 use cmf_core::preconditioner::Preconditioner;
 use cmf_core::{Error, Result};
@@ -16,15 +15,8 @@ pub struct Model {
     pub metadata: Metadata,
     /// The potential w.
     pub engine: TractModel,
-    head: Head,
-}
-
-/// The network's quadratic term ½ (x-a)' Q (x-a): close to w, with everything in closed form.
-struct Head {
-    /// Q: [d, d].
-    hessian: Vec<f64>,
-    /// a: [d].
-    centre: Vec<f64>,
+    /// The network's quadratic term ½ (x-a)' Q (x-a).
+    head: QuadraticStart,
 }
 
 impl Model {
@@ -40,9 +32,10 @@ impl Model {
         let weights = network.weights();
         let x_side = weights.x_side.to_vec();
         let single = |a: &[f32]| a.iter().map(|&v| f64::from(v)).collect();
-        let head = Head {
+        let head = QuadraticStart {
             hessian: single(&x_side[x_side.len() - d * d..]),
             centre: single(&weights.centre.to_vec()),
+            log_z: 0.0,
         };
         Ok(Model { metadata, engine: TractModel::load(&file)?, head })
     }
@@ -70,21 +63,18 @@ impl Model {
         })
     }
 
-    /// Q^{-1} = L L', the inverse Hessian of the head.
+    /// The Gibbs covariance of the closed-form potential of the data's Gaussian, near the inverse Hessian of w.
     pub fn preconditioner(&self) -> Result<Preconditioner> {
-        let d = self.dim();
-        Preconditioner::new(&Cholesky::new(&self.head.hessian, d, "the model's head")?.inverse(), d)
+        self.gaussian()?.quadratic_start()?.gibbs_covariance()
     }
 
-    /// The Gaussian N(m, S) that the head alone is the potential of: S = Q^{-3}, m = a + Q^{-1} a
-    /// (Vesseron, Béthune and Cuturi, 2025, Proposition 2).
+    /// N(m, S) of the noisy data; where the file does not say, the Gaussian that the head alone is the
+    /// potential of.
     pub fn gaussian(&self) -> Result<Gaussian> {
-        let d = self.dim();
-        let inverse = Cholesky::new(&self.head.hessian, d, "the model's head")?.inverse();
-        let square = matmul(&inverse, &inverse, d, d, d);
-        let moved = matmul(&inverse, &self.head.centre, d, d, 1);
-        let mean = self.head.centre.iter().zip(moved).map(|(a, b)| a + b).collect();
-        Ok(Gaussian { mean, covariance: matmul(&square, &inverse, d, d, d) })
+        match &self.metadata.gaussian {
+            Some(gaussian) => Ok(gaussian.clone()),
+            None => self.head.gaussian(),
+        }
     }
 
     /// Q: [d, d], the Hessian of the head.

@@ -36,6 +36,16 @@ impl QuadraticStart {
         let d = self.centre.len();
         Preconditioner::new(&SymmetricEigen::new(&self.hessian, d)?.apply(|q| 1.0 / q), d)
     }
+
+    /// The Gaussian that this is the potential of: S = Q^{-3}, m = (I + Q^{-1}) a.
+    pub fn gaussian(&self) -> Result<Gaussian> {
+        let d = self.centre.len();
+        let eigen = SymmetricEigen::new(&self.hessian, d)?;
+        Ok(Gaussian {
+            mean: matmul(&eigen.apply(|q| 1.0 + 1.0 / q), &self.centre, d, d, 1),
+            covariance: eigen.apply(|q| q.powi(-3)),
+        })
+    }
 }
 
 impl Gaussian {

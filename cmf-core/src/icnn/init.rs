@@ -46,18 +46,16 @@ pub fn initial_weights(
         row.fill(0.0);
         row[k] = -1.0;
     }
-    // The data's moments follow from the closed form: S = Q^{-3} and m = (I + Q^{-1}) a.
-    let eigen = SymmetricEigen::new(&start.hessian, d)?;
-    let covariance = eigen.apply(|q| q.powi(-3));
-    let mean = matmul(&start.centre, &eigen.apply(|q| 1.0 + 1.0 / q), 1, d, d);
-    let along = matmul(&linear, &covariance, n, d, d);
+    let data = start.gaussian()?;
+    let along = matmul(&linear, &data.covariance, n, d, d);
     let mut bias = Vec::with_capacity(n);
     for (row, along) in linear.chunks_exact_mut(d).zip(along.chunks_exact(d)) {
         let scale = SLOPE / dot(row, along).sqrt();
         row.iter_mut().for_each(|v| *v *= scale);
-        bias.push(-dot(row, &mean) - SLOPE * BEND);
+        bias.push(-dot(row, &data.mean) - SLOPE * BEND);
     }
-    let squared = matmul(&normal(n * arch.rank * d, SQUARED), &eigen.apply(f64::sqrt), n * arch.rank, d, d);
+    let root = SymmetricEigen::new(&start.hessian, d)?.apply(f64::sqrt);
+    let squared = matmul(&normal(n * arch.rank * d, SQUARED), &root, n * arch.rank, d, d);
     let pull = matmul(&start.centre, &start.hessian, 1, d, d);
     Weights::build(arch, |name, [rows, cols]| -> Result<Array<f64>> {
         let data = match name {
