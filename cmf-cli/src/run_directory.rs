@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use cmf_core::files::write_atomically;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::train::{Metrics, Samples, Trainer};
+use cmf_core::linalg::{Cholesky, matmul};
+use cmf_core::train::{Metrics, Trainer};
 use cmf_core::{Error, Result};
 use cmf_plugins::data::{DataSet, Opened, Split};
 use serde::{Deserialize, Serialize};
@@ -76,12 +77,26 @@ impl Run {
     }
 }
 
+impl Run {
+    /// The data's mean and covariance, noise included, which the start holds in closed form: S = P^3 and
+    /// m = a + P a with P = S^{1/3} the inverse of its Hessian.
+    pub fn gaussian(&self) -> Result<Gaussian> {
+        let start = self.trainer.start();
+        let d = start.centre.len();
+        let inverse = Cholesky::new(&start.hessian, d, "the start's Hessian")?.inverse();
+        let square = matmul(&inverse, &inverse, d, d, d);
+        let moved = matmul(&inverse, &start.centre, d, d, 1);
+        let mean = start.centre.iter().zip(moved).map(|(a, b)| a + b).collect();
+        Ok(Gaussian { mean, covariance: matmul(&square, &inverse, d, d, d) })
+    }
+}
+
 /// The folder of a run.
 pub struct RunDirectory(PathBuf);
 
 const CHECKPOINT: &str = "checkpoint.bin";
 const METRICS: &str = "metrics.csv";
-const HEADER: &str = "update,seconds,objective,residual,lambda_max,gap,rate,sinkhorn_divergence";
+const HEADER: &str = "update,seconds,objective,residual,lambda_max,particle_spread,rate,sinkhorn_divergence";
 
 impl RunDirectory {
     /// A new or empty folder; a folder with content is refused.
@@ -112,7 +127,7 @@ impl RunDirectory {
         let sinkhorn = sinkhorn.map_or(String::new(), |s| s.to_string());
         let row = format!(
             "{},{:.3},{},{:e},{},{},{},{sinkhorn}\n",
-            m.update, m.seconds, m.objective, m.residual, m.lambda_max, m.gap, m.rate
+            m.update, m.seconds, m.objective, m.residual, m.lambda_max, m.particle_spread, m.rate
         );
         let append = || -> std::io::Result<()> {
             let mut file: File = OpenOptions::new().append(true).open(&path)?;
@@ -136,36 +151,17 @@ impl RunDirectory {
     }
 }
 
-/// The training split of a data set as the trainer reads it.
-pub struct TrainingRows<'a>(pub &'a dyn DataSet);
-
 /// Numbers that the fit of the Gaussian may hold at once.
 const MOST_FITTED: usize = 1 << 26;
 
-impl TrainingRows<'_> {
-    /// Mean and covariance of the rows with noise of standard deviation `sigma` added.
-    ///
-    /// Of a data set that is too large, as many rows as fit are taken, evenly spread.
-    pub fn gaussian(&self, sigma: f64) -> Result<Gaussian> {
-        let (n, d) = (self.len(), self.dim());
-        let most = (MOST_FITTED / d).max(1);
-        let rows: Vec<usize> = (0..n).step_by(n.div_ceil(most)).collect();
-        let mut y = vec![0.0; rows.len() * d];
-        self.read(&rows, &mut y)?;
-        Gaussian::fit(&y, d, sigma)
-    }
-}
-
-impl Samples for TrainingRows<'_> {
-    fn dim(&self) -> usize {
-        self.0.shape().dim()
-    }
-
-    fn len(&self) -> usize {
-        self.0.rows(Split::Train)
-    }
-
-    fn read(&self, indices: &[usize], out: &mut [f64]) -> Result<()> {
-        self.0.read(Split::Train, indices, out)
-    }
+/// Mean and covariance of the training rows with noise of standard deviation `sigma` added.
+///
+/// Of a data set that is too large, as many rows as fit are taken, evenly spread.
+pub fn gaussian(data: &dyn DataSet, sigma: f64) -> Result<Gaussian> {
+    let (n, d) = (data.rows(Split::Train), data.shape().dim());
+    let most = (MOST_FITTED / d).max(1);
+    let rows: Vec<usize> = (0..n).step_by(n.div_ceil(most)).collect();
+    let mut y = vec![0.0; rows.len() * d];
+    data.read(Split::Train, &rows, &mut y)?;
+    Gaussian::fit(&y, d, sigma)
 }

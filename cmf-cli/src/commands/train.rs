@@ -8,6 +8,7 @@ use cmf_core::icnn::Architecture;
 use cmf_core::ops::Activation;
 use cmf_core::train::{Metrics, TrainConfig, Trainer};
 use cmf_core::{Error, Result};
+use cmf_plugins::data::Split;
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -15,7 +16,7 @@ use crate::data_spec::DataSpec;
 use crate::health::Health;
 use crate::interrupt;
 use crate::report::{Outcome, Report};
-use crate::run_directory::{Run, RunDirectory, TrainingRows};
+use crate::run_directory::{Run, RunDirectory, gaussian};
 
 /// Learn a model from data and write a run directory.
 ///
@@ -145,7 +146,7 @@ impl Train {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         let mut run = self.start()?;
-        let rows = TrainingRows(run.data.data.as_ref());
+        let rows = run.data.data.rows(Split::Train);
         let total = run.trainer.config().updates;
         let health = Health::new(&run)?;
         let bar = self.report.progress(total, "training");
@@ -162,7 +163,8 @@ impl Train {
                 ));
                 return Ok(Outcome::Interrupted);
             }
-            let metrics = run.trainer.step(&rows)?;
+            let Run { trainer, data, .. } = &mut run;
+            let metrics = trainer.step(rows, |indices, out| data.data.read(Split::Train, indices, out))?;
             let done = run.trainer.updates_done();
             let look = done % self.look_every as usize == 0 || done == total;
             let seen = look.then(|| health.look(&run)).transpose()?;
@@ -199,8 +201,7 @@ impl Train {
         let data = spec.open(self.settings.seed)?;
         let is_image = data.data.pixel_range().is_some();
         let config = self.settings.config(data.data.shape().dim(), is_image);
-        let gaussian = TrainingRows(data.data.as_ref()).gaussian(config.sigma)?;
-        let trainer = Trainer::new(config, &gaussian)?;
+        let trainer = Trainer::new(config.clone(), &gaussian(data.data.as_ref(), config.sigma)?)?;
         Run::new(directory, spec.clone(), data, trainer)
     }
 }
@@ -210,7 +211,7 @@ fn say(bar: &ProgressBar, metrics: &Metrics, sinkhorn: Option<f64>) {
     bar.set_position(metrics.update as u64);
     let sinkhorn = sinkhorn.map_or(String::new(), |s| format!(", Sinkhorn {s:.3}"));
     bar.set_message(format!(
-        "update {}, residual {:.1e}, lambda max {:.1}, gap {:.1}{sinkhorn}",
-        metrics.update, metrics.residual, metrics.lambda_max, metrics.gap
+        "update {}, residual {:.1e}, lambda max {:.1}{sinkhorn}",
+        metrics.update, metrics.residual, metrics.lambda_max
     ));
 }
