@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use clap::ValueEnum;
-use cmf_core::gaussian::Gaussian;
 use cmf_core::inpaint::{Completions, Hole, Langevin, Mode, Start};
 use cmf_core::{Error, Result};
 use serde::Serialize;
@@ -54,14 +53,13 @@ pub struct Painter {
     pub model: Model,
     /// Its pixels.
     pub grid: Grid,
-    gaussian: Gaussian,
 }
 
 impl Painter {
     /// Opens the image model at `path`.
     pub fn open(path: &Path) -> Result<Painter> {
         let model = Model::open(path)?;
-        Ok(Painter { grid: model.require_grid(path)?, gaussian: model.gaussian()?, model })
+        Ok(Painter { grid: model.require_grid(path)?, model })
     }
 
     /// Fills one hole. `go_on` hears the share that is done and says whether to go on; if not, the result
@@ -73,7 +71,7 @@ impl Painter {
         go_on: &dyn Fn(f64) -> bool,
     ) -> Result<Completed> {
         let w = &self.model.engine;
-        let hole = Hole::new(&self.model.engine, &self.gaussian, &problem.row, &problem.hidden)?;
+        let hole = Hole::new(w, &self.model.gaussian, &problem.row, &problem.hidden)?;
         let monitor = |from: f64, to: f64| {
             move |share: f64| match go_on(from + (to - from) * share) {
                 true => ControlFlow::Continue(()),

@@ -1,10 +1,9 @@
-//! An opened model: what its file says, the engine that runs it, and its quadratic head.
+//! An opened model: what its file says and the engine that runs it.
 
 use std::path::Path;
 
-use cmf_core::gaussian::{Gaussian, QuadraticStart};
+use cmf_core::gaussian::Gaussian;
 use cmf_core::onnx::{Metadata, ModelFile, Shape, TractModel};
-use cmf_core::preconditioner::Preconditioner;
 use cmf_core::{Error, Result};
 
 use crate::grid::Grid;
@@ -15,29 +14,24 @@ pub struct Model {
     pub metadata: Metadata,
     /// The potential w.
     pub engine: TractModel,
-    /// The network's quadratic term ½ (x-a)' Q (x-a).
-    head: QuadraticStart,
+    /// Mean and covariance of the noisy data: where samplers and inpainting start.
+    pub gaussian: Gaussian,
 }
 
 impl Model {
     /// Opens and checks the file, and replays its probes.
     pub fn open(path: &Path) -> Result<Model> {
         let file = ModelFile::open(path)?;
-        let (Some(metadata), Some(network)) = (file.metadata().cloned(), file.network()?) else {
+        let Some(metadata) = file.metadata().cloned() else {
             let message = "has no cmf.* properties, so neither its network nor its data are known; \
                            expected a model that `cmf-cli export` wrote";
             return Err(Error::file(path, message));
         };
-        let d = metadata.architecture.dim;
-        let weights = network.weights();
-        let x_side = weights.x_side.to_vec();
-        let single = |a: &[f32]| a.iter().map(|&v| f64::from(v)).collect();
-        let head = QuadraticStart {
-            hessian: single(&x_side[x_side.len() - d * d..]),
-            centre: single(&weights.centre.to_vec()),
-            log_z: 0.0,
+        let Some(gaussian) = metadata.gaussian.clone() else {
+            let message = "has no cmf.gaussian, the data's mean and covariance; export the model again";
+            return Err(Error::file(path, message));
         };
-        Ok(Model { metadata, engine: TractModel::load(&file)?, head })
+        Ok(Model { metadata, engine: TractModel::load(&file)?, gaussian })
     }
 
     /// The dimension d.
@@ -61,29 +55,5 @@ impl Model {
                 format!("is a model of points with {d} coordinates, expected a model of images"),
             )
         })
-    }
-
-    /// The Gibbs covariance of the closed-form potential of the data's Gaussian, near the inverse Hessian of w.
-    pub fn preconditioner(&self) -> Result<Preconditioner> {
-        self.gaussian()?.quadratic_start()?.gibbs_covariance()
-    }
-
-    /// N(m, S) of the noisy data; where the file does not say, the Gaussian that the head alone is the
-    /// potential of.
-    pub fn gaussian(&self) -> Result<Gaussian> {
-        match &self.metadata.gaussian {
-            Some(gaussian) => Ok(gaussian.clone()),
-            None => self.head.gaussian(),
-        }
-    }
-
-    /// Q: [d, d], the Hessian of the head.
-    pub fn head_hessian(&self) -> &[f64] {
-        &self.head.hessian
-    }
-
-    /// a: [d], where the head is smallest.
-    pub fn centre(&self) -> &[f64] {
-        &self.head.centre
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cmf_core::files::write_atomically;
 use cmf_core::gaussian::Gaussian;
+use cmf_core::linalg::{Cholesky, matmul};
 use cmf_core::train::{Metrics, Trainer};
 use cmf_core::{Error, Result};
 use cmf_plugins::data::{DataSet, Opened, Split};
@@ -76,6 +77,20 @@ impl Run {
     }
 }
 
+impl Run {
+    /// The data's mean and covariance, noise included, which the start holds in closed form: S = P^3 and
+    /// m = a + P a with P = S^{1/3} the inverse of its Hessian.
+    pub fn gaussian(&self) -> Result<Gaussian> {
+        let start = self.trainer.start();
+        let d = start.centre.len();
+        let inverse = Cholesky::new(&start.hessian, d, "the start's Hessian")?.inverse();
+        let square = matmul(&inverse, &inverse, d, d, d);
+        let moved = matmul(&inverse, &start.centre, d, d, 1);
+        let mean = start.centre.iter().zip(moved).map(|(a, b)| a + b).collect();
+        Ok(Gaussian { mean, covariance: matmul(&square, &inverse, d, d, d) })
+    }
+}
+
 /// The folder of a run.
 pub struct RunDirectory(PathBuf);
 
@@ -139,10 +154,10 @@ impl RunDirectory {
 /// Numbers that the fit of the Gaussian may hold at once.
 const MOST_FITTED: usize = 1 << 26;
 
-/// Mean and covariance of the training split with noise of standard deviation `sigma` added.
+/// Mean and covariance of the training rows with noise of standard deviation `sigma` added.
 ///
 /// Of a data set that is too large, as many rows as fit are taken, evenly spread.
-pub fn gaussian_of(data: &dyn DataSet, sigma: f64) -> Result<Gaussian> {
+pub fn gaussian(data: &dyn DataSet, sigma: f64) -> Result<Gaussian> {
     let (n, d) = (data.rows(Split::Train), data.shape().dim());
     let most = (MOST_FITTED / d).max(1);
     let rows: Vec<usize> = (0..n).step_by(n.div_ceil(most)).collect();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use cmf_core::conjugate::{ConjugateSolver, Solution, Status};
 use cmf_core::density::{self, exact_log_density_and_score};
+use cmf_core::preconditioner::Preconditioner;
 use cmf_core::sampler::{self, Mala, Run, Samples};
 use cmf_core::{Error, Result};
 use rand::{RngExt, SeedableRng};
@@ -22,8 +23,8 @@ use crate::table::{write_csv, write_npy};
 
 /// Draw samples from a model.
 ///
-/// Each sample is its own Markov chain x ~ e^{-w}/Z (Metropolis-adjusted Langevin, preconditioned by the
-/// model's quadratic head) that is mapped to data by the convex solve y = argmax <x,y> - w(y). Samples
+/// Each sample is its own Markov chain x ~ e^{-w}/Z (Metropolis-adjusted Langevin, preconditioned by
+/// the data's covariance) that is mapped to data by the convex solve y = argmax <x,y> - w(y). Samples
 /// whose solve does not converge are reported and left out.
 #[derive(Args)]
 #[command(after_help = "\
@@ -80,8 +81,9 @@ impl Sample {
     pub fn run(self) -> Result<Outcome> {
         let model = Model::open(&self.model)?;
         self.check_outputs(&model)?;
-        let samples = self.draw_gibbs(&model)?;
-        let solution = transport(&model, &samples.state.x)?;
+        let start = Start::new(&model)?;
+        let samples = self.draw_gibbs(&model, &start)?;
+        let solution = start.transport(&model, &samples.state.x)?;
         let d = model.dim();
         let (mut y, failed) = converged(&solution, d);
         let image = model.grid().is_some();
@@ -149,22 +151,18 @@ impl Sample {
         Ok(())
     }
 
-    fn draw_gibbs(&self, model: &Model) -> Result<Samples> {
+    fn draw_gibbs(&self, model: &Model, start: &Start) -> Result<Samples> {
         let (d, n) = (model.dim(), self.number as usize);
-        let preconditioner = model.preconditioner()?;
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let noise: Vec<f64> = (0..n * d).map(|_| rng.sample(StandardNormal)).collect();
-        let mut start = preconditioner.colour(&noise)?;
-        start
-            .chunks_exact_mut(d)
-            .for_each(|row| row.iter_mut().zip(model.centre()).for_each(|(x, a)| *x += a));
-        let few = &start[..d * n.min(16)];
-        let lambda = sampler::lambda_max(&model.engine, few, Some(&preconditioner), 10, &mut rng)?;
-        let mala = Mala { step: 0.5 / lambda, preconditioner: Some(Arc::new(preconditioner)) };
+        let x = start.plus_centre(start.covariance.colour(&noise)?);
+        let few = &x[..d * n.min(16)];
+        let lambda = sampler::lambda_max(&model.engine, few, Some(&start.covariance), 10, &mut rng)?;
+        let mala = Mala { step: 0.5 / lambda, preconditioner: Some(start.covariance.clone()) };
         let warmup = self.steps as usize / 2;
         let run = Run { warmup, steps: self.steps as usize - warmup, seed: self.seed };
         let bar = self.report.progress(self.steps as usize, "sampling");
-        let samples = sampler::sample(&model.engine, mala, start, run, &mut |done, _| {
+        let samples = sampler::sample(&model.engine, mala, x, run, &mut |done, _| {
             bar.set_position(done as u64);
             !interrupt::asked()
         })?;
@@ -206,14 +204,34 @@ impl Sample {
     }
 }
 
-/// y = argmax <x,y> - w(y) for each row, started from the head's own solution Q^{-1} x + a.
-fn transport(model: &Model, x: &[f64]) -> Result<Solution> {
-    let preconditioner = Arc::new(model.preconditioner()?);
-    let mut start = preconditioner.colour(&preconditioner.pull_back(x)?)?;
-    let d = model.dim();
-    start.chunks_exact_mut(d).for_each(|row| row.iter_mut().zip(model.centre()).for_each(|(y, a)| *y += a));
-    let solver = ConjugateSolver { preconditioner: Some(preconditioner), ..ConjugateSolver::default() };
-    solver.solve(&model.engine, x, Some(&start))
+/// The closed-form Gibbs factor N(a, P) that the model was trained from, with transport map P x + a.
+struct Start {
+    /// P.
+    covariance: Arc<Preconditioner>,
+    /// a: [d].
+    centre: Vec<f64>,
+}
+
+impl Start {
+    fn new(model: &Model) -> Result<Start> {
+        let start = model.gaussian.quadratic_start()?;
+        Ok(Start { covariance: Arc::new(start.gibbs_covariance()?), centre: start.centre })
+    }
+
+    fn plus_centre(&self, mut rows: Vec<f64>) -> Vec<f64> {
+        for row in rows.chunks_exact_mut(self.centre.len()) {
+            row.iter_mut().zip(&self.centre).for_each(|(v, a)| *v += a);
+        }
+        rows
+    }
+
+    /// y = argmax <x,y> - w(y) for each row of `x`, from P x + a on.
+    fn transport(&self, model: &Model, x: &[f64]) -> Result<Solution> {
+        let first = self.plus_centre(self.covariance.colour(&self.covariance.pull_back(x)?)?);
+        let solver =
+            ConjugateSolver { preconditioner: Some(self.covariance.clone()), ..ConjugateSolver::default() };
+        solver.solve(&model.engine, x, Some(&first))
+    }
 }
 
 /// The rows that converged, and how many did not.

@@ -168,8 +168,9 @@ impl Score {
             let exact = exact_log_density(&model.engine, log_z, rows)?;
             (exact.value, None, exact.status)
         } else {
+            let start = &model.gaussian.quadratic_start()?.hessian;
             let settings = Lanczos { seed: self.seed, ..Lanczos::default() };
-            let estimate = estimated_log_density(&model.engine, log_z, rows, model.head_hessian(), settings)?;
+            let estimate = estimated_log_density(&model.engine, log_z, rows, start, settings)?;
             (estimate.value, Some(estimate.standard_error), estimate.status)
         };
         let range = model.metadata.pixel_range.filter(|_| model.metadata.log_z.is_some());

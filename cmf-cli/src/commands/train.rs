@@ -16,7 +16,7 @@ use crate::data_spec::DataSpec;
 use crate::health::Health;
 use crate::interrupt;
 use crate::report::{Outcome, Report};
-use crate::run_directory::{Run, RunDirectory, gaussian_of};
+use crate::run_directory::{Run, RunDirectory, gaussian};
 
 /// Learn a model from data and write a run directory.
 ///
@@ -165,8 +165,8 @@ impl Train {
                 ));
                 return Ok(Outcome::Interrupted);
             }
-            let data = run.data.data.as_ref();
-            let metrics = run.trainer.step(rows, |indices, out| data.read(Split::Train, indices, out))?;
+            let Run { trainer, data, .. } = &mut run;
+            let metrics = trainer.step(rows, |indices, out| data.data.read(Split::Train, indices, out))?;
             let done = run.trainer.updates_done();
             let look = done % self.look_every as usize == 0 || done == total;
             let seen = look.then(|| health.look(&run)).transpose()?;
@@ -203,8 +203,7 @@ impl Train {
         let data = spec.open(self.settings.seed)?;
         let is_image = data.data.pixel_range().is_some();
         let config = self.settings.config(data.data.shape().dim(), is_image);
-        let gaussian = gaussian_of(data.data.as_ref(), config.sigma)?;
-        let trainer = Trainer::new(config, &gaussian)?;
+        let trainer = Trainer::new(config.clone(), &gaussian(data.data.as_ref(), config.sigma)?)?;
         Run::new(directory, spec.clone(), data, trainer)
     }
 }
@@ -214,7 +213,7 @@ fn say(bar: &ProgressBar, metrics: &Metrics, sinkhorn: Option<f64>) {
     bar.set_position(metrics.update as u64);
     let sinkhorn = sinkhorn.map_or(String::new(), |s| format!(", Sinkhorn {s:.3}"));
     bar.set_message(format!(
-        "update {}, residual {:.1e}, lambda max {:.1}, spread {:.1}{sinkhorn}",
-        metrics.update, metrics.residual, metrics.lambda_max, metrics.particle_spread
+        "update {}, residual {:.1e}, lambda max {:.1}{sinkhorn}",
+        metrics.update, metrics.residual, metrics.lambda_max
     ));
 }

@@ -126,6 +126,7 @@ fn write_model(name: &str, shape: Shape, gaussian: &Gaussian, pixel_range: Optio
         sigma: SIGMA,
         // Not exactly that of the network; good enough for the constant to be told from 0.
         log_z: Some(LogZ { value: start.log_z, standard_error: 0.25 }),
+        gaussian: Some(gaussian.clone()),
         data: Data { name: "made for tests".into(), ..Data::default() },
         probes: Probe::record(&network.cast::<f64>().unwrap(), &points).unwrap(),
         ..Metadata::new(architecture)
