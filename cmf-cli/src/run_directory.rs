@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use cmf_core::files::write_atomically;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::linalg::{Cholesky, matmul};
 use cmf_core::train::{Metrics, Trainer};
 use cmf_core::{Error, Result};
 use cmf_plugins::data::{DataSet, Opened, Split};
@@ -74,20 +73,6 @@ impl Run {
         let trainer = Trainer::load(&directory.file(CHECKPOINT))?;
         directory.forget_after(trainer.updates_done())?;
         Ok(Run { directory, spec, data, trainer })
-    }
-}
-
-impl Run {
-    /// The data's mean and covariance, noise included, which the start holds in closed form: S = P^3 and
-    /// m = a + P a with P = S^{1/3} the inverse of its Hessian.
-    pub fn gaussian(&self) -> Result<Gaussian> {
-        let start = self.trainer.start();
-        let d = start.centre.len();
-        let inverse = Cholesky::new(&start.hessian, d, "the start's Hessian")?.inverse();
-        let square = matmul(&inverse, &inverse, d, d, d);
-        let moved = matmul(&inverse, &start.centre, d, d, 1);
-        let mean = start.centre.iter().zip(moved).map(|(a, b)| a + b).collect();
-        Ok(Gaussian { mean, covariance: matmul(&square, &inverse, d, d, d) })
     }
 }
 

@@ -93,7 +93,7 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
         pixel_range: data.pixel_range().map(|(low, high)| [low, high]),
         sigma: config.sigma,
         log_z: Some(log_z),
-        gaussian: Some(run.gaussian()?),
+        gaussian: Some(run.trainer.start().gaussian()?),
         recipe: json!({ "settings": config, "updates": run.trainer.updates_done() }),
         data: Data {
             name: run.spec.name(),

@@ -203,7 +203,8 @@ impl Train {
         let data = spec.open(self.settings.seed)?;
         let is_image = data.data.pixel_range().is_some();
         let config = self.settings.config(data.data.shape().dim(), is_image);
-        let trainer = Trainer::new(config.clone(), &gaussian(data.data.as_ref(), config.sigma)?)?;
+        let gaussian = gaussian(data.data.as_ref(), config.sigma)?;
+        let trainer = Trainer::new(config, &gaussian)?;
         Run::new(directory, spec.clone(), data, trainer)
     }
 }
@@ -213,7 +214,7 @@ fn say(bar: &ProgressBar, metrics: &Metrics, sinkhorn: Option<f64>) {
     bar.set_position(metrics.update as u64);
     let sinkhorn = sinkhorn.map_or(String::new(), |s| format!(", Sinkhorn {s:.3}"));
     bar.set_message(format!(
-        "update {}, residual {:.1e}, lambda max {:.1}{sinkhorn}",
-        metrics.update, metrics.residual, metrics.lambda_max
+        "update {}, residual {:.1e}, lambda max {:.1}, spread {:.1}{sinkhorn}",
+        metrics.update, metrics.residual, metrics.lambda_max, metrics.particle_spread
     ));
 }
