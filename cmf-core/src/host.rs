@@ -9,7 +9,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 use crate::ops::{Activation, Ops};
 
 /// f32 or f64.
-pub trait Scalar: faer::traits::RealField + Copy + std::iter::Sum + std::ops::SubAssign {
+pub trait Scalar: faer::traits::RealField + Copy + std::iter::Sum + std::ops::AddAssign {
     /// From f64, rounding.
     fn from_f64(v: f64) -> Self;
     /// To f64.
@@ -146,13 +146,11 @@ impl<T: Scalar> Array<T> {
     fn zip(&self, other: &Self, f: impl Fn(T, T) -> T) -> Self {
         let (a, b) = (self.rows_contiguous(), other.rows_contiguous());
         assert_eq!(a.rank, b.rank, "ranks differ: {:?} and {:?}", a.shape(), b.shape());
-        let mut shape = [0; 3];
-        for k in 0..3 {
+        let shape @ [n, rows, cols] = std::array::from_fn(|k| {
             let (la, lb) = (a.shape[k], b.shape[k]);
             assert!(la == lb || la == 1 || lb == 1, "shapes {:?} and {:?} differ", a.shape(), b.shape());
-            shape[k] = la.max(lb);
-        }
-        let [n, rows, cols] = shape;
+            la.max(lb)
+        });
         let mut out = Vec::with_capacity(n * rows * cols);
         for (m, i) in (0..n).flat_map(|m| (0..rows).map(move |i| (m, i))) {
             let at = |x: &Self| (m.min(x.shape[0] - 1), i.min(x.shape[1] - 1));
@@ -286,7 +284,7 @@ impl<T: Scalar> Ops for Host<T> {
                 let mut out = vec![zero; n * cols];
                 for (b, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
                     for i in 0..rows {
-                        out.iter_mut().zip(row(b, i)).for_each(|(o, &v)| *o = *o + v);
+                        out.iter_mut().zip(row(b, i)).for_each(|(o, &v)| *o += v);
                     }
                 }
                 Array::new(out, [n, 1, cols], rank)
@@ -295,7 +293,7 @@ impl<T: Scalar> Ops for Host<T> {
                 let mut out = vec![zero; rows * cols];
                 for b in 0..n {
                     for (i, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
-                        out.iter_mut().zip(row(b, i)).for_each(|(o, &v)| *o = *o + v);
+                        out.iter_mut().zip(row(b, i)).for_each(|(o, &v)| *o += v);
                     }
                 }
                 Array::new(out, [1, rows, cols], rank)

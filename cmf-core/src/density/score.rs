@@ -105,8 +105,8 @@ impl ScoreEstimator {
         let mut report = ScoreReport { iterations: 0, unconverged: n };
         while report.unconverged > 0 && report.iterations < self.max_iterations {
             w.hvp(y, &direction, &mut product)?;
-            for i in 0..n {
-                if squared[i] <= target {
+            for (i, squared) in squared.iter_mut().enumerate() {
+                if *squared <= target {
                     continue;
                 }
                 let at = i * d..(i + 1) * d;
@@ -117,13 +117,13 @@ impl ScoreEstimator {
                         "the Hessian in a conjugate gradient solve".into(),
                     ));
                 }
-                let alpha = squared[i] / curvature;
+                let alpha = *squared / curvature;
                 u[at.clone()].iter_mut().zip(p.iter()).for_each(|(u, p)| *u += alpha * p);
                 residual[at.clone()].iter_mut().zip(hp).for_each(|(r, h)| *r -= alpha * h);
                 let next = dot(&residual[at.clone()], &residual[at.clone()]);
-                let beta = next / squared[i];
+                let beta = next / *squared;
                 p.iter_mut().zip(&residual[at]).for_each(|(p, r)| *p = r + beta * *p);
-                squared[i] = next;
+                *squared = next;
             }
             report.iterations += 1;
             report.unconverged = squared.iter().filter(|&&s| s > target).count();

@@ -269,8 +269,8 @@ fn a_row_without_a_density_has_a_status_and_no_nan() {
 #[test]
 fn bits_per_dimension_of_the_uniform_density_are_eight() {
     // Uniform on [lo, hi]^d spends log2(256) bits on each of 256 equal levels.
-    for (lo, hi) in [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)] {
-        let log_density = -3.0 * (hi - lo as f64).ln();
+    for (lo, hi) in [(0.0_f64, 1.0), (-1.0, 1.0), (0.0, 255.0)] {
+        let log_density = -3.0 * (hi - lo).ln();
         assert!((bits_per_dimension(log_density, 3, (lo, hi)) - 8.0).abs() < 1e-12);
     }
 }

@@ -166,7 +166,7 @@ impl Mala {
                 .collect();
             let there = Exact::new(w, hole, moved)?;
             let mut rate = 0.0;
-            for i in 0..self.draws {
+            for (i, accepted) in accepted.iter_mut().enumerate() {
                 let row = i * k..(i + 1) * k;
                 // log q(ζ|ζ') - log q(ζ'|ζ): the way there was √(2γ) ξ, the way back is this.
                 let back: f64 = row
@@ -178,7 +178,7 @@ impl Mala {
                 rate += log_ratio.exp().min(1.0) / self.draws as f64;
                 if rng.random::<f64>().ln() < log_ratio {
                     here.take(&there, i, k, w.dim());
-                    accepted[i] += usize::from(t >= self.adapt);
+                    *accepted += usize::from(t >= self.adapt);
                 }
             }
             if t < self.adapt {
