@@ -221,8 +221,8 @@ mod tests {
         let images = [PathBuf::from("in/a.jpg"), PathBuf::from("in/a.png")];
         let e = output_names(&images, Some(Path::new("out")), true).unwrap_err().to_string();
         assert!(e.contains("in/a.jpg") && e.contains("in/a.png"), "{e}");
-        assert!(output_names(&images, Some(Path::new("x.jpg")), false).is_ok());
         assert!(output_names(&images[..1], Some(Path::new("x.jpg")), false).is_err());
+        assert!(output_names(&images, Some(Path::new("x.png")), false).is_err());
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod common;
 
 use std::path::Path;
 
+use cmf_core::icnn::{Icnn, Weights};
+use cmf_core::onnx::{ModelFile, export};
 use common::{SIGMA, binary, flat_model, folder, gradient, model, names, run};
 use npyz::NpyFile;
 
@@ -52,11 +54,11 @@ fn samples_of_the_plane_have_the_moments_of_their_model() {
     let (_, y) = read_npy(&folder.path().join("a.npy"));
     let mean = |f: &dyn Fn(&[f64]) -> f64| y.chunks_exact(2).map(f).sum::<f64>() / 4000.0;
     let (mx, my) = (mean(&|p| p[0]), mean(&|p| p[1]));
-    // The model is its Gaussian up to hidden units that are nearly off; standard errors over 4000 draws
-    // are 0.022 and 0.011 for the means, 2.2 percent for the variances: five of each, and 0.05 for the units.
-    assert!((mx - 1.0).abs() < 0.16 && (my + 2.0).abs() < 0.11, "{mx} {my}");
+    // The model is its Gaussian; standard errors over 4000 draws are 0.022 and 0.011 for the means and 2.2
+    // percent for the variances: five of each.
+    assert!((mx - 1.0).abs() < 0.11 && (my + 2.0).abs() < 0.055, "{mx} {my}");
     let (vx, vy) = (mean(&|p| (p[0] - mx).powi(2)), mean(&|p| (p[1] - my).powi(2)));
-    assert!((vx / 2.0 - 1.0).abs() < 0.16 && (vy / 0.5 - 1.0).abs() < 0.16, "{vx} {vy}");
+    assert!((vx / 2.0 - 1.0).abs() < 0.11 && (vy / 0.5 - 1.0).abs() < 0.11, "{vx} {vy}");
     assert!(image::open(folder.path().join("a.png")).is_ok());
 }
 
@@ -159,11 +161,11 @@ fn info_and_verify_say_what_a_model_is() {
 #[test]
 fn verify_fails_where_the_weights_are_not_those_of_the_probes() {
     let folder = folder();
-    let mut bytes = std::fs::read(model(8)).unwrap();
-    // The weights are most of the file; change one exponent in the middle of them.
-    let at = bytes.len() / 4 / 4 * 4;
-    bytes[at..at + 400].iter_mut().for_each(|b| *b ^= 1);
-    std::fs::write(folder.path().join("m.onnx"), bytes).unwrap();
+    let file = ModelFile::open(model(8)).unwrap();
+    let network = file.network().unwrap().unwrap();
+    let weights = Weights { centre: network.weights().pull.clone(), ..network.weights().clone() };
+    let other = Icnn::new(network.architecture().clone(), weights).unwrap();
+    export(folder.path().join("m.onnx"), &other, file.metadata().unwrap()).unwrap();
     let done = run(folder.path(), "verify m.onnx");
     assert_eq!(done.code, Some(1), "{}\n{}", done.stdout, done.stderr);
 }

@@ -89,10 +89,7 @@ fn a_folder_that_cannot_be_written_is_an_error() {
     let message = export("/nonexistent/model.onnx", &network().cast().unwrap(), &metadata(&network(), &[]))
         .unwrap_err()
         .to_string();
-    assert!(
-        message.contains("/nonexistent/model.onnx") && message.contains("cannot be written"),
-        "{message}"
-    );
+    assert!(message.contains("/nonexistent/model.onnx") && message.contains("cannot write"), "{message}");
 }
 
 /// Writes `bytes` to a file and returns the message with which it is refused.
@@ -162,7 +159,8 @@ fn a_file_cut_anywhere_is_refused() {
 fn damaged_weights_are_noticed_on_opening() {
     let message = changed(|m| {
         let weights = graph(m).initializer.iter_mut().find(|t| t.name == "x_side").unwrap();
-        weights.raw_data[..64].fill(0x3f);
+        // Every number's sign bit.
+        weights.raw_data.iter_mut().skip(3).step_by(4).for_each(|b| *b ^= 0x80);
     });
     assert_says(&message, &["probe", "expected"]);
     let message = changed(|m| {
