@@ -91,6 +91,9 @@ fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let format = image::guess_format(bytes).map_err(|_| {
         "is no image that this program reads (PNG, JPEG, BMP, GIF, PNM, TIFF, WebP)".to_string()
     })?;
+    if format == ImageFormat::Jpeg {
+        jpeg::check(bytes)?;
+    }
     let mut limits = Limits::default();
     limits.max_alloc = Some(MOST_DECODED_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -102,9 +105,6 @@ fn decode(bytes: &[u8]) -> Result<Picture, String> {
             "is {width}x{height} pixels, larger than this program takes (sides up to {LONGEST_SIDE}, {} MiB decoded)",
             MOST_DECODED_BYTES >> 20
         ));
-    }
-    if format == ImageFormat::Jpeg {
-        jpeg::check(bytes)?;
     }
     if matches!(decoder.original_color_type(), ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16) {
         return Err(jpeg::CMYK.into());

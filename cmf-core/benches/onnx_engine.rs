@@ -12,7 +12,7 @@ const DIM: usize = 784;
 const BATCH: usize = 256;
 
 fn network(activation: Activation) -> Icnn<f64> {
-    let arch = Architecture { dim: DIM, widths: vec![256; 3], rank: 1, diagonal: false, activation };
+    let arch = Architecture { dim: DIM, widths: vec![768], rank: 1, diagonal: false, activation };
     let covariance = (0..DIM * DIM).map(|i| if i % (DIM + 1) == 0 { 0.05 } else { 0.0 }).collect();
     let start = Gaussian { mean: vec![0.2; DIM], covariance }.quadratic_start().unwrap();
     let weights = initial_weights(&arch, &start, 1).unwrap();

@@ -189,9 +189,10 @@ impl Metadata {
             ("cmf.recipe".into(), json(&self.recipe)?),
             ("cmf.data".into(), json(&self.data)?),
             ("cmf.licence".into(), json(&self.licence)?),
-            ("cmf.probes".into(), json(&self.probes)?),
         ];
         properties.extend(self.gaussian.as_ref().map(|g| ("cmf.gaussian".into(), moments::to_text(g))));
+        // Last and never absent, so that a file cut between two properties is noticed.
+        properties.push(("cmf.probes".into(), json(&self.probes)?));
         Ok(properties)
     }
 

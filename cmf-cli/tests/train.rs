@@ -1,0 +1,135 @@
+//! `cmf-cli train` and `export`: a run on disk, resumed, exported, refused.
+#![cfg(feature = "train")]
+#![allow(missing_docs)]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{binary, folder, names, run};
+
+/// A small run in the plane, of as many updates.
+fn circles(updates: u32) -> String {
+    format!("train --data circles --widths 8 --batch 16 --particles 16 --look-every 20 --updates {updates}")
+}
+
+fn spawn(folder: &Path, line: &str) -> Child {
+    let mut command = binary();
+    command.current_dir(folder).args(line.split_whitespace());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until the run in `folder` has recorded as many updates.
+fn wait_for_updates(folder: &Path, updates: usize) {
+    let begin = Instant::now();
+    let recorded = || std::fs::read_to_string(folder.join("metrics.csv")).map_or(0, |t| t.lines().count());
+    while recorded() <= updates {
+        assert!(begin.elapsed() < Duration::from_secs(120), "no {updates} updates in 2 minutes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The update numbers in the metrics.
+fn updates(folder: &Path) -> Vec<usize> {
+    let text = std::fs::read_to_string(folder.join("metrics.csv")).unwrap();
+    text.lines().skip(1).map(|line| line.split(',').next().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_run_leaves_metrics_previews_a_checkpoint_and_a_model_that_works() {
+    let folder = folder();
+    let done = run(folder.path(), &format!("{} --out run --json", circles(40))).ok();
+    let run_folder = folder.path().join("run");
+    let want = [
+        "checkpoint.bin",
+        "metrics.csv",
+        "model.onnx",
+        "preview-000020.png",
+        "preview-000040.png",
+        "run.json",
+    ];
+    assert_eq!(names(&run_folder), want);
+    assert_eq!(updates(&run_folder), (1..=40).collect::<Vec<_>>());
+    assert!(done.json()["sinkhorn_divergence"].as_f64().unwrap().is_finite());
+    run(folder.path(), "verify run/model.onnx").ok();
+    run(folder.path(), "export run --out m.onnx --licence CC0-1.0").ok();
+    let info = run(folder.path(), "info m.onnx --json").ok().json();
+    assert_eq!(info["licence"], "CC0-1.0");
+    assert_eq!(info["data"]["name"], "circles");
+    assert!(info["log_z"]["standard_error"].as_f64().unwrap() > 0.0);
+    run(folder.path(), "sample --model m.onnx -n 20 -o a.png").ok();
+    run(folder.path(), "score --model m.onnx --data circles --rows 3").ok();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_run_resumes_and_ends_where_an_unbroken_one_does() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    run(folder.path(), &format!("{} --out unbroken", circles(400))).ok();
+    let mut child = spawn(folder.path(), &format!("{} --out broken --checkpoint-every 0", circles(400)));
+    wait_for_updates(&path("broken"), 10);
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    assert!(!path("broken/model.onnx").exists(), "it was done before it could be killed");
+    let resumed = run(folder.path(), "train --resume --out broken").ok();
+    assert!(resumed.stderr.contains("resumed after"), "{}", resumed.stderr);
+    assert_eq!(updates(&path("broken")), (1..=400).collect::<Vec<_>>());
+    let model = |name: &str| std::fs::read(path(name)).unwrap();
+    assert!(model("broken/model.onnx") == model("unbroken/model.onnx"), "the weights differ");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_writes_a_checkpoint_to_resume_from() {
+    let folder = folder();
+    let child = spawn(folder.path(), &format!("{} --out run", circles(100_000)));
+    wait_for_updates(&folder.path().join("run"), 5);
+    let signalled =
+        std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signalled.success());
+    let done: common::Finished = child.wait_with_output().unwrap().into();
+    assert_eq!(done.code, Some(130), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("checkpoint written") && done.stderr.contains("--resume"),
+        "{}",
+        done.stderr
+    );
+    let recorded = *updates(&folder.path().join("run")).last().unwrap();
+    // The model of the checkpoint is that of the last recorded update.
+    let json = run(folder.path(), "export run --out m.onnx --json").ok().json();
+    assert_eq!(json["updates"].as_u64(), Some(recorded as u64));
+}
+
+#[test]
+fn data_and_folders_that_cannot_be_used() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let train = |line: &str| run(folder.path(), &format!("train --widths 8 --updates 5 {line}"));
+
+    std::fs::create_dir(path("empty")).unwrap();
+    train("--data empty --out run").fails_with(&["empty", "0 images"]);
+    std::fs::write(path("none.csv"), "").unwrap();
+    train("--data none.csv --out run").fails_with(&["none.csv"]);
+    // The .npy format, version 1.0: magic, version, header length, header padded to 64 bytes, numbers.
+    let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (3, 2), }";
+    let header = format!("{header:<117}\n");
+    let numbers = [1.0, 2.0, 3.0, f64::NAN, 5.0, 6.0_f64].map(f64::to_le_bytes).concat();
+    let npy = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &numbers];
+    std::fs::write(path("nan.npy"), npy.concat()).unwrap();
+    train("--data nan.npy --out run").fails_with(&["nan.npy"]);
+    assert!(!path("run").exists() || names(&path("run")).is_empty());
+
+    std::fs::create_dir(path("full")).unwrap();
+    std::fs::write(path("full/a.txt"), "mine").unwrap();
+    train("--data circles --out full").fails_with(&["full", "not empty", "--resume"]);
+    assert_eq!(names(&path("full")), ["a.txt"]);
+    run(folder.path(), "train --resume --out full").fails_with(&["full/run.json", "cannot read"]);
+    run(folder.path(), "export full --out m.onnx").fails_with(&["full/run.json"]);
+    run(folder.path(), "export full --out m.png").fails_with(&["m.png", ".onnx"]);
+    train("--data circles --out full/a.txt").fails_with(&["full/a.txt"]);
+    let done = run(folder.path(), "train --resume --updates 7 --out full");
+    assert_eq!(done.code, Some(2), "settings of a run cannot change: {}", done.stderr);
+}
