@@ -36,7 +36,7 @@ Examples:
   cmf-cli sample --model models/mnist.onnx -n 64 --out grid.png
   cmf-cli sample --model models/mnist.onnx -n 1000 --seed 7 --out samples.npy
   cmf-cli sample --model models/mnist.onnx -n 10 --separate digits/
-  cmf-cli sample --model models/checkerboard.onnx -n 2000 --out scatter.png --out points.csv")]
+  cmf-cli sample --model models/eight-gaussians.onnx -n 2000 --out scatter.png --out points.csv")]
 pub struct Sample {
     /// The model file
     #[arg(long, short, value_name = "FILE")]
@@ -55,7 +55,7 @@ pub struct Sample {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Langevin steps; the first half tunes the step size
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
     steps: u32,
     /// Images in a row of the grid [default: a square grid]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
