@@ -3,9 +3,9 @@
 //! [`Trainer`] takes one update at a time; loops, pictures and progress belong to its caller. Burn's
 //! types stay inside this module: what comes out is a network on the host.
 //!
-//! Parameters are trained in the data's own coordinates, where Adam's scaling by coordinate suits pixels;
-//! the inner loops are preconditioned by the start's Gibbs covariance S^{1/3}, near which the Hessian
-//! stays.
+//! Parameters are trained in the data's own coordinates, which every architecture allows (diagonal terms
+//! survive no rotation); the inner loops are preconditioned by the start's Gibbs covariance S^{1/3}, near
+//! whose inverse the Hessian stays.
 
 mod average;
 mod checkpoint;
