@@ -68,6 +68,9 @@ struct Settings {
     /// The first updates follow the conjugate objective (CMFGen), the others the likelihood
     #[arg(long, value_name = "N", default_value_t = 0)]
     conjugate_updates: usize,
+    /// Weight of the conjugate objective beside the likelihood, after the first updates
+    #[arg(long, value_name = "W", default_value_t = 0.0)]
+    conjugate_weight: f64,
     /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise]
     #[arg(long)]
     sigma: Option<f64>,
@@ -125,6 +128,7 @@ impl Settings {
             sigma: self.sigma.unwrap_or(if is_image { 0.1 } else { 0.05 }),
             updates: self.updates,
             conjugate_updates: self.conjugate_updates,
+            conjugate_weight: self.conjugate_weight,
             batch: self.batch,
             particles: self.particles,
             langevin_steps: 3,

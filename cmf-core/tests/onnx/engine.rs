@@ -1,6 +1,7 @@
 //! Every function of the tract engine agrees with the f64 reference, whatever the batch.
 
 use cmf_core::icnn::Icnn;
+use cmf_core::onnx::{Function, export_function};
 use cmf_core::ops::Activation;
 use cmf_core::{Potential, SecondOrder};
 use rand::SeedableRng;
@@ -53,6 +54,53 @@ fn every_function_agrees_with_the_reference() {
             .zip(run(&engine, &m).iter().zip(&run(&reference, &m)))
         {
             assert_close(&format!("{name} of {what}"), a, b, ROUNDING);
+        }
+    }
+}
+
+/// What other programs get from `cmf-cli export --functions`.
+#[test]
+fn exported_second_order_graphs_agree_with_the_reference() {
+    use tract_onnx::prelude::*;
+    for reference in networks() {
+        let what = format!("{:?}", reference.architecture());
+        let (d, n) = (reference.dim(), 3);
+        let mut rng = ChaCha8Rng::seed_from_u64(23);
+        let (x, m) = (uniform(&mut rng, n * d), uniform(&mut rng, n * d * d));
+        let single = |a: Vec<f64>| -> Vec<f64> { a.iter().map(|&v| f64::from(v as f32)).collect() };
+        let (x, mut m) = (single(x), single(m));
+        for m in m.chunks_exact_mut(d * d) {
+            (0..d).for_each(|i| (0..i).for_each(|j| m[i * d + j] = m[j * d + i]));
+        }
+        let (mut hessian, mut contraction) = (vec![0.0; n * d * d], vec![0.0; n * d]);
+        reference.hessian(&x, &mut hessian).unwrap();
+        reference.hessian_contraction(&x, &m, &mut contraction).unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("function.onnx");
+        let tensor = |shape: &[usize], a: &[f64]| -> TValue {
+            let single: Vec<f32> = a.iter().map(|&v| v as f32).collect();
+            Tensor::from_shape(shape, &single).unwrap().into()
+        };
+        let (points, matrices) = (tensor(&[n, d], &x), tensor(&[n, d, d], &m));
+        for (function, inputs, expected) in [
+            (Function::Hessian, tvec![points.clone()], hessian),
+            (Function::HessianContraction, tvec![points, matrices], contraction),
+        ] {
+            export_function(&path, &reference.cast().unwrap(), function).unwrap();
+            let mut graph = tract_onnx::onnx().model_for_path(&path).unwrap();
+            for (i, input) in inputs.iter().enumerate() {
+                graph.set_input_fact(i, f32::fact(input.shape()).into()).unwrap();
+            }
+            let found = graph.into_optimized().unwrap().into_runnable().unwrap().run(inputs).unwrap();
+            let found: Vec<f64> = found[0]
+                .try_as_plain_ram()
+                .and_then(|a| a.as_slice::<f32>())
+                .unwrap()
+                .iter()
+                .map(|&v| f64::from(v))
+                .collect();
+            assert_close(&format!("{function:?} of {what}"), &found, &expected, ROUNDING);
         }
     }
 }
