@@ -12,6 +12,7 @@ use tract_onnx::tract_core::optim::Optimizer;
 use super::differences;
 use super::file::ModelFile;
 use super::graph::{self, Function};
+use super::memory;
 use super::metadata::Probe;
 use crate::error::{Error, Result};
 use crate::icnn::Icnn;
@@ -217,6 +218,8 @@ fn optimise(mut model: InferenceModel, function: Function, rows: usize, d: usize
         for (i, shape) in input_shapes(function, rows, d).iter().enumerate() {
             model.set_input_fact(i, f32::fact(shape).into())?;
         }
+        let mut model = model.into_compact()?;
+        memory::derive_within_bounds(&mut model)?;
         model.into_typed()
     })?;
     for (i, (name, shape)) in expected.iter().enumerate() {
@@ -227,7 +230,10 @@ fn optimise(mut model: InferenceModel, function: Function, rows: usize, d: usize
             )));
         }
     }
-    guarded(move || optimised(typed)?.into_runnable())
+    guarded(move || {
+        memory::check(&typed)?;
+        optimised(typed)?.into_runnable()
+    })
 }
 
 /// Runs tract's optimisers but for the pass that merges equal nodes.
