@@ -118,9 +118,8 @@ fn write_model(name: &str, shape: Shape, gaussian: &Gaussian, pixel_range: Optio
         activation: Activation::Softplus { beta: 4.0 },
     };
     let mut weights = initial_weights(&architecture, &start, 1).unwrap();
-    // Nearly without its hidden units the network is the Gaussian's potential, whose log Z is known. (tract
-    // 0.23.9 fails on output weights of exactly zero.)
-    weights.output = Array::matrix(vec![1e-6; architecture.units()], 1, architecture.units());
+    // Without its hidden units the network is the Gaussian's potential, whose log Z is known.
+    weights.output = Array::matrix(vec![0.0; architecture.units()], 1, architecture.units());
     let network: Icnn<f32> = Icnn::new(architecture.clone(), weights).unwrap().cast().unwrap();
     let points: Vec<f64> =
         (0..3).flat_map(|k| gaussian.mean.iter().map(move |m| m + 0.1 * k as f64)).collect();
