@@ -197,13 +197,14 @@ impl Train {
     fn start(&self) -> Result<Run> {
         if self.resume {
             let run = Run::open(&self.out)?;
+            run.directory.forget_after(run.trainer.updates_done())?;
             self.report.note(format!("resumed after {} updates", run.trainer.updates_done()));
             return Ok(run);
         }
         let Some(spec) = &self.data else {
             return Err(Error::Invalid("--data is missing".into()));
         };
-        let directory = RunDirectory::create(&self.out)?;
+        let directory = RunDirectory::vacant(&self.out)?;
         let data = spec.open(self.settings.seed)?;
         let is_image = data.data.pixel_range().is_some();
         let config = self.settings.config(data.data.shape().dim(), is_image);

@@ -63,6 +63,25 @@ pub fn run(folder: &Path, line: &str) -> Finished {
     binary().current_dir(folder).args(words).output().unwrap().into()
 }
 
+/// Runs the binary with no file allowed to grow beyond `blocks` (of 512 or 1024 bytes, by the shell): writes then fail half-way, as on
+/// a full disk, also for root and without a file system of the test's own.
+#[cfg(unix)]
+pub fn limited(folder: &Path, blocks: u64, line: &str) -> Finished {
+    let words = line.split_whitespace().map(|word| match word {
+        "MODEL" => model(8).display().to_string(),
+        word => word.to_string(),
+    });
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
+    Command::new("sh")
+        .current_dir(folder)
+        .args(["-c", &script, "sh"])
+        .arg(binary().get_program())
+        .args(words)
+        .output()
+        .unwrap()
+        .into()
+}
+
 pub fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
