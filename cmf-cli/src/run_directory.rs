@@ -81,7 +81,8 @@ pub struct RunDirectory(PathBuf);
 
 const CHECKPOINT: &str = "checkpoint.bin";
 const METRICS: &str = "metrics.csv";
-const HEADER: &str = "update,seconds,objective,residual,lambda_max,particle_spread,rate,sinkhorn_divergence";
+const HEADER: &str =
+    "update,seconds,objective,residual,lambda_max,particle_spread,rate,sinkhorn_divergence,guess_residual";
 
 impl RunDirectory {
     /// The folder of a new run, not made yet; a folder with content is refused.
@@ -118,9 +119,10 @@ impl RunDirectory {
     /// Adds a row to the metrics.
     pub fn record(&self, m: &Metrics, sinkhorn: Option<f64>) -> Result<()> {
         let path = self.file(METRICS);
-        let sinkhorn = sinkhorn.map_or(String::new(), |s| s.to_string());
+        let optional = |v: Option<f64>| v.map_or(String::new(), |v| v.to_string());
+        let (sinkhorn, guess) = (optional(sinkhorn), optional(m.guess_residual));
         let row = format!(
-            "{},{:.3},{},{:e},{},{},{},{sinkhorn}\n",
+            "{},{:.3},{},{:e},{},{},{},{sinkhorn},{guess}\n",
             m.update, m.seconds, m.objective, m.residual, m.lambda_max, m.particle_spread, m.rate
         );
         let append = || -> std::io::Result<()> {

@@ -81,6 +81,22 @@ fn a_killed_run_resumes_and_ends_where_an_unbroken_one_does() {
     assert!(model("broken/model.onnx") == model("unbroken/model.onnx"), "the weights differ");
 }
 
+#[test]
+fn an_amortised_run_records_its_guesses_and_resumes() {
+    let folder = folder();
+    let line = format!("{} --amortise --conjugate-updates 20 --out run", circles(30));
+    run(folder.path(), &line).ok();
+    let text = std::fs::read_to_string(folder.path().join("run/metrics.csv")).unwrap();
+    let guesses: Vec<&str> = text.lines().map(|line| line.rsplit(',').next().unwrap()).collect();
+    assert_eq!(guesses[0], "guess_residual");
+    assert!(guesses[1..=20].iter().all(|g| g.parse::<f64>().is_ok_and(f64::is_finite)), "{text}");
+    assert!(guesses[21..].iter().all(|g| g.is_empty()), "the likelihood needs no conjugates: {text}");
+    run(folder.path(), "train --resume --out run").ok();
+    run(folder.path(), &format!("{} --amortise --out other", circles(30)))
+        .fails_with(&["amortise", "conjugate_updates"]);
+    assert_eq!(names(folder.path()), ["run"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_writes_a_checkpoint_from_which_the_run_ends_as_an_unbroken_one() {

@@ -71,6 +71,10 @@ struct Settings {
     /// Weight of the conjugate objective beside the likelihood, after the first updates
     #[arg(long, value_name = "W", default_value_t = 0.0)]
     conjugate_weight: f64,
+    /// Learn a network that guesses conjugates, and start their solves from its guesses instead of from the
+    /// last update's conjugates; needs --conjugate-updates or --conjugate-weight
+    #[arg(long)]
+    amortise: bool,
     /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise]
     #[arg(long)]
     sigma: Option<f64>,
@@ -129,6 +133,7 @@ impl Settings {
             updates: self.updates,
             conjugate_updates: self.conjugate_updates,
             conjugate_weight: self.conjugate_weight,
+            amortise: self.amortise,
             batch: self.batch,
             particles: self.particles,
             langevin_steps: 3,

@@ -10,6 +10,7 @@ use burn::record::{BinBytesRecorder, FullPrecisionSettings, Record, Recorder};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::amortiser::{self, Amortiser, Mlp};
 use super::average::Average;
 use super::config::TrainConfig;
 use super::parameters::Parameters;
@@ -20,7 +21,7 @@ use crate::gaussian::QuadraticStart;
 use crate::icnn::{Icnn, initial_weights};
 
 /// Increases when the layout of the file changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// First bytes of every checkpoint.
 const MAGIC: &[u8; 8] = b"cmf-ckpt";
 
@@ -36,6 +37,8 @@ struct State {
     rng: ChaCha8Rng,
     particles: Vec<f64>,
     conjugates: Vec<f64>,
+    /// Layers and optimiser.
+    amortiser: Option<[Vec<u8>; 2]>,
     power: Vec<f64>,
     lambda: f64,
     update: usize,
@@ -74,6 +77,11 @@ impl Trainer {
             rng: self.rng.clone(),
             particles: self.particles.clone(),
             conjugates: self.conjugates.clone(),
+            amortiser: self
+                .amortiser
+                .as_ref()
+                .map(|a| Ok([pack(a.mlp.clone().into_record())?, pack(a.optimiser.to_record())?]))
+                .transpose()?,
             power: self.power.clone(),
             lambda: self.lambda,
             update: self.update,
@@ -118,9 +126,19 @@ impl Trainer {
         let [ra, rb, rc] = state.optimisers;
         let optimisers: Optimisers =
             [a.load_record(unpack(ra)?), b.load_record(unpack(rb)?), c.load_record(unpack(rc)?)];
+        let metric = Arc::new(start.gibbs_covariance()?);
+        let amortiser = match state.amortiser {
+            Some([layers, optimiser]) => {
+                let mlp = Mlp::new(d, &mut state.rng.clone()).load_record(unpack(layers)?);
+                let optimiser = amortiser::optimiser().load_record(unpack(optimiser)?);
+                Some(Amortiser::new(mlp, optimiser, &start, &metric))
+            }
+            None => None,
+        };
         Ok(Trainer {
-            metric: Arc::new(start.gibbs_covariance()?),
+            metric,
             start,
+            amortiser,
             parameters: Some(parameters),
             optimisers,
             average: Average::from_arrays(config.architecture.clone(), state.average),

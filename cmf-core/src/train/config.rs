@@ -19,6 +19,9 @@ pub struct TrainConfig {
     /// Weight of CMFGen's objective beside the likelihood, after the updates that are CMFGen's alone; 0 leaves
     /// it out and saves its conjugate solves.
     pub conjugate_weight: f64,
+    /// Whether a network learns to guess the conjugates, from which their solves then start, instead of from
+    /// the conjugates of the last update.
+    pub amortise: bool,
     /// Data points per update.
     pub batch: usize,
     /// Persistent Gibbs particles.
@@ -81,6 +84,13 @@ impl TrainConfig {
                 "conjugate_weight must be at least 0, found {}",
                 self.conjugate_weight
             )));
+        }
+        if self.amortise && self.conjugate_updates == 0 && self.conjugate_weight == 0.0 {
+            return Err(Error::Invalid(
+                "amortise guesses conjugates, which the likelihood does not need: it goes with conjugate_updates or \
+                 conjugate_weight above 0"
+                    .into(),
+            ));
         }
         if !(0.0..1.0).contains(&self.average) {
             return Err(Error::Invalid(format!("average must be in [0, 1), found {}", self.average)));

@@ -28,6 +28,12 @@ pub fn gradient(w: &Icnn<f32>, x: &[f64]) -> Result<Vec<f64>> {
     Ok(gradient)
 }
 
+/// Root mean square over all rows and coordinates of ∇w(y) - x.
+pub fn residual(w: &Icnn<f32>, y: &[f64], x: &[f64]) -> Result<f64> {
+    let squares = gradient(w, y)?.iter().zip(x).map(|(g, x)| (g - x).powi(2)).sum::<f64>();
+    Ok((squares / x.len() as f64).sqrt())
+}
+
 /// The largest eigenvalue of L' ∇²w L over the rows of `x`, by power iteration from `v` (kept
 /// for the next call); approached from below.
 pub fn lambda_max(

@@ -202,6 +202,7 @@ fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
         updates,
         conjugate_updates,
         conjugate_weight: 0.0,
+        amortise: false,
         batch: 64,
         particles: 64,
         langevin_steps: 3,
@@ -239,25 +240,70 @@ fn ring_gaussian() -> Gaussian {
 fn a_resumed_run_ends_where_an_unbroken_one_does() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint");
-    // Both objectives, and the step in which λ_max is estimated anew.
-    let mut unbroken = Trainer::new(config(30, 12), &ring_gaussian()).unwrap();
-    let mut broken = Trainer::new(config(30, 12), &ring_gaussian()).unwrap();
-    for _ in 0..30 {
-        unbroken.step(1000, ring).unwrap();
-    }
-    for at in 0..30 {
-        if at == 7 || at == 19 {
-            broken.save(&path).unwrap();
-            broken = Trainer::load(&path).unwrap();
+    for amortise in [false, true] {
+        // Both objectives, and the step in which λ_max is estimated anew.
+        let config = || TrainConfig { amortise, conjugate_weight: 0.5, ..config(30, 12) };
+        let mut unbroken = Trainer::new(config(), &ring_gaussian()).unwrap();
+        let mut broken = Trainer::new(config(), &ring_gaussian()).unwrap();
+        for _ in 0..30 {
+            unbroken.step(1000, ring).unwrap();
         }
-        broken.step(1000, ring).unwrap();
+        for at in 0..30 {
+            if at == 7 || at == 19 {
+                broken.save(&path).unwrap();
+                broken = Trainer::load(&path).unwrap();
+            }
+            broken.step(1000, ring).unwrap();
+        }
+        let arrays = |t: &Trainer| -> Vec<Vec<f32>> {
+            let net = t.network().unwrap();
+            net.weights().named(net.architecture()).iter().map(|(.., a)| a.to_vec()).collect()
+        };
+        let guesses = |t: &Trainer| t.amortiser.as_ref().map(|a| a.guess(unbroken.particles()).unwrap());
+        assert_eq!(arrays(&unbroken), arrays(&broken));
+        assert_eq!(unbroken.particles(), broken.particles());
+        assert_eq!(guesses(&unbroken), guesses(&broken));
+        assert_eq!(guesses(&unbroken).is_some(), amortise);
     }
-    let arrays = |t: &Trainer| -> Vec<Vec<f32>> {
-        let net = t.network().unwrap();
-        net.weights().named(net.architecture()).iter().map(|(.., a)| a.to_vec()).collect()
-    };
-    assert_eq!(arrays(&unbroken), arrays(&broken));
-    assert_eq!(unbroken.particles(), broken.particles());
+}
+
+#[test]
+fn the_amortiser_learns_to_guess_conjugates() {
+    let config = TrainConfig { amortise: true, conjugate_steps: 20, ..config(600, 600) };
+    let mut trainer = Trainer::new(config, &ring_gaussian()).unwrap();
+    for _ in 0..600 {
+        assert!(trainer.step(1000, ring).unwrap().guess_residual.unwrap().is_finite());
+    }
+    // Where it began, the start's own map, falls behind as the potential moves.
+    let (particles, start) = (trainer.particles(), trainer.start());
+    let metric = start.gibbs_covariance().unwrap();
+    let mut linear = metric.colour(&metric.pull_back(particles).unwrap()).unwrap();
+    linear.iter_mut().enumerate().for_each(|(i, y)| *y += start.centre[i % 2]);
+    let network = trainer.network().unwrap();
+    let of_start = inner::residual(&network, &linear, particles).unwrap();
+    let guesses = trainer.amortiser.as_ref().unwrap().guess(particles).unwrap();
+    let of_guess = inner::residual(&network, &guesses, particles).unwrap();
+    assert!(of_guess < 0.25 * of_start, "the guess has residual {of_guess}, the start's map {of_start}");
+}
+
+#[test]
+fn the_amortiser_learns_from_converged_rows_alone() {
+    let config = TrainConfig { amortise: true, ..config(1, 1) };
+    let mut trainer = Trainer::new(config, &ring_gaussian()).unwrap();
+    let amortiser = trainer.amortiser.as_mut().unwrap();
+    let x = [0.3, -0.2, 1.0, 0.5];
+    let before = amortiser.guess(&x).unwrap();
+    amortiser.learn(&x, &[f64::NAN; 4], &[false, false]).unwrap();
+    assert_eq!(amortiser.guess(&x).unwrap(), before);
+    let target = [before[2] + 0.5, before[3] - 0.5];
+    for _ in 0..300 {
+        amortiser.learn(&x, &[f64::NAN, f64::NAN, target[0], target[1]], &[false, true]).unwrap();
+    }
+    let after = amortiser.guess(&x[2..]).unwrap();
+    let off = |y: &[f64]| (y[0] - target[0]).hypot(y[1] - target[1]);
+    // Adam moves each weight by up to 300 x 1e-4; one point is fitted long before.
+    assert!(off(&after) < 0.1 * off(&before[2..]), "{after:?}, expected {target:?}");
+    assert!(amortiser.learn(&x, &[f64::NAN; 4], &[true, true]).is_err());
 }
 
 #[test]

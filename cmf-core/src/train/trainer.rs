@@ -9,6 +9,7 @@ use burn::optim::{Adam, AdamConfig, GradientsParams, Optimizer};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::amortiser::{self, Amortiser, Mlp};
 use super::average::Average;
 use super::config::TrainConfig;
 use super::inner;
@@ -50,6 +51,9 @@ pub struct Metrics {
     pub lambda_max: f64,
     /// rms residual of the conjugate solves (CMFGen) or worst relative residual of the linear solves.
     pub residual: f64,
+    /// Root mean square of ∇w(H(x)) - x for the amortiser's guesses H(x), before they are solved; none without
+    /// an amortiser or in updates without conjugate solves.
+    pub guess_residual: Option<f64>,
     /// The standard deviation of w over the particles, with sqrt(d/2) for a Gaussian Gibbs factor: it
     /// drifts when Langevin steps are unstable.
     pub particle_spread: f64,
@@ -68,6 +72,7 @@ pub struct Trainer {
     pub(super) rng: ChaCha8Rng,
     pub(super) particles: Vec<f64>,
     pub(super) conjugates: Vec<f64>,
+    pub(super) amortiser: Option<Amortiser>,
     pub(super) power: Vec<f64>,
     pub(super) lambda: f64,
     pub(super) update: usize,
@@ -111,7 +116,11 @@ impl Trainer {
         let particles = from_centre(metric.colour(&inner::normal(&mut rng, config.particles * d))?);
         let conjugates = from_centre(metric.colour(&metric.pull_back(&particles)?)?);
         let power = inner::normal(&mut rng, LAMBDA_PARTICLES.min(config.particles) * d);
+        let amortiser = config
+            .amortise
+            .then(|| Amortiser::new(Mlp::new(d, &mut rng), amortiser::optimiser(), &start, &metric));
         Ok(Trainer {
+            amortiser,
             optimisers: optimisers(&config),
             average: Average::new(&network.cast()?),
             parameters: Some(parameters),
@@ -176,7 +185,8 @@ impl Trainer {
         let ops = BurnOps::<Backend>::new(device);
         let likelihood = self.update >= self.config.conjugate_updates;
         let weight = if likelihood { self.config.conjugate_weight } else { 1.0 };
-        let conjugate_residual = (weight > 0.0).then(|| self.solve_conjugates(&network)).transpose()?;
+        let (conjugate_residual, guess_residual) =
+            (weight > 0.0).then(|| self.solve_conjugates(&network)).transpose()?.unwrap_or_default();
         let linear = likelihood.then(|| self.linear_parts(&network, &y)).transpose()?;
         let batch = Batch {
             data: &y,
@@ -191,7 +201,7 @@ impl Trainer {
         };
         let loss = loss(&ops, &arch, &weights, &batch, &device);
         let objective = if likelihood { "likelihood" } else { "conjugate" };
-        let residual = linear.as_ref().map(|l| l.residual).or(conjugate_residual).unwrap_or(0.0);
+        let residual = linear.as_ref().map(|l| l.residual).unwrap_or(conjugate_residual);
         let value: f64 = f64::from(loss.clone().into_scalar());
         if !value.is_finite() {
             return Err(Error::NotFinite(format!("the loss of update {}", self.update + 1)));
@@ -215,6 +225,7 @@ impl Trainer {
             objective,
             lambda_max: self.lambda,
             residual,
+            guess_residual,
             particle_spread,
             rate,
         })
@@ -266,9 +277,9 @@ impl Trainer {
         Ok((value.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / value.len() as f64).sqrt())
     }
 
-    /// Moves the conjugates towards ∇w*(particles) from where the last update left them; returns their
-    /// worst residual. A row that fails keeps its last conjugate.
-    fn solve_conjugates(&mut self, network: &Icnn<f32>) -> Result<f64> {
+    /// Moves the conjugates towards ∇w*(particles) from where the last update left them, or from the
+    /// amortiser's guess; returns their worst residual and the guess's. A row that fails keeps its last conjugate.
+    fn solve_conjugates(&mut self, network: &Icnn<f32>) -> Result<(f64, Option<f64>)> {
         let d = self.config.architecture.dim;
         let solver = ConjugateSolver {
             tolerance: CONJUGATE_TOLERANCE,
@@ -276,13 +287,22 @@ impl Trainer {
             preconditioner: Some(self.metric.clone()),
             ..ConjugateSolver::default()
         };
-        let solution = solver.solve(network, &self.particles, Some(&self.conjugates))?;
+        let guess = self.amortiser.as_ref().map(|a| a.guess(&self.particles)).transpose()?;
+        let guess_residual =
+            guess.as_ref().map(|y| inner::residual(network, y, &self.particles)).transpose()?;
+        let start = guess.as_ref().unwrap_or(&self.conjugates);
+        let solution = solver.solve(network, &self.particles, Some(start))?;
+        if let Some(amortiser) = &mut self.amortiser {
+            let converged: Vec<bool> =
+                solution.rows.iter().map(|row| row.status == Status::Converged).collect();
+            amortiser.learn(&self.particles, &solution.y, &converged)?;
+        }
         let rows = self.conjugates.chunks_exact_mut(d).zip(solution.y.chunks_exact(d));
         for ((old, new), outcome) in rows.zip(&solution.rows) {
             if outcome.status != Status::NonFinite {
                 old.copy_from_slice(new);
             }
         }
-        Ok(solution.worst_residual())
+        Ok((solution.worst_residual(), guess_residual))
     }
 }

@@ -1,0 +1,152 @@
+//! A network H that guesses conjugates ∇w*(x) from what the solver found before.
+//!
+//! H(x) = a + P x + MLP(x - a), where a + P x is the closed-form start's own map, with three hidden layers and
+//! the SiLU activation. The MLP begins at zero. Each update takes one Adam step on the mean of |H(x) - x̂|² over
+//! the rows whose solve converged, the solver's x̂ held fixed (Amos, 2023; Vesseron, Béthune and Cuturi, 2025).
+
+use std::sync::Arc;
+
+use burn::module::{Module, Param};
+use burn::optim::adaptor::OptimizerAdaptor;
+use burn::optim::{Adam, AdamConfig, GradientsParams, Optimizer};
+use burn::prelude::Tensor;
+use burn::tensor::activation::silu;
+use burn::tensor::backend::Backend as BurnBackend;
+use burn::tensor::{ElementConversion, TensorData};
+use rand_chacha::ChaCha8Rng;
+
+use super::inner;
+use super::trainer::Backend;
+use crate::error::{Error, Result};
+use crate::gaussian::QuadraticStart;
+use crate::preconditioner::Preconditioner;
+
+/// Hidden layers.
+const LAYERS: usize = 3;
+/// Largest dimension of a small problem, for which the paper takes a smaller network and step.
+const SMALL: usize = 16;
+
+/// The layers of the MLP.
+#[derive(Module, Debug)]
+pub struct Mlp<B: BurnBackend> {
+    /// Each [inputs, outputs].
+    weights: Vec<Param<Tensor<B, 2>>>,
+    /// Each [1, outputs].
+    biases: Vec<Param<Tensor<B, 2>>>,
+}
+
+/// Adam on the MLP.
+pub(super) type MlpOptimiser = OptimizerAdaptor<Adam, Mlp<Backend>, Backend>;
+
+impl Mlp<Backend> {
+    /// Random layers of variance 1 / inputs, the last of zeros.
+    pub(super) fn new(d: usize, rng: &mut ChaCha8Rng) -> Self {
+        let hidden = if d <= SMALL { 128 } else { 256 };
+        let sizes = [&[d], &[hidden; LAYERS][..], &[d]].concat();
+        let param = |data: Vec<f32>, shape: [usize; 2]| {
+            Param::from_tensor(Tensor::from_data(TensorData::new(data, shape), &Default::default()))
+        };
+        let mut mlp = Mlp { weights: Vec::new(), biases: Vec::new() };
+        for (layer, pair) in sizes.windows(2).enumerate() {
+            let (inputs, outputs) = (pair[0], pair[1]);
+            let scale = if layer < LAYERS { (inputs as f64).sqrt().recip() } else { 0.0 };
+            let data = inner::normal(rng, inputs * outputs).iter().map(|v| (scale * v) as f32).collect();
+            mlp.weights.push(param(data, [inputs, outputs]));
+            mlp.biases.push(param(vec![0.0; outputs], [1, outputs]));
+        }
+        mlp
+    }
+
+    fn forward(&self, x: Tensor<Backend, 2>) -> Tensor<Backend, 2> {
+        let layers = self.weights.iter().zip(&self.biases);
+        layers.enumerate().fold(x, |x, (layer, (weight, bias))| {
+            let x = x.matmul(weight.val()) + bias.val();
+            if layer < LAYERS { silu(x) } else { x }
+        })
+    }
+}
+
+pub(super) fn optimiser() -> MlpOptimiser {
+    AdamConfig::new().with_epsilon(1e-8).init()
+}
+
+/// H with what it learns by.
+pub struct Amortiser {
+    pub(super) mlp: Mlp<Backend>,
+    pub(super) optimiser: MlpOptimiser,
+    centre: Vec<f64>,
+    metric: Arc<Preconditioner>,
+}
+
+impl Amortiser {
+    /// From layers that are new or saved.
+    pub(super) fn new(
+        mlp: Mlp<Backend>,
+        optimiser: MlpOptimiser,
+        start: &QuadraticStart,
+        metric: &Arc<Preconditioner>,
+    ) -> Self {
+        Amortiser { mlp, optimiser, centre: start.centre.clone(), metric: metric.clone() }
+    }
+
+    fn dim(&self) -> usize {
+        self.centre.len()
+    }
+
+    /// H at the rows of `x` [n, d].
+    pub fn guess(&self, x: &[f64]) -> Result<Vec<f64>> {
+        let correction = self.mlp.forward(self.shifted(x)).into_data();
+        let correction: Vec<f32> = correction
+            .to_vec()
+            .map_err(|e| Error::Engine { engine: "burn", message: format!("the amortiser: {e:?}") })?;
+        let mut guess = self.closed_form(x)?;
+        guess.iter_mut().zip(&correction).for_each(|(g, c)| *g += f64::from(*c));
+        if guess.iter().all(|g| g.is_finite()) {
+            return Ok(guess);
+        }
+        Err(Error::NotFinite("the amortiser's guess".into()))
+    }
+
+    /// Takes one step towards `found` [n, d] at the rows of `x` for which `converged` holds, if there are any.
+    pub fn learn(&mut self, x: &[f64], found: &[f64], converged: &[bool]) -> Result<()> {
+        let d = self.dim();
+        let chosen = |a: &[f64]| -> Vec<f64> {
+            a.chunks_exact(d).zip(converged).filter(|(_, c)| **c).flat_map(|(row, _)| row.to_vec()).collect()
+        };
+        let (x, found) = (chosen(x), chosen(found));
+        if x.is_empty() {
+            return Ok(());
+        }
+        let target: Vec<f64> = found.iter().zip(self.closed_form(&x)?).map(|(f, c)| f - c).collect();
+        let difference = self.mlp.forward(self.shifted(&x)) - tensor(&target, d);
+        let loss = difference.powi_scalar(2).sum_dim(1).mean();
+        let value: f64 = loss.clone().into_scalar().elem();
+        if !value.is_finite() {
+            return Err(Error::NotFinite("the amortiser's loss".into()));
+        }
+        let gradients = GradientsParams::from_grads(loss.backward(), &self.mlp);
+        let rate = if d <= SMALL { 1e-4 } else { 5e-4 };
+        self.mlp = self.optimiser.step(rate, self.mlp.clone(), gradients);
+        Ok(())
+    }
+
+    /// a + P x, the gradient of the start's conjugate.
+    fn closed_form(&self, x: &[f64]) -> Result<Vec<f64>> {
+        let mut y = self.metric.colour(&self.metric.pull_back(x)?)?;
+        y.chunks_exact_mut(self.dim())
+            .flat_map(|row| row.iter_mut().zip(&self.centre))
+            .for_each(|(y, a)| *y += a);
+        Ok(y)
+    }
+
+    /// x - a.
+    fn shifted(&self, x: &[f64]) -> Tensor<Backend, 2> {
+        let shifted: Vec<f64> = x.iter().zip(self.centre.iter().cycle()).map(|(x, a)| x - a).collect();
+        tensor(&shifted, self.dim())
+    }
+}
+
+fn tensor(a: &[f64], d: usize) -> Tensor<Backend, 2> {
+    let data: Vec<f32> = a.iter().map(|&v| v as f32).collect();
+    Tensor::from_data(TensorData::new(data, [a.len() / d, d]), &Default::default())
+}
