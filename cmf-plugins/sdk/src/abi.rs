@@ -43,25 +43,11 @@ pub type Create = unsafe extern "C" fn(*const c_char, *const c_char, *mut *mut O
 /// `destroy` of energies and data sets.
 pub type Destroy = unsafe extern "C" fn(*mut Object);
 /// `hvp` of energies and of the host; the first argument is the energy or the context.
-pub type Hvp = unsafe extern "C" fn(
-    *const c_void,
-    usize,
-    usize,
-    *const f64,
-    *const f64,
-    *mut f64,
-    *mut CmfError,
-) -> i32;
+pub type Hvp =
+    unsafe extern "C" fn(*const c_void, usize, usize, *const f64, *const f64, *mut f64, *mut CmfError) -> i32;
 /// `value_and_gradient` of energies and of the host.
-pub type ValueAndGradient = unsafe extern "C" fn(
-    *const c_void,
-    usize,
-    usize,
-    *const f64,
-    *mut f64,
-    *mut f64,
-    *mut CmfError,
-) -> i32;
+pub type ValueAndGradient =
+    unsafe extern "C" fn(*const c_void, usize, usize, *const f64, *mut f64, *mut f64, *mut CmfError) -> i32;
 
 // Function pointers of tables that others fill are options: a table may hold NULL where it must not, and
 // that has to be seen before it is called.
@@ -73,8 +59,7 @@ pub struct CmfEnergyFactory {
     pub create: Option<Create>,
     pub destroy: Option<Destroy>,
     pub dim: Option<unsafe extern "C" fn(*const Object) -> usize>,
-    pub domain:
-        Option<unsafe extern "C" fn(*const Object, usize, *mut f64, *mut f64, *mut CmfError) -> i32>,
+    pub domain: Option<unsafe extern "C" fn(*const Object, usize, *mut f64, *mut f64, *mut CmfError) -> i32>,
     pub value_and_gradient: Option<ValueAndGradient>,
     pub hvp: Option<Hvp>,
 }
@@ -97,15 +82,7 @@ pub struct CmfDatasetFactory {
     pub destroy: Option<Destroy>,
     pub info: Option<unsafe extern "C" fn(*const Object, *mut CmfDatasetInfo, *mut CmfError) -> i32>,
     pub read: Option<
-        unsafe extern "C" fn(
-            *const Object,
-            u32,
-            usize,
-            *const usize,
-            usize,
-            *mut f64,
-            *mut CmfError,
-        ) -> i32,
+        unsafe extern "C" fn(*const Object, u32, usize, *const usize, usize, *mut f64, *mut CmfError) -> i32,
     >,
 }
 
@@ -151,9 +128,8 @@ pub struct CmfHost {
     pub model: Option<unsafe extern "C" fn(*mut c_void, *mut CmfModelInfo, *mut CmfError) -> i32>,
     pub value_and_gradient: Option<ValueAndGradient>,
     pub hvp: Option<Hvp>,
-    pub hessian: Option<
-        unsafe extern "C" fn(*const c_void, usize, usize, *const f64, *mut f64, *mut CmfError) -> i32,
-    >,
+    pub hessian:
+        Option<unsafe extern "C" fn(*const c_void, usize, usize, *const f64, *mut f64, *mut CmfError) -> i32>,
     pub contraction: Option<Hvp>,
     pub conjugate: Option<
         unsafe extern "C" fn(
@@ -191,17 +167,14 @@ pub struct CmfHost {
             *mut CmfError,
         ) -> i32,
     >,
-    pub gaussian:
-        Option<unsafe extern "C" fn(*mut c_void, usize, *mut f64, *mut f64, *mut CmfError) -> i32>,
+    pub gaussian: Option<unsafe extern "C" fn(*mut c_void, usize, *mut f64, *mut f64, *mut CmfError) -> i32>,
     pub uniform: Option<Draw>,
     pub normal: Option<Draw>,
     pub seed: Option<unsafe extern "C" fn(*mut c_void) -> u64>,
     pub input_count: Option<unsafe extern "C" fn(*mut c_void) -> usize>,
-    pub input_info:
-        Option<unsafe extern "C" fn(*mut c_void, usize, *mut CmfInputInfo, *mut CmfError) -> i32>,
-    pub input_read: Option<
-        unsafe extern "C" fn(*mut c_void, usize, usize, *mut f64, *mut f64, *mut CmfError) -> i32,
-    >,
+    pub input_info: Option<unsafe extern "C" fn(*mut c_void, usize, *mut CmfInputInfo, *mut CmfError) -> i32>,
+    pub input_read:
+        Option<unsafe extern "C" fn(*mut c_void, usize, usize, *mut f64, *mut f64, *mut CmfError) -> i32>,
     pub write_image: Option<
         unsafe extern "C" fn(
             *mut c_void,
@@ -233,9 +206,7 @@ pub struct CmfHost {
 pub struct CmfTaskFactory {
     pub count: usize,
     pub entries: *const CmfEntry,
-    pub run: Option<
-        unsafe extern "C" fn(*const c_char, *const c_char, *const CmfHost, *mut CmfError) -> i32,
-    >,
+    pub run: Option<unsafe extern "C" fn(*const c_char, *const c_char, *const CmfHost, *mut CmfError) -> i32>,
 }
 
 #[repr(C)]
@@ -247,11 +218,19 @@ pub struct CmfPlugin {
     pub get_factory: Option<unsafe extern "C" fn(*const c_char) -> *const c_void>,
 }
 
-// SAFETY: the tables are constant once they are built, and so is what their pointers lead to.
+// SAFETY: a table and what its pointers lead to are constant once it is built; that is the header's promise.
 unsafe impl Sync for CmfPlugin {}
 // SAFETY: as above.
-unsafe impl Sync for CmfEntry {}
+unsafe impl Sync for CmfEnergyFactory {}
 // SAFETY: as above.
-unsafe impl Send for CmfEntry {}
+unsafe impl Sync for CmfDatasetFactory {}
+// SAFETY: as above.
+unsafe impl Sync for CmfTaskFactory {}
+// SAFETY: as above.
+unsafe impl Send for CmfEnergyFactory {}
+// SAFETY: as above.
+unsafe impl Send for CmfDatasetFactory {}
+// SAFETY: as above.
+unsafe impl Send for CmfTaskFactory {}
 
 pub use crate::export::get_factory;

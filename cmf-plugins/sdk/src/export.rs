@@ -90,11 +90,6 @@ pub struct Tables {
     task: CmfTaskFactory,
 }
 
-// SAFETY: the tables are never changed after they are built, nor is what they point to.
-unsafe impl Send for Tables {}
-// SAFETY: as above.
-unsafe impl Sync for Tables {}
-
 impl Tables {
     fn new<E: Exports>() -> Tables {
         let registry = E::registry();
@@ -173,7 +168,10 @@ unsafe fn make<T: ?Sized>(
     let (name, parameters) = unsafe { (text_of("name", name)?, text_of("parameters", parameters)?) };
     let Some(entry) = entries.iter().find(|e| e.name == name) else {
         let known: Vec<&str> = entries.iter().map(|e| e.name).collect();
-        return Err(Error::invalid(format!("there is no {what} {name}; expected one of: {}", known.join(", "))));
+        return Err(Error::invalid(format!(
+            "there is no {what} {name}; expected one of: {}",
+            known.join(", ")
+        )));
     };
     (entry.create)(&Schema::parse(entry.parameters)?.complete(&parameters)?)
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result, Status};
 
 /// Runs a function that was called from outside: an error becomes its code and words, a panic
 /// `CMF_PANIC`. Nothing unwinds out of it.
-pub(crate) fn enter(error: *mut CmfError, run: impl FnOnce() -> Result<()>) -> i32 {
+pub fn enter(error: *mut CmfError, run: impl FnOnce() -> Result<()>) -> i32 {
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => return abi::OK,
         Ok(Err(e)) => e,
@@ -60,7 +60,7 @@ pub fn call(run: impl FnOnce(*mut CmfError) -> i32) -> Result<()> {
 ///
 /// # Safety
 /// `from` is NULL or points to `len` items that nobody writes for as long as `'a`.
-pub(crate) unsafe fn slice<'a, T>(what: &str, from: *const T, len: Option<usize>) -> Result<&'a [T]> {
+pub unsafe fn slice<'a, T>(what: &str, from: *const T, len: Option<usize>) -> Result<&'a [T]> {
     match checked(what, from, len)? {
         0 => Ok(&[]),
         // SAFETY: the caller's promise; alignment and size were checked.
@@ -72,7 +72,7 @@ pub(crate) unsafe fn slice<'a, T>(what: &str, from: *const T, len: Option<usize>
 ///
 /// # Safety
 /// `from` is NULL or points to `len` items that nobody else touches for as long as `'a`.
-pub(crate) unsafe fn slice_mut<'a, T>(what: &str, from: *mut T, len: Option<usize>) -> Result<&'a mut [T]> {
+pub unsafe fn slice_mut<'a, T>(what: &str, from: *mut T, len: Option<usize>) -> Result<&'a mut [T]> {
     match checked(what, from, len)? {
         0 => Ok(&mut []),
         // SAFETY: the caller's promise; alignment and size were checked.
@@ -115,7 +115,7 @@ pub unsafe fn text_of(what: &str, from: *const c_char) -> Result<String> {
 ///
 /// # Safety
 /// `from` is NULL or points to a live `T` for as long as `'a`.
-pub(crate) unsafe fn object<'a, T>(what: &str, from: *const T) -> Result<&'a T> {
+pub unsafe fn object<'a, T>(what: &str, from: *const T) -> Result<&'a T> {
     // SAFETY: the caller's promise.
     unsafe { from.as_ref() }.ok_or_else(|| Error::invalid(format!("{what}: found NULL")))
 }

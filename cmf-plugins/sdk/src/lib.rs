@@ -43,7 +43,8 @@
 pub mod abi;
 mod error;
 mod export;
-mod guard;
+#[doc(hidden)]
+pub mod guard; // Public for the host, which lends out tables of functions itself.
 mod parameters;
 mod schema;
 mod table_host;

@@ -77,7 +77,8 @@ impl Schema {
             value["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let mut schema = Schema::default();
         for (name, value) in properties {
-            let property = Property::parse(name, value).map_err(|e| fail(&format!("property {name}: {e}")))?;
+            let property =
+                Property::parse(name, value).map_err(|e| fail(&format!("property {name}: {e}")))?;
             if name == "inputs" {
                 schema.inputs = Some(property);
                 continue;

@@ -132,7 +132,8 @@ impl Host for TableHost<'_> {
     fn gibbs(&self, steps: usize, x: &mut [f64]) -> Result<GibbsReport> {
         let (d, n) = self.rows(x)?;
         let f = there("gibbs", self.table.gibbs)?;
-        let mut r = CmfGibbsReport { acceptance: 0.0, step_size: 0.0, r_hat: 0.0, effective_sample_size: 0.0 };
+        let mut r =
+            CmfGibbsReport { acceptance: 0.0, step_size: 0.0, r_hat: 0.0, effective_sample_size: 0.0 };
         // SAFETY: the lengths were checked.
         call(|error| unsafe { f(self.table.context, n, d, steps, x.as_mut_ptr(), &mut r, error) })?;
         let known = |v: f64| (v > 0.0).then_some(v);
@@ -215,7 +216,13 @@ impl Host for TableHost<'_> {
         Ok(Input { name: unsafe { text_of("the input's name", found.name) }?, shape, values, alpha })
     }
 
-    fn write_image(&self, input: Option<usize>, label: &str, shape: [usize; 3], values: &[f64]) -> Result<()> {
+    fn write_image(
+        &self,
+        input: Option<usize>,
+        label: &str,
+        shape: [usize; 3],
+        values: &[f64],
+    ) -> Result<()> {
         Error::check_len("the image", values.len(), shape.iter().product())?;
         let f = there("write_image", self.table.write_image)?;
         let (input, label) = (input.unwrap_or(NO_INPUT), c_text(label));
@@ -233,9 +240,7 @@ impl Host for TableHost<'_> {
         let f = there("write_table", self.table.write_table)?;
         let (input, label, n) = (input.unwrap_or(NO_INPUT), c_text(label), values.len() / d);
         // SAFETY: the length was checked.
-        call(|error| unsafe {
-            f(self.table.context, input, label.as_ptr(), n, d, values.as_ptr(), error)
-        })
+        call(|error| unsafe { f(self.table.context, input, label.as_ptr(), n, d, values.as_ptr(), error) })
     }
 
     fn result(&self, json: &str) -> Result<()> {

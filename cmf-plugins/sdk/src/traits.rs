@@ -63,7 +63,7 @@ impl Shape {
     }
 
     /// Rank and axes as `cmf_plugin.h` has them.
-    pub(crate) fn axes(self) -> (usize, [usize; 3]) {
+    pub fn axes(self) -> (usize, [usize; 3]) {
         match self {
             Shape::Image { height, width, channels } => (3, [height, width, channels]),
             Shape::Vector { dim } => (1, [dim, 1, 1]),
@@ -248,7 +248,8 @@ pub trait Host: Sync {
     /// One of them.
     fn input(&self, index: usize) -> Result<Input>;
     /// Writes an image [height, width, channels] as NAME.label.png beside input `input`, or as the user says.
-    fn write_image(&self, input: Option<usize>, label: &str, shape: [usize; 3], values: &[f64]) -> Result<()>;
+    fn write_image(&self, input: Option<usize>, label: &str, shape: [usize; 3], values: &[f64])
+    -> Result<()>;
     /// Writes a table [n, d] as NAME.label.npy, likewise.
     fn write_table(&self, input: Option<usize>, label: &str, d: usize, values: &[f64]) -> Result<()>;
     /// A result for standard output: one flat JSON object.
