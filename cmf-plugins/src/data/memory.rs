@@ -85,6 +85,21 @@ pub fn opened(data: Box<dyn DataSet>) -> CoreResult<Opened> {
     Ok(Opened { sha256: hexadecimal(hash), licence, data })
 }
 
+/// All rows of a data set that came without a split, in the order of its file: [n, d], and d.
+pub fn all_rows(data: &dyn DataSet) -> Result<(Vec<f64>, usize)> {
+    let d = data.shape().dim();
+    let (train, held_out) = every_tenth(data.rows(Split::Train) + data.rows(Split::HeldOut));
+    let mut values = vec![0.0; (train.len() + held_out.len()) * d];
+    for (split, places) in [(Split::Train, train), (Split::HeldOut, held_out)] {
+        let mut part = vec![0.0; places.len() * d];
+        data.read(split, &(0..places.len()).collect::<Vec<_>>(), &mut part)?;
+        for (row, place) in part.chunks_exact(d).zip(places) {
+            values[place * d..][..d].copy_from_slice(row);
+        }
+    }
+    Ok((values, d))
+}
+
 /// Numbers that are read at a time to be hashed.
 const BLOCK: usize = 1 << 20;
 
@@ -184,6 +199,15 @@ mod tests {
         // The held-out row is not part of it, the type is.
         assert_eq!(set(Values::U8(vec![0, 1, 9, 9, 4, 5])).sha256(), want);
         assert_ne!(set(Values::F32(vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0])).sha256(), want);
+    }
+
+    #[test]
+    fn all_rows_come_in_the_order_of_the_file() {
+        let values: Vec<f64> = (0..46).map(f64::from).collect();
+        let (train, held_out) = every_tenth(23);
+        let shape = Shape::Vector { dim: 2 };
+        let set = InMemory { shape, pixel_range: None, values: Values::F64(values.clone()), train, held_out };
+        assert_eq!(all_rows(&set).unwrap(), (values, 2));
     }
 
     #[test]

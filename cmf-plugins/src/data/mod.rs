@@ -26,7 +26,7 @@ pub struct Opened {
 }
 
 pub use entries::DATASETS;
-pub use memory::opened;
+pub use memory::{all_rows, opened};
 
 /// One entry of the registry.
 pub struct Builtin {

@@ -164,7 +164,7 @@ mod tests {
             .map(|bits: u32| (0..d).map(|i| if bits >> i & 1 == 1 { 1.0 } else { -1.0 }).collect())
             .collect();
         let form = |s: &[f64], m: &[f64]| -> f64 {
-            s.iter().zip(m.chunks_exact(d)).map(|(s, row)| s * dot(row, s)).sum()
+            s.iter().zip(m.chunks_exact(d)).map(|(si, row)| si * dot(row, s)).sum()
         };
         // ½ s'Ks; the diagonal α adds the same to every state.
         let alpha = matrix[0];
