@@ -1,4 +1,5 @@
 //! What the binary interface costs: the same energy called statically and through the library.
+#![allow(missing_docs)] // The macro of criterion makes a public function.
 
 use std::path::PathBuf;
 
