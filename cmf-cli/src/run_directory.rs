@@ -34,8 +34,9 @@ struct Record {
 }
 
 impl Run {
-    /// Keeps a new run in `directory`.
+    /// Keeps a new run in `directory`, which is made now that data and settings are known to be good.
     pub fn new(directory: RunDirectory, spec: DataSpec, data: Opened, trainer: Trainer) -> Result<Run> {
+        directory.make()?;
         let path = directory.file("run.json");
         let spec = spec.absolute().map_err(|e| Error::file(&path, format!("the data's path: {e}")))?;
         let record = Record {
@@ -71,7 +72,6 @@ impl Run {
             ));
         }
         let trainer = Trainer::load(&directory.file(CHECKPOINT))?;
-        directory.forget_after(trainer.updates_done())?;
         Ok(Run { directory, spec, data, trainer })
     }
 }
@@ -84,16 +84,25 @@ const METRICS: &str = "metrics.csv";
 const HEADER: &str = "update,seconds,objective,residual,lambda_max,particle_spread,rate,sinkhorn_divergence";
 
 impl RunDirectory {
-    /// A new or empty folder; a folder with content is refused.
-    pub fn create(path: &Path) -> Result<RunDirectory> {
-        let fail = |e: std::io::Error| Error::file(path, format!("cannot make the run directory: {e}"));
-        std::fs::create_dir_all(path).map_err(fail)?;
-        if std::fs::read_dir(path).map_err(fail)?.next().is_some() {
+    /// The folder of a new run, not made yet; a folder with content is refused.
+    pub fn vacant(path: &Path) -> Result<RunDirectory> {
+        let taken = match std::fs::read_dir(path) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+            Err(e) => return Err(Error::file(path, format!("cannot be a run directory: {e}"))),
+        };
+        if taken {
             let message =
                 "is not empty, expected a new run directory; to go on with the run in it, use --resume";
             return Err(Error::file(path, message));
         }
         Ok(RunDirectory(path.to_path_buf()))
+    }
+
+    /// Makes the folder.
+    fn make(&self) -> Result<()> {
+        std::fs::create_dir_all(&self.0)
+            .map_err(|e| Error::file(&self.0, format!("cannot make the run directory: {e}")))
     }
 
     /// A file of the run.
@@ -121,13 +130,14 @@ impl RunDirectory {
         append().map_err(|e| Error::file(&path, format!("cannot write: {e}")))
     }
 
-    /// Drops the metrics of updates that the checkpoint does not know, which will be made again.
-    fn forget_after(&self, updates: usize) -> Result<()> {
+    /// Drops the metrics of updates that the checkpoint does not know: a resumed run makes them again.
+    pub fn forget_after(&self, updates: usize) -> Result<()> {
         let path = self.file(METRICS);
         let text =
             std::fs::read_to_string(&path).map_err(|e| Error::file(&path, format!("cannot read: {e}")))?;
+        // A full disk may have cut the last line, so a number counts with the comma after it.
         let known = |line: &&str| {
-            line.split(',').next().and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| n <= updates)
+            line.split_once(',').and_then(|(n, _)| n.parse::<usize>().ok()).is_some_and(|n| n <= updates)
         };
         write_atomically(&path, |file| {
             writeln!(file, "{HEADER}")?;

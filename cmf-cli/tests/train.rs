@@ -83,10 +83,13 @@ fn a_killed_run_resumes_and_ends_where_an_unbroken_one_does() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_writes_a_checkpoint_to_resume_from() {
+fn ctrl_c_writes_a_checkpoint_from_which_the_run_ends_as_an_unbroken_one() {
     let folder = folder();
-    let child = spawn(folder.path(), &format!("{} --out run", circles(100_000)));
-    wait_for_updates(&folder.path().join("run"), 5);
+    let path = |name: &str| folder.path().join(name);
+    run(folder.path(), &format!("{} --out unbroken", circles(400))).ok();
+    // No checkpoint but the one that Ctrl-C writes.
+    let child = spawn(folder.path(), &format!("{} --out run --checkpoint-every 1000000", circles(400)));
+    wait_for_updates(&path("run"), 5);
     let signalled =
         std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(signalled.success());
@@ -97,10 +100,66 @@ fn ctrl_c_writes_a_checkpoint_to_resume_from() {
         "{}",
         done.stderr
     );
-    let recorded = *updates(&folder.path().join("run")).last().unwrap();
+    assert_eq!(names(&path("run")).iter().filter(|name| name.ends_with(".tmp")).count(), 0);
+    let recorded = *updates(&path("run")).last().unwrap();
+    assert!(recorded < 400, "it was done before it could be interrupted");
     // The model of the checkpoint is that of the last recorded update.
     let json = run(folder.path(), "export run --out m.onnx --json").ok().json();
     assert_eq!(json["updates"].as_u64(), Some(recorded as u64));
+    let resumed = run(folder.path(), "train --resume --out run").ok();
+    assert!(resumed.stderr.contains(&format!("resumed after {recorded} updates")), "{}", resumed.stderr);
+    assert_eq!(updates(&path("run")), (1..=400).collect::<Vec<_>>());
+    let model = |name: &str| std::fs::read(path(name)).unwrap();
+    assert!(model("run/model.onnx") == model("unbroken/model.onnx"), "the weights differ");
+}
+
+/// An array [rows, 2] in the .npy format, version 1.0: magic, version, header length, header padded to 64
+/// bytes, numbers.
+fn npy(rows: usize, numbers: &[f64]) -> Vec<u8> {
+    let header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({rows}, 2), }}");
+    let header = format!("{header:<117}\n");
+    let length = (header.len() as u16).to_le_bytes();
+    let numbers: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
+    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), &numbers].concat()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_read_only_folder_is_named_and_keeps_no_run() {
+    let folder = folder();
+    // Not even root can make folders or files in sysfs.
+    run(folder.path(), &format!("{} --out /sys/run", circles(5))).fails_with(&["/sys/run", "cannot make"]);
+    run(folder.path(), &format!("{} --out run", circles(5))).ok();
+    run(folder.path(), "export run --out /sys/m.onnx").fails_with(&["/sys/m.onnx", "cannot write"]);
+    run(folder.path(), "export run --out /dev/full/m.onnx").fails_with(&["/dev/full"]);
+}
+
+/// A disk that fills up at the beginning or in the middle of a run.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_stops_a_run_which_goes_on_when_there_is_room() {
+    let folder = folder();
+    // Room for the settings, not for the checkpoint.
+    let done = common::limited(folder.path(), 4, &format!("{} --out run", circles(60)));
+    done.fails_with(&["run/checkpoint.bin", "cannot write"]);
+    assert_eq!(names(&folder.path().join("run")), ["run.json"]);
+    std::fs::remove_dir_all(folder.path().join("run")).unwrap();
+
+    // With room for the checkpoint but not for all of the metrics, the run stops and can go on.
+    run(folder.path(), &format!("{} --out whole", circles(60))).ok();
+    let size = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().len();
+    let blocks = size("whole/checkpoint.bin").div_ceil(512) + 1;
+    // Without previews, which take more room than a checkpoint.
+    let long = circles(2000).replace("--look-every 20", "--look-every 2000 --checkpoint-every 0 --out run");
+    common::limited(folder.path(), blocks, &long).fails_with(&["run/metrics.csv", "cannot write"]);
+    let before = updates(&folder.path().join("run")).len();
+    assert!((10..2000).contains(&before), "{before} updates recorded");
+    run(folder.path(), "train --resume --out run --look-every 2000").ok();
+    assert_eq!(updates(&folder.path().join("run")), (1..=2000).collect::<Vec<_>>());
+
+    let exported = common::limited(folder.path(), 1, "export whole --out m.onnx");
+    exported.fails_with(&["m.onnx", "cannot write"]);
+    assert_eq!(names(folder.path()), ["run", "whole"]);
 }
 
 #[test]
@@ -110,17 +169,17 @@ fn data_and_folders_that_cannot_be_used() {
     let train = |line: &str| run(folder.path(), &format!("train --widths 8 --updates 5 {line}"));
 
     std::fs::create_dir(path("empty")).unwrap();
-    train("--data empty --out run").fails_with(&["empty", "0 images"]);
+    train("--data empty --out run").fails_with(&["empty", "found 0 images", "expected at least 2"]);
     std::fs::write(path("none.csv"), "").unwrap();
     train("--data none.csv --out run").fails_with(&["none.csv"]);
-    // The .npy format, version 1.0: magic, version, header length, header padded to 64 bytes, numbers.
-    let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (3, 2), }";
-    let header = format!("{header:<117}\n");
-    let numbers = [1.0, 2.0, 3.0, f64::NAN, 5.0, 6.0_f64].map(f64::to_le_bytes).concat();
-    let npy = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &numbers];
-    std::fs::write(path("nan.npy"), npy.concat()).unwrap();
-    train("--data nan.npy --out run").fails_with(&["nan.npy"]);
-    assert!(!path("run").exists() || names(&path("run")).is_empty());
+    std::fs::write(path("none.npy"), npy(0, &[])).unwrap();
+    train("--data none.npy --out run").fails_with(&["none.npy", "0"]);
+    std::fs::write(path("nan.npy"), npy(3, &[1.0, 2.0, 3.0, f64::NAN, 5.0, 6.0])).unwrap();
+    train("--data nan.npy --out run").fails_with(&["nan.npy", "NaN"]);
+    train("--data circles --out run --learning-rate 0").fails_with(&["learning_rate", "positive", "found 0"]);
+    train("--data circles --out run --widths 0").fails_with(&["at least one unit", "[8, 0]"]);
+    // Nothing was written, not even the folder.
+    assert_eq!(names(folder.path()), ["empty", "nan.npy", "none.csv", "none.npy"]);
 
     std::fs::create_dir(path("full")).unwrap();
     std::fs::write(path("full/a.txt"), "mine").unwrap();
@@ -130,6 +189,7 @@ fn data_and_folders_that_cannot_be_used() {
     run(folder.path(), "export full --out m.onnx").fails_with(&["full/run.json"]);
     run(folder.path(), "export full --out m.png").fails_with(&["m.png", ".onnx"]);
     train("--data circles --out full/a.txt").fails_with(&["full/a.txt"]);
+    train("--data circles --out full/a.txt/run").fails_with(&["full/a.txt/run"]);
     let done = run(folder.path(), "train --resume --updates 7 --out full");
     assert_eq!(done.code, Some(2), "settings of a run cannot change: {}", done.stderr);
 }

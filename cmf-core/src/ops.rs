@@ -26,6 +26,12 @@ pub trait Ops {
 
     /// Matrix product over the last two axes. A rank-2 factor serves every matrix of a rank-3 one.
     fn matmul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
+    /// a' b over the last two axes, for a and b whose product is symmetric: [.., k, m] -> [.., m, m].
+    ///
+    /// An interpreter may compute one triangle and mirror it.
+    fn symmetric_product(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
+        self.matmul(&self.transpose(a), b)
+    }
     /// Swaps the last two axes.
     fn transpose(&self, a: &Self::Tensor) -> Self::Tensor;
     /// a + b.

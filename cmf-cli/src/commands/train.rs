@@ -68,6 +68,9 @@ struct Settings {
     /// The first updates follow the conjugate objective (CMFGen), the others the likelihood
     #[arg(long, value_name = "N", default_value_t = 0)]
     conjugate_updates: usize,
+    /// Weight of the conjugate objective beside the likelihood, after the first updates
+    #[arg(long, value_name = "W", default_value_t = 0.0)]
+    conjugate_weight: f64,
     /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise]
     #[arg(long)]
     sigma: Option<f64>,
@@ -125,6 +128,7 @@ impl Settings {
             sigma: self.sigma.unwrap_or(if is_image { 0.1 } else { 0.05 }),
             updates: self.updates,
             conjugate_updates: self.conjugate_updates,
+            conjugate_weight: self.conjugate_weight,
             batch: self.batch,
             particles: self.particles,
             langevin_steps: 3,
@@ -195,13 +199,14 @@ impl Train {
     fn start(&self) -> Result<Run> {
         if self.resume {
             let run = Run::open(&self.out)?;
+            run.directory.forget_after(run.trainer.updates_done())?;
             self.report.note(format!("resumed after {} updates", run.trainer.updates_done()));
             return Ok(run);
         }
         let Some(spec) = &self.data else {
             return Err(Error::Invalid("--data is missing".into()));
         };
-        let directory = RunDirectory::create(&self.out)?;
+        let directory = RunDirectory::vacant(&self.out)?;
         let data = spec.open(self.settings.seed)?;
         let is_image = data.data.pixel_range().is_some();
         let config = self.settings.config(data.data.shape().dim(), is_image);

@@ -153,6 +153,14 @@ fn check_node(node: &pb::NodeProto) -> Result<(), String> {
             OPERATORS.len()
         ));
     }
+    // Of more operands neither the time nor the memory follows from the shapes.
+    if node.op_type == "Einsum" && node.input.len() > 2 {
+        return Err(format!(
+            "node {:?} is an Einsum of {} operands; expected at most 2: use several nodes",
+            node.name,
+            node.input.len()
+        ));
+    }
     for attribute in &node.attribute {
         if attribute.g.is_some() || !attribute.graphs.is_empty() || attribute.sparse_tensor.is_some() {
             return Err(format!(

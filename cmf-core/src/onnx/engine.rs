@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 use tract_onnx::pb;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::optim::Optimizer;
 
 use super::differences;
 use super::file::ModelFile;
 use super::graph::{self, Function};
+use super::memory;
 use super::metadata::Probe;
 use crate::error::{Error, Result};
 use crate::icnn::Icnn;
-use crate::potential::{
-    Potential, SecondOrder, check_contraction, check_hessian, check_hvp, check_value_and_gradient,
-};
+use crate::potential::{Potential, SecondOrder, check_hessian, check_hvp, check_value_and_gradient};
 
 /// Largest relative difference between a probe's answers and the engine's.
 ///
@@ -24,18 +24,28 @@ use crate::potential::{
 /// library is wrong in the first digits.
 const PROBE_TOLERANCE: f64 = 1e-3;
 
+/// The functions that tract evaluates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Planned {
+    ValueAndGradient,
+    Hvp,
+}
+
 /// A graph that tract has optimised for one number of rows.
 type Plan = Arc<TypedRunnableModel>;
 
 /// A model file's potential, evaluated by tract in f32 on this machine's processor.
 ///
-/// The value and gradient come from the graph of the file. The graphs of the second-order functions are
-/// made from the same weights when first asked for.
+/// The value and gradient come from the graph of the file; the graph of Hessian products is made from the same
+/// weights when first asked for. Whole Hessians and their contractions are products of large dense matrices
+/// per row: the host's interpreter takes them from the same weights, one triangle of a Hessian only, in less
+/// than half of tract's time.
 pub struct TractModel {
     dim: usize,
     network: Option<Icnn<f32>>,
-    graphs: Mutex<HashMap<Function, InferenceModel>>,
-    plans: Mutex<HashMap<(Function, usize), Plan>>,
+    /// The graph of the file.
+    first: InferenceModel,
+    plans: Mutex<HashMap<(Planned, usize), Plan>>,
 }
 
 impl TractModel {
@@ -43,11 +53,10 @@ impl TractModel {
     ///
     /// Fails if tract cannot run the graph or an answer is not the recorded one.
     pub fn load(file: &ModelFile) -> Result<Self> {
-        let first = translate(file.proto()).map_err(|e| Error::file(file.path(), e))?;
         let model = TractModel {
             dim: file.dim(),
             network: file.network()?,
-            graphs: Mutex::new(HashMap::from([(Function::ValueAndGradient, first)])),
+            first: translate(file.proto()).map_err(|e| Error::file(file.path(), e))?,
             plans: Mutex::default(),
         };
         let tried = match file.metadata() {
@@ -92,7 +101,7 @@ impl TractModel {
     }
 
     /// The plan of `function` for `rows` rows, made when first asked for.
-    fn plan(&self, function: Function, rows: usize) -> Result<Plan> {
+    fn plan(&self, function: Planned, rows: usize) -> Result<Plan> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plan) = plans.get(&(function, rows)) {
             return Ok(plan.clone());
@@ -102,23 +111,22 @@ impl TractModel {
         Ok(plan)
     }
 
-    fn graph(&self, function: Function) -> Result<InferenceModel> {
-        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(graph) = graphs.get(&function) {
-            return Ok(graph.clone());
+    fn graph(&self, function: Planned) -> Result<InferenceModel> {
+        match function {
+            Planned::ValueAndGradient => Ok(self.first.clone()),
+            Planned::Hvp => translate(&graph::model(Function::Hvp, self.known("Hessian products")?)?),
         }
-        let Some(network) = &self.network else {
-            return Err(failed(format!("a foreign ONNX model gives no {}", function.name())));
-        };
-        let graph = translate(&graph::model(function, network)?)?;
-        graphs.insert(function, graph.clone());
-        Ok(graph)
+    }
+
+    /// The network, which a foreign model does not tell.
+    fn known(&self, what: &str) -> Result<&Icnn<f32>> {
+        self.network.as_ref().ok_or_else(|| failed(format!("a foreign ONNX model gives no {what}")))
     }
 
     /// Evaluates `function` on n rows, which the threads share in pieces.
     fn evaluate<const I: usize, const O: usize>(
         &self,
-        function: Function,
+        function: Planned,
         n: usize,
         inputs: [&[f64]; I],
         outputs: [&mut [f64]; O],
@@ -126,7 +134,7 @@ impl TractModel {
         if n == 0 {
             return Ok(());
         }
-        let rows = n.div_ceil(rayon::current_num_threads()).min(most_rows(function));
+        let rows = n.div_ceil(rayon::current_num_threads()).min(MOST_ROWS);
         let columns = outputs.map(|out| (out.len() / n, out));
         // Plans are made before the threads start, so that none waits for another's.
         let mut pieces = Vec::new();
@@ -143,19 +151,14 @@ impl TractModel {
         }
         pieces.into_par_iter().try_for_each(|(from, held, plan, out)| {
             let inputs = inputs.map(|a| &a[from * (a.len() / n)..][..held * (a.len() / n)]);
-            run(function, &plan, self.dim, held, inputs, out)
+            run(&plan, self.dim, held, inputs, out)
         })
     }
 }
 
 /// Most rows that one thread takes at a time: enough for efficient products, few enough for the
 /// intermediate arrays to stay in its cache.
-fn most_rows(function: Function) -> usize {
-    match function {
-        Function::ValueAndGradient | Function::Hvp => 64,
-        Function::Hessian | Function::HessianContraction => 1,
-    }
-}
+const MOST_ROWS: usize = 64;
 
 /// Rows of the plan that evaluates `held` rows: few sizes, so that few plans serve every batch.
 ///
@@ -164,31 +167,21 @@ fn plan_rows(held: usize) -> usize {
     [1, 8, 16, 32].into_iter().find(|&rows| held <= rows).unwrap_or(64)
 }
 
-/// Shape of each input of `function` for `rows` rows.
-fn input_shapes(function: Function, rows: usize, d: usize) -> Vec<Vec<usize>> {
-    match function {
-        Function::ValueAndGradient | Function::Hessian => vec![vec![rows, d]],
-        Function::Hvp => vec![vec![rows, d]; 2],
-        Function::HessianContraction => vec![vec![rows, d], vec![rows, d, d]],
-    }
-}
-
 /// Runs a plan on `held` rows, filled up with zeros to the plan's own number.
 fn run<const I: usize, const O: usize>(
-    function: Function,
     plan: &Plan,
     d: usize,
     held: usize,
     inputs: [&[f64]; I],
     outputs: [&mut [f64]; O],
 ) -> Result<()> {
-    let tensors = input_shapes(function, plan_rows(held), d)
-        .iter()
-        .zip(inputs)
-        .map(|(shape, data)| {
+    let shape = [plan_rows(held), d];
+    let tensors = inputs
+        .into_iter()
+        .map(|data| {
             let mut single: Vec<f32> = data.iter().map(|&v| v as f32).collect();
             single.resize(shape.iter().product(), 0.0);
-            Ok(Tensor::from_shape(shape, &single)?.into())
+            Ok(Tensor::from_shape(&shape, &single)?.into())
         })
         .collect::<TractResult<TVec<TValue>>>()
         .map_err(failed)?;
@@ -205,17 +198,17 @@ fn translate(proto: &pb::ModelProto) -> Result<InferenceModel> {
 }
 
 /// Optimises a graph for `rows` rows and checks that its outputs have the shapes that they should.
-fn optimise(mut model: InferenceModel, function: Function, rows: usize, d: usize) -> Result<Plan> {
-    let expected: &[(&str, &[usize])] = match function {
-        Function::ValueAndGradient => &[("value", &[rows]), ("gradient", &[rows, d])],
-        Function::Hvp => &[("hvp", &[rows, d])],
-        Function::Hessian => &[("hessian", &[rows, d, d])],
-        Function::HessianContraction => &[("contraction", &[rows, d])],
+fn optimise(mut model: InferenceModel, function: Planned, rows: usize, d: usize) -> Result<Plan> {
+    let (inputs, expected): (_, &[(&str, &[usize])]) = match function {
+        Planned::ValueAndGradient => (1, &[("value", &[rows]), ("gradient", &[rows, d])]),
+        Planned::Hvp => (2, &[("hvp", &[rows, d])]),
     };
     let typed = guarded(move || {
-        for (i, shape) in input_shapes(function, rows, d).iter().enumerate() {
-            model.set_input_fact(i, f32::fact(shape).into())?;
+        for i in 0..inputs {
+            model.set_input_fact(i, f32::fact([rows, d]).into())?;
         }
+        let mut model = model.into_compact()?;
+        memory::derive_within_bounds(&mut model)?;
         model.into_typed()
     })?;
     for (i, (name, shape)) in expected.iter().enumerate() {
@@ -226,7 +219,24 @@ fn optimise(mut model: InferenceModel, function: Function, rows: usize, d: usize
             )));
         }
     }
-    guarded(move || typed.into_optimized()?.into_runnable())
+    guarded(move || {
+        memory::check(&typed)?;
+        optimised(typed)?.into_runnable()
+    })
+}
+
+/// Runs tract's optimisers but for the pass that merges equal nodes.
+///
+/// In 0.23.9 that pass may merge two nodes each into the other, which leaves neither ("eval() called on a
+/// Dummy op"); it happens where weights are zero. The graphs written here hold no equal nodes.
+fn optimised(mut model: TypedModel) -> TractResult<TypedModel> {
+    let [mut declutter, mut codegen] = [Optimizer::declutter(), Optimizer::codegen()];
+    for optimiser in [&mut declutter, &mut codegen] {
+        optimiser.passes.retain(|pass| format!("{pass:?}") != "PushSplitDown");
+    }
+    declutter.optimize(&mut model)?;
+    model.optimize_with_session(&mut codegen.session())?;
+    Ok(model)
 }
 
 /// Runs tract, which checks less of a foreign graph than it should: a panic of its becomes an error.
@@ -262,13 +272,13 @@ impl Potential for TractModel {
 
     fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
         let n = check_value_and_gradient(self.dim, x, value, gradient)?;
-        self.evaluate(Function::ValueAndGradient, n, [x], [value, gradient])
+        self.evaluate(Planned::ValueAndGradient, n, [x], [value, gradient])
     }
 
     fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
         let n = check_hvp(self.dim, x, v, hv)?;
         match self.network {
-            Some(_) => self.evaluate(Function::Hvp, n, [x, v], [hv]),
+            Some(_) => self.evaluate(Planned::Hvp, n, [x, v], [hv]),
             None => differences::hvp(self, x, v, hv),
         }
     }
@@ -276,16 +286,15 @@ impl Potential for TractModel {
 
 impl SecondOrder for TractModel {
     fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
-        let n = check_hessian(self.dim, x, hessian)?;
-        match self.network {
-            Some(_) => self.evaluate(Function::Hessian, n, [x], [hessian]),
+        check_hessian(self.dim, x, hessian)?;
+        match &self.network {
+            Some(network) => network.hessian(x, hessian),
             None => differences::hessian(self, x, hessian),
         }
     }
 
     /// Not available for a foreign model: third derivatives by differences of f32 gradients are noise.
     fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
-        let n = check_contraction(self.dim, x, m, out)?;
-        self.evaluate(Function::HessianContraction, n, [x, m], [out])
+        self.known("contraction of its Hessian")?.hessian_contraction(x, m, out)
     }
 }

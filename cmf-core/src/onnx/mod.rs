@@ -9,6 +9,7 @@ mod differences;
 mod engine;
 mod file;
 mod graph;
+mod memory;
 mod metadata;
 mod moments;
 

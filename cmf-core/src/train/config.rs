@@ -16,6 +16,9 @@ pub struct TrainConfig {
     pub updates: usize,
     /// The first so many of them are CMFGen's; the others maximise the likelihood.
     pub conjugate_updates: usize,
+    /// Weight of CMFGen's objective beside the likelihood, after the updates that are CMFGen's alone; 0 leaves
+    /// it out and saves its conjugate solves.
+    pub conjugate_weight: f64,
     /// Data points per update.
     pub batch: usize,
     /// Persistent Gibbs particles.
@@ -72,6 +75,12 @@ impl TrainConfig {
         }
         if !(self.sigma.is_finite() && self.sigma >= 0.0) {
             return Err(Error::Invalid(format!("sigma must be at least 0, found {}", self.sigma)));
+        }
+        if !(self.conjugate_weight.is_finite() && self.conjugate_weight >= 0.0) {
+            return Err(Error::Invalid(format!(
+                "conjugate_weight must be at least 0, found {}",
+                self.conjugate_weight
+            )));
         }
         if !(0.0..1.0).contains(&self.average) {
             return Err(Error::Invalid(format!("average must be in [0, 1), found {}", self.average)));

@@ -8,29 +8,27 @@ use crate::icnn::formula::Formula;
 use crate::icnn::{Architecture, Weights};
 
 /// Points and directions of one update; each [n, d].
-pub enum Batch<'a> {
-    /// CMFGen: data y and conjugate points ∇w*(x) of Gibbs particles x.
-    Conjugate {
-        /// Data.
-        data: &'a [f64],
-        /// ∇w*(x).
-        conjugate: &'a [f64],
-    },
-    /// Maximum likelihood.
-    Likelihood {
-        /// Data y.
-        data: &'a [f64],
-        /// The points x = ∇w(y).
-        image: &'a [f64],
-        /// The directions ∇w(x).
-        along: &'a [f64],
-        /// u ≈ ∇²w(y)^{-1} v.
-        solved: &'a [f64],
-        /// Probes v with E v v' = I.
-        probe: &'a [f64],
-        /// Gibbs particles.
-        particles: &'a [f64],
-    },
+pub struct Batch<'a> {
+    /// Data y.
+    pub data: &'a [f64],
+    /// CMFGen's part, with its weight.
+    pub conjugate: Option<(&'a [f64], f64)>,
+    /// The likelihood's part.
+    pub likelihood: Option<Likelihood<'a>>,
+}
+
+/// What the likelihood's gradient needs; each [n, d].
+pub struct Likelihood<'a> {
+    /// The points x = ∇w(y).
+    pub image: &'a [f64],
+    /// The directions ∇w(x).
+    pub along: &'a [f64],
+    /// u ≈ ∇²w(y)^{-1} v.
+    pub solved: &'a [f64],
+    /// Probes v with E v v' = I.
+    pub probe: &'a [f64],
+    /// Gibbs particles.
+    pub particles: &'a [f64],
 }
 
 /// The rows of `a` as a tensor [n, d].
@@ -61,13 +59,15 @@ pub fn loss<B: Backend>(
         let values = formula.value(&rows(&[first, second].concat())).matrix();
         values.clone().narrow(0, 0, n).mean() - values.narrow(0, n, second.len() / arch.dim).mean()
     };
-    match batch {
-        Batch::Conjugate { data, conjugate } => contrast(data, conjugate),
-        Batch::Likelihood { data, image, along, solved, probe, particles } => {
-            let n = data.len() / arch.dim;
-            let (first, second) =
-                formula.directional(n, &rows(data), &rows(along), [&rows(solved), &rows(probe)]);
-            contrast(image, particles) + (first.matrix() - second.matrix()).mean()
-        }
+    let mut total = Tensor::zeros([1], device);
+    if let Some((conjugate, weight)) = batch.conjugate {
+        total = total + contrast(batch.data, conjugate) * weight;
     }
+    if let Some(Likelihood { image, along, solved, probe, particles }) = &batch.likelihood {
+        let n = batch.data.len() / arch.dim;
+        let (first, second) =
+            formula.directional(n, &rows(batch.data), &rows(along), [&rows(solved), &rows(probe)]);
+        total = total + contrast(image, particles) + (first.matrix() - second.matrix()).mean();
+    }
+    total
 }

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::inner;
-use super::objective::{Batch, loss};
+use super::objective::{Batch, Likelihood, loss};
 use super::ops::{BurnOps, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::trainer::Backend as Differentiating;
@@ -144,14 +144,9 @@ fn the_likelihood_loss_has_the_likelihoods_gradient() {
     .unwrap();
     let (solved, residual) = inner::hessian_solve(&single, &metric, &y, &probe, 1e-6, 30).unwrap();
     assert!(residual < 1e-4, "{residual}");
-    let batch = Batch::Likelihood {
-        data: &y,
-        image: &image,
-        along: &along,
-        solved: &solved,
-        probe: &probe,
-        particles: &particles,
-    };
+    let likelihood =
+        Likelihood { image: &image, along: &along, solved: &solved, probe: &probe, particles: &particles };
+    let batch = Batch { data: &y, conjugate: None, likelihood: Some(likelihood) };
     let ops = BurnOps::<Differentiating>::new(device);
     let gradients = loss(&ops, &arch, &parameters.weights(&arch), &batch, &device).backward();
 
@@ -206,6 +201,7 @@ fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
         sigma: 0.1,
         updates,
         conjugate_updates,
+        conjugate_weight: 0.0,
         batch: 64,
         particles: 64,
         langevin_steps: 3,
@@ -278,7 +274,7 @@ fn damaged_checkpoints_are_refused() {
 }
 
 #[test]
-fn both_objectives_learn_a_ring() {
+fn each_objective_and_their_sum_learn_a_ring() {
     // log ρ at ring points against the ring's centre: a Gaussian has more density at the centre.
     let contrast = |t: &Trainer| {
         let net: Icnn<f64> = t.network().unwrap().cast().unwrap();
@@ -286,14 +282,18 @@ fn both_objectives_learn_a_ring() {
         let r = crate::density::exact_log_density(&net, 0.0, &points).unwrap();
         r.value[..3].iter().sum::<f64>() / 3.0 - r.value[3]
     };
-    for conjugate_updates in [0, 400] {
-        let mut trainer = Trainer::new(config(400, conjugate_updates), &ring_gaussian()).unwrap();
+    for (conjugate_updates, conjugate_weight) in [(0, 0.0), (400, 0.0), (0, 1.0)] {
+        let config = TrainConfig { conjugate_weight, ..config(400, conjugate_updates) };
+        let mut trainer = Trainer::new(config, &ring_gaussian()).unwrap();
         let before = contrast(&trainer);
         for _ in 0..400 {
             let m = trainer.step(1000, ring).unwrap();
             assert!(m.residual.is_finite() && m.lambda_max > 0.0);
         }
         let after = contrast(&trainer);
-        assert!(before < 0.0 && after > before + 0.5, "{conjugate_updates}: {before} to {after}");
+        assert!(
+            before < 0.0 && after > before + 0.5,
+            "{conjugate_updates}, {conjugate_weight}: {before} to {after}"
+        );
     }
 }

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use super::average::Average;
 use super::config::TrainConfig;
 use super::inner;
-use super::objective::{Batch, loss};
+use super::objective::{Batch, Likelihood, loss};
 use super::ops::BurnOps;
 use super::parameters::{Parameters, network_of};
 use crate::conjugate::{ConjugateSolver, Status};
@@ -79,6 +79,15 @@ pub(super) fn optimisers(config: &TrainConfig) -> Optimisers {
     std::array::from_fn(|_| {
         AdamConfig::new().with_beta_1(b1 as f32).with_beta_2(b2 as f32).with_epsilon(1e-8).init()
     })
+}
+
+/// What the likelihood's gradient needs of one batch, and the worst relative residual of its solves.
+struct LinearParts {
+    image: Vec<f64>,
+    along: Vec<f64>,
+    solved: Vec<f64>,
+    probe: Vec<f64>,
+    residual: f64,
 }
 
 impl Trainer {
@@ -166,27 +175,23 @@ impl Trainer {
 
         let ops = BurnOps::<Backend>::new(device);
         let likelihood = self.update >= self.config.conjugate_updates;
-        let (objective, residual, loss) = if likelihood {
-            let image = inner::gradient(&network, &y)?;
-            let along = inner::gradient(&network, &image)?;
-            let probe = inner::signs(&mut self.rng, y.len());
-            let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
-            let (solved, residual) =
-                inner::hessian_solve(&network, &self.metric, &y, &probe, tolerance, most)?;
-            let batch = Batch::Likelihood {
-                data: &y,
-                image: &image,
-                along: &along,
-                solved: &solved,
-                probe: &probe,
+        let weight = if likelihood { self.config.conjugate_weight } else { 1.0 };
+        let conjugate_residual = (weight > 0.0).then(|| self.solve_conjugates(&network)).transpose()?;
+        let linear = likelihood.then(|| self.linear_parts(&network, &y)).transpose()?;
+        let batch = Batch {
+            data: &y,
+            conjugate: (weight > 0.0).then_some((self.conjugates.as_slice(), weight)),
+            likelihood: linear.as_ref().map(|l| Likelihood {
+                image: &l.image,
+                along: &l.along,
+                solved: &l.solved,
+                probe: &l.probe,
                 particles: &self.particles,
-            };
-            ("likelihood", residual, loss(&ops, &arch, &weights, &batch, &device))
-        } else {
-            let residual = self.solve_conjugates(&network)?;
-            let batch = Batch::Conjugate { data: &y, conjugate: &self.conjugates };
-            ("conjugate", residual, loss(&ops, &arch, &weights, &batch, &device))
+            }),
         };
+        let loss = loss(&ops, &arch, &weights, &batch, &device);
+        let objective = if likelihood { "likelihood" } else { "conjugate" };
+        let residual = linear.as_ref().map(|l| l.residual).or(conjugate_residual).unwrap_or(0.0);
         let value: f64 = f64::from(loss.clone().into_scalar());
         if !value.is_finite() {
             return Err(Error::NotFinite(format!("the loss of update {}", self.update + 1)));
@@ -213,6 +218,16 @@ impl Trainer {
             particle_spread,
             rate,
         })
+    }
+
+    /// Images, directions and solved probes of the batch `y`.
+    fn linear_parts(&mut self, network: &Icnn<f32>, y: &[f64]) -> Result<LinearParts> {
+        let image = inner::gradient(network, y)?;
+        let along = inner::gradient(network, &image)?;
+        let probe = inner::signs(&mut self.rng, y.len());
+        let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
+        let (solved, residual) = inner::hessian_solve(network, &self.metric, y, &probe, tolerance, most)?;
+        Ok(LinearParts { image, along, solved, probe, residual })
     }
 
     /// A batch of noisy data.

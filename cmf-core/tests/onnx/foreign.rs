@@ -27,14 +27,18 @@ fn value_info(name: &str, axes: &[Option<i64>]) -> pb::ValueInfoProto {
     }
 }
 
-/// w(x) = Σ_j e^{x_j} in dimension 3, whose outputs come in the other order.
-fn exponential() -> pb::ModelProto {
-    let node = |op: &str, inputs: &[&str], output: &str| pb::NodeProto {
+fn node(op: &str, inputs: &[&str], output: &str) -> pb::NodeProto {
+    pb::NodeProto {
+        name: output.into(),
         op_type: op.into(),
         input: inputs.iter().map(|s| s.to_string()).collect(),
         output: vec![output.into()],
         ..Default::default()
-    };
+    }
+}
+
+/// w(x) = Σ_j e^{x_j} in dimension 3, whose outputs come in the other order.
+fn exponential() -> pb::ModelProto {
     let mut sum = node("ReduceSum", &["gradient", "one"], "value");
     sum.attribute = vec![pb::AttributeProto {
         name: "keepdims".into(),
@@ -109,4 +113,99 @@ fn a_foreign_model_whose_shapes_are_wrong_is_refused() {
     model.graph.as_mut().unwrap().initializer[0].int64_data = vec![5];
     let message = load(&model).err().unwrap().to_string();
     assert!(message.contains("foreign.onnx"), "{message}");
+}
+
+/// The exponential model with `nodes` before it and `constants` of ones.
+fn with(nodes: Vec<pb::NodeProto>, constants: &[(&str, &[i64])]) -> pb::ModelProto {
+    let mut model = exponential();
+    let graph = model.graph.as_mut().unwrap();
+    graph.node.splice(0..0, nodes);
+    graph.initializer.extend(constants.iter().map(|(name, dims)| pb::TensorProto {
+        name: name.to_string(),
+        dims: dims.to_vec(),
+        data_type: pb::tensor_proto::DataType::Float as i32,
+        float_data: vec![1.0; dims.iter().product::<i64>() as usize],
+        ..Default::default()
+    }));
+    model
+}
+
+/// Adds the mean of `bomb` to the exponential's points, so that the outputs need it.
+fn needs(mut model: pb::ModelProto, bomb: &str) -> pb::ModelProto {
+    let graph = model.graph.as_mut().unwrap();
+    let mut mean = node("ReduceMean", &[bomb], "mean");
+    mean.attribute = vec![pb::AttributeProto {
+        name: "keepdims".into(),
+        r#type: pb::attribute_proto::AttributeType::Int as i32,
+        ..Default::default()
+    }];
+    let at = graph.node.iter().position(|n| n.op_type == "Exp").unwrap();
+    graph.node[at].input[0] = "shifted".into();
+    graph.node.splice(at..at, [mean, node("Add", &["points", "mean"], "shifted")]);
+    model
+}
+
+#[test]
+fn a_small_file_cannot_ask_for_large_arrays() {
+    let refused = |model: &pb::ModelProto, words: &[&str]| {
+        assert!(model.encoded_len() < 1 << 20);
+        let message = load(model).err().unwrap().to_string();
+        for word in [&["foreign.onnx"], words].concat() {
+            assert!(message.contains(word), "no {word:?} in {message}");
+        }
+    };
+    let (column, row) = (("column", &[1 << 16, 1][..]), ("row", &[1, 1 << 16][..]));
+    // Of constants alone, which would be multiplied while the shapes are derived: 16 GiB.
+    for op in ["Mul", "Add", "Max", "MatMul", "Gemm"] {
+        let bomb = with(vec![node(op, &["column", "row"], "bomb")], &[column, row]);
+        refused(&needs(bomb, "bomb"), &["bomb", "[65536, 65536]", "16384 MiB", "1024 MiB"]);
+    }
+    let mut einsum = node("Einsum", &["column", "row"], "bomb");
+    einsum.attribute = vec![pb::AttributeProto {
+        name: "equation".into(),
+        r#type: pb::attribute_proto::AttributeType::String as i32,
+        s: b"ij,jk->ik".to_vec(),
+        ..Default::default()
+    }];
+    refused(&needs(with(vec![einsum.clone()], &[column, row]), "bomb"), &["[65536, 65536]", "1024 MiB"]);
+    einsum.input.push("row".into());
+    refused(&needs(with(vec![einsum], &[column, row]), "bomb"), &["Einsum of 3 operands"]);
+    // Of the input: [rows, 3] times [3, 2^15], then an outer product.
+    let nodes = vec![
+        node("MatMul", &["points", "wide"], "products"),
+        node("ReduceMax", &["products"], "largest"),
+        node("Add", &["largest", "tall"], "column"),
+        node("Mul", &["column", "products"], "bomb"),
+    ];
+    let bomb = with(nodes, &[("wide", &[3, 1 << 15]), ("tall", &[1 << 15, 1])]);
+    refused(&needs(bomb, "bomb"), &["bomb", "[32768, 32768]", "4096 MiB"]);
+    // 2^40 numbers by doubling.
+    let doubled = (0..40).map(|k| {
+        let from = if k == 0 { "row".into() } else { format!("row_{k}") };
+        let mut concat = node("Concat", &[&from, &from], &format!("row_{}", k + 1));
+        concat.attribute = vec![pb::AttributeProto {
+            name: "axis".into(),
+            r#type: pb::attribute_proto::AttributeType::Int as i32,
+            i: 1,
+            ..Default::default()
+        }];
+        concat
+    });
+    let bomb = with(doubled.collect(), &[row]);
+    refused(&needs(bomb, "row_40"), &["1024 MiB"]);
+    // Each within the limit, 1 GiB, but not all together.
+    let mut nodes = vec![
+        node("ReduceMax", &["points"], "largest"),
+        node("Add", &["largest", "column"], "tall"),
+        node("Mul", &["tall", "row"], "sum_0"),
+    ];
+    nodes.extend((0..5).map(|k| node("Neg", &[&format!("sum_{k}")], &format!("sum_{}", k + 1))));
+    let bomb = with(nodes, &[("column", &[1 << 14, 1]), ("row", &[1, 1 << 14])]);
+    refused(&needs(bomb, "sum_5"), &["4096 MiB"]);
+}
+
+#[test]
+fn what_no_output_needs_is_not_made() {
+    let bomb = node("Mul", &["column", "row"], "bomb");
+    load(&with(vec![bomb], &[("column", &[1 << 16, 1]), ("row", &[1, 1 << 16])])).unwrap();
 }
