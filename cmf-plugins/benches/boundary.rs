@@ -1,6 +1,5 @@
 //! What the binary interface costs: the same energy called statically and through the library.
-// The macros of criterion make undocumented functions.
-#![allow(missing_docs)]
+#![allow(missing_docs)] // The macro of criterion makes a public function.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! `cmf-cli plugin`: list, check, trust and start plugins.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -180,7 +180,7 @@ impl Check {
     }
 }
 
-fn trust(path: &PathBuf) -> Result<Outcome> {
+fn trust(path: &Path) -> Result<Outcome> {
     let file = inspect(path)?;
     let mut store = TrustStore::open()?;
     let kept = store.approve(&file)?;

@@ -59,11 +59,11 @@ impl Run {
         let matches = command(&found).get_matches_from(&words);
         let mut set = Vec::new();
         for property in &found.schema.properties {
-            if let Some(word) = matches.get_one::<String>(&property.name) {
-                set.push((property.name.clone(), word.clone()));
-            } else if property.kind == Kind::Boolean && matches.get_flag(&property.name) {
-                set.push((property.name.clone(), "true".to_string()));
-            }
+            let word = match is_flag(property) {
+                true => matches.get_flag(&property.name).then(|| "true".to_string()),
+                false => matches.get_one::<String>(&property.name).cloned(),
+            };
+            set.extend(word.map(|word| (property.name.clone(), word)));
         }
         let task = found.task(&parameters(&found.schema, &set)?)?;
         let model_path: Option<&PathBuf> = matches.get_one("model");
@@ -178,6 +178,11 @@ fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
 }
 
+/// Whether a parameter is given by its name alone; what is on by default needs the word false.
+fn is_flag(property: &Property) -> bool {
+    property.kind == Kind::Boolean && property.default == Some(false.into())
+}
+
 /// The option of one parameter.
 fn argument(property: &Property) -> Arg {
     let mut help = property.description.clone();
@@ -192,7 +197,7 @@ fn argument(property: &Property) -> Arg {
         help += &format!(" [default: {default}]");
     }
     let arg = Arg::new(property.name.clone()).long(property.name.clone());
-    if property.kind == Kind::Boolean && property.default != Some(true.into()) {
+    if is_flag(property) {
         return arg.action(ArgAction::SetTrue).help(help);
     }
     help += &format!(" ({})", property.expected());

@@ -138,7 +138,7 @@ fn entries<T: ?Sized>(of: &[Entry<T>]) -> *const CmfEntry {
 /// `id` is NULL or text that ends in NUL.
 pub unsafe extern "C" fn get_factory<E: Exports>(id: *const c_char) -> *const c_void {
     let mut found = std::ptr::null();
-    enter(std::ptr::null_mut(), || {
+    enter(None, || {
         let registry = E::registry();
         // SAFETY: the caller's promise.
         let id = unsafe { text_of("id", id) }?;
@@ -213,7 +213,7 @@ unsafe extern "C" fn create_energy<E: Exports>(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: the header's promises about the arguments are those that are passed on.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let energy = make("energy", E::registry().energies, name, parameters)?;
         let dim = energy.dim();
         if dim == 0 {
@@ -224,7 +224,7 @@ unsafe extern "C" fn create_energy<E: Exports>(
 }
 
 unsafe extern "C" fn destroy_energy(energy: *mut Object) {
-    enter(std::ptr::null_mut(), || {
+    enter(None, || {
         if !energy.is_null() {
             // SAFETY: by the header it came from create, and this is its last use.
             drop(unsafe { Box::from_raw(energy.cast::<EnergyObject>()) });
@@ -246,7 +246,7 @@ unsafe extern "C" fn energy_domain(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: the header's promises about the arguments are those that are passed on.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let (from, to) = energy_of(energy, d)?.domain();
         for (what, values) in [("low end of the domain", &from), ("high end of the domain", &to)] {
             Error::check_len(what, values.len(), d)?;
@@ -267,7 +267,7 @@ unsafe extern "C" fn energy_value_and_gradient(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: the header's promises about the arguments are those that are passed on.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let (energy, len) = (energy_of(energy, d)?, n.checked_mul(d));
         let (x, value) = (slice("x", x, len)?, slice_mut("value", value, Some(n))?);
         energy.value_and_gradient(x, value, slice_mut("gradient", gradient, len)?)
@@ -284,7 +284,7 @@ unsafe extern "C" fn energy_hvp(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: the header's promises about the arguments are those that are passed on.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let (energy, len) = (energy_of(energy, d)?, n.checked_mul(d));
         energy.hvp(slice("x", x, len)?, slice("v", v, len)?, slice_mut("hv", hv, len)?)
     })
@@ -303,7 +303,7 @@ unsafe extern "C" fn create_dataset<E: Exports>(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: the header's promises about the arguments are those that are passed on.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let data = make("data set", E::registry().datasets, name, parameters)?;
         let licence = data.licence().map(|s| CString::new(s.replace('\0', "")).unwrap_or_default());
         hand_over(to, DatasetObject { data, licence })
@@ -311,7 +311,7 @@ unsafe extern "C" fn create_dataset<E: Exports>(
 }
 
 unsafe extern "C" fn destroy_dataset(dataset: *mut Object) {
-    enter(std::ptr::null_mut(), || {
+    enter(None, || {
         if !dataset.is_null() {
             // SAFETY: by the header it came from create, and this is its last use.
             drop(unsafe { Box::from_raw(dataset.cast::<DatasetObject>()) });
@@ -325,7 +325,8 @@ unsafe extern "C" fn dataset_info(
     info: *mut CmfDatasetInfo,
     error: *mut CmfError,
 ) -> i32 {
-    enter(error, || {
+    // SAFETY: by the header NULL (against the rules) or the caller's cmf_error.
+    enter(unsafe { error.as_mut() }, || {
         // SAFETY: by the header NULL (against the rules) or a live data set.
         let object = unsafe { object("dataset", dataset.cast::<DatasetObject>()) }?;
         // SAFETY: by the header NULL (against the rules) or the caller's struct.
@@ -352,7 +353,7 @@ unsafe extern "C" fn dataset_read(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: the header's promises about the arguments are those that are passed on.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let data = object("dataset", dataset.cast::<DatasetObject>())?.data.as_ref();
         let dim = data.shape().dim();
         if d != dim {
@@ -379,7 +380,7 @@ unsafe extern "C" fn run_task<E: Exports>(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: the header's promises about the arguments are those that are passed on.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let task = make("task", E::registry().tasks, name, parameters)?;
         task.run(&TableHost::new(object("host", host)?))
     })

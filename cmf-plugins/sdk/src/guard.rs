@@ -8,15 +8,14 @@ use crate::abi::{self, CmfError, ERROR_BYTES};
 use crate::error::{Error, Result, Status};
 
 /// Runs a function that was called from outside: an error becomes its code and words, a panic
-/// `CMF_PANIC`. Nothing unwinds out of it.
-pub fn enter(error: *mut CmfError, run: impl FnOnce() -> Result<()>) -> i32 {
+/// `CMF_PANIC`. Nothing unwinds out of it. `error` is `None` where there is no place for words.
+pub fn enter(error: Option<&mut CmfError>, run: impl FnOnce() -> Result<()>) -> i32 {
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => return abi::OK,
         Ok(Err(e)) => e,
         Err(payload) => Error { status: Status::Panic, text: format!("panicked: {}", words(&*payload)) },
     };
-    // SAFETY: by the header `error` is NULL (against the rules) or the caller's cmf_error.
-    if let Some(error) = unsafe { error.as_mut() } {
+    if let Some(error) = error {
         write_text(error, &failure.text);
     }
     failure.status.code()

@@ -108,7 +108,7 @@ pub fn run(path: &Path, settings: &Settings, say: &mut dyn FnMut(Event)) {
         for kind in kinds {
             let mut offers = Vec::new();
             suite.check(&format!("{} entries", kind.word()), |_| {
-                offers = kind.offers(&library).map_err(|e| e.to_string())?;
+                offers = library.offers(kind).map_err(|e| e.to_string())?;
                 Ok(offers.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", "))
             });
             any |= !offers.is_empty();

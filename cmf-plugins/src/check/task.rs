@@ -1,7 +1,7 @@
 //! Checks of tasks: runs on a small Gaussian model of images, all files in memory.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cmf_core::closed_form::Quadratic;
 use cmf_core::gaussian::Gaussian;
@@ -24,18 +24,25 @@ pub(super) fn check(suite: &mut Suite, library: &Library, offer: &Offer) {
     let mut ready = None;
     let good = suite.check("runs on a small model", |_| {
         let parameters = parameters?;
-        let memory = Memory::new(inputs, false);
-        run(factory, &offer.name, &parameters, &memory, seed).map_err(|e| e.text)?;
-        let said = memory.said();
-        ready = Some((parameters, said.clone()));
+        // Some tasks want a hole in their images, others none.
+        let try_with = |hole: bool| {
+            let memory = Memory::new(inputs, hole, false);
+            run(factory, &offer.name, &parameters, &memory, seed).map(|()| (memory.said(), hole))
+        };
+        let outcome = try_with(false).or_else(|e| match e.status {
+            Status::Panic => Err(e),
+            _ => try_with(true).map_err(|_| e),
+        });
+        let (said, hole) = outcome.map_err(|e| e.text)?;
+        ready = Some((parameters, said.clone(), hole));
         match said.iter().find(|line| line.starts_with("bad")) {
             Some(line) => Err(line.clone()),
             None => Ok(format!("{} outputs and results", said.len())),
         }
     });
-    let Some((parameters, said)) = ready.filter(|_| good) else { return };
+    let Some((parameters, said, hole)) = ready.filter(|_| good) else { return };
     suite.check("a seed gives the same again", |_| {
-        let memory = Memory::new(inputs, false);
+        let memory = Memory::new(inputs, hole, false);
         run(factory, &offer.name, &parameters, &memory, seed).map_err(|e| e.text)?;
         match memory.said() == said {
             true => Ok(String::new()),
@@ -43,7 +50,7 @@ pub(super) fn check(suite: &mut Suite, library: &Library, offer: &Offer) {
         }
     });
     suite.check("stops when asked to", |_| {
-        let memory = Memory::new(inputs, true);
+        let memory = Memory::new(inputs, hole, true);
         match run(factory, &offer.name, &parameters, &memory, seed) {
             Err(e) if e.status == Status::Cancelled => Ok(String::new()),
             Err(e) => Err(format!(
@@ -59,7 +66,7 @@ pub(super) fn check(suite: &mut Suite, library: &Library, offer: &Offer) {
         }
     });
     suite.check("unknown names", |_| {
-        let memory = Memory::new(inputs, false);
+        let memory = Memory::new(inputs, hole, false);
         match run(factory, "no-such-task", &parameters, &memory, seed) {
             Err(e) if e.status == Status::Invalid => Ok(String::new()),
             Err(e) => Err(format!("answered {:?} ({e}), expected CMF_INVALID", e.status)),
@@ -94,14 +101,15 @@ fn run(
 /// Files in memory, and what was written to them.
 struct Memory {
     inputs: usize,
-    cancel: AtomicBool,
+    hole: bool,
+    cancel: bool,
     asked: AtomicUsize,
     said: Mutex<Vec<String>>,
 }
 
 impl Memory {
-    fn new(inputs: usize, cancel: bool) -> Memory {
-        Memory { inputs, cancel: cancel.into(), asked: 0.into(), said: Mutex::default() }
+    fn new(inputs: usize, hole: bool, cancel: bool) -> Memory {
+        Memory { inputs, hole, cancel, asked: 0.into(), said: Mutex::default() }
     }
 
     fn said(&self) -> Vec<String> {
@@ -125,12 +133,13 @@ impl TaskFiles for Memory {
             return Err(Error::invalid(format!("input {index} of {}", self.inputs)));
         }
         let pixel = |i: usize| ((i * 7 + index * 3) % 11) as f64 / 10.0;
-        let alpha = (0..SIDE * SIDE).map(|i| if i % SIDE == 0 { 0.0 } else { 1.0 }).collect();
+        let alpha =
+            self.hole.then(|| (0..SIDE * SIDE).map(|i| if i % SIDE == 0 { 0.0 } else { 1.0 }).collect());
         Ok(Input {
             name: format!("input-{index}.png"),
             shape: vec![SIDE, SIDE, 1],
             values: (0..SIDE * SIDE).map(pixel).collect(),
-            alpha: Some(alpha),
+            alpha,
         })
     }
 
@@ -164,6 +173,6 @@ impl TaskFiles for Memory {
 
     fn cancelled(&self) -> bool {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        self.cancel.load(Ordering::SeqCst)
+        self.cancel
     }
 }

@@ -10,6 +10,8 @@ use cmf_plugin::{Schema, text_of};
 use object::{Architecture, BinaryFormat, FileKind, Object, ObjectKind};
 use sha2::{Digest, Sha256};
 
+use super::plugins::KindOfPlugin;
+
 /// Larger files are not read.
 const MOST_BYTES: u64 = 1 << 30;
 /// More entries than this in one factory are a broken table.
@@ -230,8 +232,17 @@ impl Library {
         unsafe { self.factory(abi::TASK).cast::<CmfTaskFactory>().as_ref() }
     }
 
-    /// What a factory of this library offers.
-    pub fn offers(&self, count: usize, entries: *const CmfEntry) -> Result<Vec<Offer>> {
+    /// What the library offers of a kind.
+    pub fn offers(&self, kind: KindOfPlugin) -> Result<Vec<Offer>> {
+        let table = match kind {
+            KindOfPlugin::Energy => self.energies().map(|t| (t.count, t.entries)),
+            KindOfPlugin::DataSet => self.datasets().map(|t| (t.count, t.entries)),
+            KindOfPlugin::Task => self.tasks().map(|t| (t.count, t.entries)),
+        };
+        table.map_or(Ok(Vec::new()), |(count, entries)| self.read_entries(count, entries))
+    }
+
+    fn read_entries(&self, count: usize, entries: *const CmfEntry) -> Result<Vec<Offer>> {
         let fail = |message: String| Error::file(self.path, message);
         if count == 0 || count > MOST_ENTRIES || entries.is_null() || !entries.is_aligned() {
             return Err(fail(format!(

@@ -7,6 +7,7 @@ use cmf_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::library::{Library, Offer};
+use super::plugins::KindOfPlugin;
 
 /// `libNAME.toml` beside `libNAME.so`: what the library offers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,17 +74,13 @@ impl Manifest {
         let items =
             |offers: Vec<Offer>| offers.into_iter().map(|o| Item { name: o.name, about: o.about }).collect();
         let (major, minor) = library.abi();
-        let offers = |table: Option<(usize, *const cmf_plugin::abi::CmfEntry)>| match table {
-            Some((count, entries)) => library.offers(count, entries).map(items),
-            None => Ok(Vec::new()),
-        };
         Ok(Manifest {
             name: library.name().to_string(),
             version: library.version().to_string(),
             abi: format!("{major}.{minor}"),
-            energies: offers(library.energies().map(|t| (t.count, t.entries)))?,
-            datasets: offers(library.datasets().map(|t| (t.count, t.entries)))?,
-            tasks: offers(library.tasks().map(|t| (t.count, t.entries)))?,
+            energies: items(library.offers(KindOfPlugin::Energy)?),
+            datasets: items(library.offers(KindOfPlugin::DataSet)?),
+            tasks: items(library.offers(KindOfPlugin::Task)?),
         })
     }
 

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use cmf_core::{Error, Result};
-use cmf_plugin::abi::CmfEntry;
 use cmf_plugin::{DataSet, Energy, Entry, Parameters, Schema, Task};
 
 use super::discovery::{Found, Origin, Search};
@@ -43,16 +42,6 @@ impl KindOfPlugin {
             KindOfPlugin::DataSet => &manifest.datasets,
             KindOfPlugin::Task => &manifest.tasks,
         }
-    }
-
-    /// What a loaded library offers of this kind.
-    pub fn offers(self, library: &Library) -> Result<Vec<Offer>> {
-        let table: Option<(usize, *const CmfEntry)> = match self {
-            KindOfPlugin::Energy => library.energies().map(|t| (t.count, t.entries)),
-            KindOfPlugin::DataSet => library.datasets().map(|t| (t.count, t.entries)),
-            KindOfPlugin::Task => library.tasks().map(|t| (t.count, t.entries)),
-        };
-        table.map_or(Ok(Vec::new()), |(count, entries)| library.offers(count, entries))
     }
 
     /// The built-in ones.
@@ -125,7 +114,7 @@ impl Plugins {
                 continue;
             }
             let library = self.load(&found.path, found.origin)?;
-            if let Some(offer) = kind.offers(&library)?.into_iter().find(|o| o.name == spec) {
+            if let Some(offer) = library.offers(kind)?.into_iter().find(|o| o.name == spec) {
                 return resolved(offer, Some(library));
             }
             if matches!(found.manifest, Ok(Some(_))) {
@@ -159,7 +148,7 @@ impl Plugins {
             _ => (spec, None),
         };
         let library = self.load(&PathBuf::from(path), Origin::Named)?;
-        let offers = kind.offers(&library)?;
+        let offers = library.offers(kind)?;
         let names = || offers.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
         let chosen = match (name, &offers[..]) {
             (_, []) => return Err(Error::file(path, format!("this plugin offers no {}", kind.word()))),

@@ -35,11 +35,6 @@ impl EnergyPotential {
     pub fn has_hvp(&self) -> bool {
         self.has_hvp
     }
-
-    /// The energy.
-    pub fn energy(&self) -> &dyn Energy {
-        self.energy.as_ref()
-    }
 }
 
 impl Potential for EnergyPotential {

@@ -92,7 +92,7 @@ impl Context<'_> {
 
 unsafe extern "C" fn model(context: *mut c_void, info: *mut CmfModelInfo, error: *mut CmfError) -> i32 {
     // SAFETY: the header's promises about the arguments are those that are passed on; here and below.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let model = of(context)?.host.model()?;
         let info = info.as_mut().ok_or_else(|| Error::invalid("info: found NULL"))?;
         let (rank, shape) = model.shape.axes();
@@ -123,7 +123,7 @@ unsafe extern "C" fn value_and_gradient(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let context = of(context)?;
         let len = context.len(n, d)?;
         let (x, value) = (slice("x", x, len)?, slice_mut("value", value, Some(n))?);
@@ -141,7 +141,7 @@ unsafe extern "C" fn hvp(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let context = of(context)?;
         let len = context.len(n, d)?;
         context.host.hvp(slice("x", x, len)?, slice("v", v, len)?, slice_mut("hv", hv, len)?)
@@ -157,7 +157,7 @@ unsafe extern "C" fn hessian(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let context = of(context)?;
         let len = context.len(n, d)?;
         let square = len.and_then(|len| len.checked_mul(d));
@@ -175,7 +175,7 @@ unsafe extern "C" fn contraction(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let context = of(context)?;
         let len = context.len(n, d)?;
         let square = len.and_then(|len| len.checked_mul(d));
@@ -194,7 +194,7 @@ unsafe extern "C" fn conjugate(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let context = of(context)?;
         let len = context.len(n, d)?;
         let (x, y) = (slice("x", x, len)?, slice_mut("y", y, len)?);
@@ -223,7 +223,7 @@ unsafe extern "C" fn gibbs(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let context = of(context)?;
         let len = context.len(n, d)?;
         let run = context.host.gibbs(steps, slice_mut("x", x, len)?)?;
@@ -250,7 +250,7 @@ unsafe extern "C" fn log_density(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let context = of(context)?;
         let len = context.len(n, d)?;
         let y = slice("y", y, len)?;
@@ -279,7 +279,7 @@ unsafe extern "C" fn gaussian(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let context = of(context)?;
         context.len(1, d)?;
         let (m, s) = context.host.gaussian()?;
@@ -291,12 +291,12 @@ unsafe extern "C" fn gaussian(
 
 unsafe extern "C" fn uniform(context: *mut c_void, n: usize, out: *mut f64, error: *mut CmfError) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe { of(context)?.host.uniform(slice_mut("out", out, Some(n))?) })
+    enter(unsafe { error.as_mut() }, || unsafe { of(context)?.host.uniform(slice_mut("out", out, Some(n))?) })
 }
 
 unsafe extern "C" fn normal(context: *mut c_void, n: usize, out: *mut f64, error: *mut CmfError) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe { of(context)?.host.normal(slice_mut("out", out, Some(n))?) })
+    enter(unsafe { error.as_mut() }, || unsafe { of(context)?.host.normal(slice_mut("out", out, Some(n))?) })
 }
 
 /// Runs a function without an error to report; a panic of the host's leaves `otherwise`.
@@ -321,7 +321,7 @@ unsafe extern "C" fn input_info(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let input = of(context)?.input(index)?;
         let info = info.as_mut().ok_or_else(|| Error::invalid("info: found NULL"))?;
         let mut shape = [1; 3];
@@ -346,7 +346,7 @@ unsafe extern "C" fn input_read(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let input = of(context)?.input(index)?;
         Error::check_len("values", len, input.0.values.len())?;
         slice_mut("values", values, Some(len))?.copy_from_slice(&input.0.values);
@@ -375,7 +375,7 @@ unsafe extern "C" fn write_image(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let shape = slice("shape", shape, Some(3))?;
         let shape = [shape[0], shape[1], shape[2]];
         let len = shape.iter().try_fold(1_usize, |len, &axis| len.checked_mul(axis));
@@ -394,7 +394,7 @@ unsafe extern "C" fn write_table(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe {
+    enter(unsafe { error.as_mut() }, || unsafe {
         let (label, values) = (text_of("label", label)?, slice("values", values, n.checked_mul(d))?);
         of(context)?.host.write_table(input_of(input), &label, d, values)
     })
@@ -402,7 +402,7 @@ unsafe extern "C" fn write_table(
 
 unsafe extern "C" fn result(context: *mut c_void, json: *const c_char, error: *mut CmfError) -> i32 {
     // SAFETY: as above.
-    enter(error, || unsafe { of(context)?.host.result(&text_of("the result", json)?) })
+    enter(unsafe { error.as_mut() }, || unsafe { of(context)?.host.result(&text_of("the result", json)?) })
 }
 
 unsafe extern "C" fn progress(context: *mut c_void, fraction: f64) {

@@ -41,7 +41,10 @@ impl Energy for DoubleWell {
 
 /// The parameters have passed the schema below, defaults filled in.
 fn create(parameters: &Parameters) -> Result<Box<dyn Energy>> {
-    Ok(Box::new(DoubleWell { depth: parameters.number("depth")?, stiffness: parameters.number("stiffness")? }))
+    Ok(Box::new(DoubleWell {
+        depth: parameters.number("depth")?,
+        stiffness: parameters.number("stiffness")?,
+    }))
 }
 
 cmf_plugin::export! {

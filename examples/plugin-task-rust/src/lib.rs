@@ -1,6 +1,6 @@
 //! MAP denoising under a Gaussian likelihood, as a task plugin for CMF.
 
-use cmf_plugin::{DensityStatus, Entry, Error, Host, Parameters, Result, Task};
+use cmf_plugin::{DensityStatus, Entry, Error, Host, Level, Parameters, Result, Task};
 
 /// For each image y: the z that maximises log ρ(z) - |z - y|²/2s², ρ being the model's density.
 struct Denoise {
@@ -8,7 +8,8 @@ struct Denoise {
     steps: usize,
 }
 
-/// Converged when a step moves the image by less than this share of the noise, root mean square.
+/// Converged when the objective's gradient, root mean square and in units of 1/noise, is below this: where log ρ is
+/// concave the image is then off by less than this share of the noise.
 const TOLERANCE: f64 = 0.01;
 
 impl Denoise {
@@ -26,26 +27,29 @@ impl Denoise {
         let variance = self.noise * self.noise;
         let mut z = y.to_vec();
         let start = self.objective(host, &z, y)?;
-        let (mut value, mut score) = start.ok_or_else(|| Error::failed("the model has no density at the image"))?;
+        let (mut value, mut score) =
+            start.ok_or_else(|| Error::failed("the model has no density at the image"))?;
         let mut step = variance;
         for done in 0..self.steps {
             if host.cancelled() {
                 return Err(Error::cancelled());
             }
             host.progress(share.0 + share.1 * done as f64 / self.steps as f64);
+            let slope: f64 =
+                (z.iter().zip(&score).zip(y)).map(|((z, s), y)| (s + (y - z) / variance).powi(2)).sum();
+            if (slope / y.len() as f64).sqrt() * self.noise < TOLERANCE {
+                return Ok((z, value, true));
+            }
             let pull = step / variance;
-            let next: Vec<f64> =
-                (z.iter().zip(&score).zip(y)).map(|((z, s), y)| (z + step * s + pull * y) / (1.0 + pull)).collect();
-            let moved: f64 = next.iter().zip(&z).map(|(a, b)| (a - b).powi(2)).sum();
+            let next: Vec<f64> = (z.iter().zip(&score).zip(y))
+                .map(|((z, s), y)| (z + step * s + pull * y) / (1.0 + pull))
+                .collect();
             match self.objective(host, &next, y)? {
                 Some((better, at)) if better >= value => {
                     (z, value, score) = (next, better, at);
                     step *= 1.5;
                 }
                 _ => step *= 0.5,
-            }
-            if (moved / y.len() as f64).sqrt() < TOLERANCE * self.noise {
-                return Ok((z, value, true));
             }
         }
         Ok((z, value, false))
@@ -59,10 +63,18 @@ impl Task for Denoise {
         for index in 0..count {
             let input = host.input(index)?;
             let (&[height, width, channels], true) = (&input.shape[..], input.values.len() == d) else {
-                return Err(Error::invalid(format!("{}: expected an image of {d} numbers, as the model has", input.name)));
+                return Err(Error::invalid(format!(
+                    "{}: expected an image of {d} numbers, as the model has",
+                    input.name
+                )));
             };
             let share = (index as f64 / count as f64, 1.0 / count as f64);
             let (z, value, converged) = self.climb(host, &input.values, share)?;
+            if !converged {
+                let text =
+                    format!("{}: not converged after {} steps; give more --steps", input.name, self.steps);
+                host.log(Level::Warning, &text);
+            }
             host.write_image(Some(index), "denoised", [height, width, channels], &z)?;
             host.result(&format!(r#"{{"objective":{value},"converged":{converged}}}"#))?;
         }
@@ -85,7 +97,7 @@ cmf_plugin::export! {
         parameters: r#"{"type":"object","properties":{
             "inputs":{"type":"array","description":"Noisy images of the model's size","minItems":1},
             "noise":{"type":"number","description":"Standard deviation of the noise, in the units of the pixels","default":0.2,"minimum":0},
-            "steps":{"type":"integer","description":"Most steps of the ascent","default":60,"minimum":1,"maximum":100000}}}"#,
+            "steps":{"type":"integer","description":"Most steps of the ascent","default":200,"minimum":1,"maximum":100000}}}"#,
         create,
     }],
 }
