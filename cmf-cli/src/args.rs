@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 use cmf_core::Result;
 
-use crate::commands::{info, inpaint, sample, score, verify};
+use crate::commands::{info, inpaint, plugin, run, sample, score, verify};
+use crate::plugin_args::PluginArgs;
 use crate::report::Outcome;
 
 /// Learn, sample, score and inpaint with conjugate moment measures: one convex potential, one .onnx file.
@@ -13,6 +14,19 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    #[command(flatten)]
+    plugins: PluginArgs,
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> Result<Outcome> {
+        if let Command::Run(c) = self.command {
+            return c.run(self.plugins);
+        }
+        self.plugins.apply();
+        self.command.run()
+    }
 }
 
 const EXIT_CODES: &str = "\
@@ -31,12 +45,16 @@ pub enum Command {
     /// Write the model of a run directory as one .onnx file
     #[cfg(feature = "train")]
     Export(crate::commands::export::Export),
-    /// Draw samples from a model
+    /// Draw samples from a model, or from an energy
     Sample(sample::Sample),
     /// Print the log-density of images or data under a model
     Score(score::Score),
     /// Fill the hole in an image, or in each image of a folder
     Inpaint(inpaint::Inpaint),
+    /// Run a task, built in or from a plugin
+    Run(run::Run),
+    /// List, check, trust and start plugins
+    Plugin(plugin::Plugin),
     /// Print what a model file is
     Info(info::Info),
     /// Check that the engine computes what the model file says
@@ -54,6 +72,8 @@ impl Command {
             Command::Sample(c) => c.run(),
             Command::Score(c) => c.run(),
             Command::Inpaint(c) => c.run(),
+            Command::Run(c) => c.run(PluginArgs::default()),
+            Command::Plugin(c) => c.run(),
             Command::Info(c) => c.run(),
             Command::Verify(c) => c.run(),
         }

@@ -4,8 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use cmf_core::Result;
+use cmf_core::{Error, Result};
 use cmf_plugins::data::{self, Opened};
+use cmf_plugins::host::{KindOfPlugin, Plugins, Search};
+
+use crate::plugin_args::{parameters, parse_setting, plugins};
 
 /// A data set to open.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +17,8 @@ pub enum DataSpec {
     Named(String, Option<PathBuf>),
     /// By what is found at a path.
     Path(PathBuf),
+    /// Of a plugin: `NAME` or `plugin:LIBRARY[#NAME]`, with `?NAME=VALUE&...` for parameters.
+    Plugin(String),
 }
 
 impl FromStr for DataSpec {
@@ -23,12 +28,21 @@ impl FromStr for DataSpec {
     fn from_str(s: &str) -> Result<Self, String> {
         let known = |name: &str| data::builtins().any(|b| b.name == name);
         match s.split_once(':') {
+            Some(("plugin", _)) => Ok(DataSpec::Plugin(s.into())),
             Some((name, path)) if known(name) => Ok(DataSpec::Named(name.into(), Some(path.into()))),
             None if known(s) => Ok(DataSpec::Named(s.into(), None)),
             _ if Path::new(s).exists() => Ok(DataSpec::Path(s.into())),
             _ => {
-                let names: Vec<&str> = data::builtins().map(|b| b.name).collect();
-                Err(format!("neither a file or folder that exists nor one of {}", names.join(", ")))
+                // Arguments are read before --plugin is known: its data sets go by plugin:LIBRARY.
+                let plugins = Plugins::find(Search::default()).map_err(|e| e.to_string())?;
+                let names = plugins.names(KindOfPlugin::DataSet);
+                if names.iter().any(|name| name == s.split('?').next().unwrap_or(s)) {
+                    return Ok(DataSpec::Plugin(s.into()));
+                }
+                Err(format!(
+                    "neither a file or folder that exists nor plugin:LIBRARY nor one of {}",
+                    names.join(", ")
+                ))
             }
         }
     }
@@ -40,6 +54,7 @@ impl fmt::Display for DataSpec {
             DataSpec::Named(name, Some(path)) => write!(f, "{name}:{}", path.display()),
             DataSpec::Named(name, None) => write!(f, "{name}"),
             DataSpec::Path(path) => write!(f, "{}", path.display()),
+            DataSpec::Plugin(spec) => write!(f, "{spec}"),
         }
     }
 }
@@ -51,6 +66,10 @@ impl DataSpec {
         match self {
             DataSpec::Named(name, _) => name.clone(),
             DataSpec::Path(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            DataSpec::Plugin(spec) => match spec.strip_prefix("plugin:") {
+                Some(path) => Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                None => spec.clone(),
+            },
         }
     }
 
@@ -63,6 +82,10 @@ impl DataSpec {
             }
             DataSpec::Named(name, None) => DataSpec::Named(name.clone(), None),
             DataSpec::Path(path) => DataSpec::Path(std::path::absolute(path)?),
+            DataSpec::Plugin(spec) => DataSpec::Plugin(match spec.strip_prefix("plugin:") {
+                Some(path) => format!("plugin:{}", std::path::absolute(path)?.display()),
+                None => spec.clone(),
+            }),
         })
     }
 
@@ -71,6 +94,21 @@ impl DataSpec {
         match self {
             DataSpec::Named(name, path) => data::open(name, path.as_deref(), seed),
             DataSpec::Path(path) => data::open(data::name_of(path)?, Some(path), seed),
+            DataSpec::Plugin(spec) => open_plugin(spec, seed),
         }
     }
+}
+
+/// Opens a plugin's data set; a parameter `seed` that is not given gets the command's seed.
+fn open_plugin(spec: &str, seed: u64) -> Result<Opened> {
+    let (name, query) = spec.split_once('?').unwrap_or((spec, ""));
+    let found = plugins()?.resolve(KindOfPlugin::DataSet, name)?;
+    let set: Result<Vec<_>, String> =
+        query.split('&').filter(|word| !word.is_empty()).map(parse_setting).collect();
+    let mut set = set.map_err(|e| Error::Invalid(format!("{spec}: after the ?: {e}")))?;
+    let has_seed = found.schema.properties.iter().any(|p| p.name == "seed");
+    if has_seed && set.iter().all(|(name, _)| name != "seed") {
+        set.push(("seed".into(), seed.to_string()));
+    }
+    data::opened(found.dataset(&parameters(&found.schema, &set)?)?)
 }

@@ -30,7 +30,8 @@ impl Health {
         let data = run.data.data.as_ref();
         let (n, d) = (data.rows(Split::HeldOut).min(ROWS), data.shape().dim());
         let mut held_out = vec![0.0; n * d];
-        data.read(Split::HeldOut, &(0..n).collect::<Vec<_>>(), &mut held_out)?;
+        data.read(Split::HeldOut, &(0..n).collect::<Vec<_>>(), &mut held_out)
+            .map_err(cmf_plugins::core_error)?;
         let config = run.trainer.config();
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         held_out.iter_mut().for_each(|v| *v += config.sigma * rng.sample::<f64, _>(StandardNormal));

@@ -14,17 +14,21 @@ mod jpeg;
 mod mask;
 mod model;
 mod pictures;
+mod plugin_args;
+mod plugin_check;
+mod plugin_new;
 mod report;
 #[cfg(feature = "train")]
 mod run_directory;
 mod table;
+mod task_files;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let outcome = interrupt::catch().and_then(|()| args::Cli::parse().command.run());
+    let outcome = interrupt::catch().and_then(|()| args::Cli::parse().run());
     match outcome {
         Ok(outcome) => outcome.exit_code(),
         Err(cmf_core::Error::Interrupted) => report::Outcome::Interrupted.exit_code(),

@@ -159,6 +159,6 @@ pub fn gaussian(data: &dyn DataSet, sigma: f64) -> Result<Gaussian> {
     let most = (MOST_FITTED / d).max(1);
     let rows: Vec<usize> = (0..n).step_by(n.div_ceil(most)).collect();
     let mut y = vec![0.0; rows.len() * d];
-    data.read(Split::Train, &rows, &mut y)?;
+    data.read(Split::Train, &rows, &mut y).map_err(cmf_plugins::core_error)?;
     Gaussian::fit(&y, d, sigma)
 }

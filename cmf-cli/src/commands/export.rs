@@ -76,7 +76,7 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
     let d = data.shape().dim();
     let rows: Vec<usize> = (0..data.rows(Split::HeldOut).min(PROBES)).collect();
     let mut points = vec![0.0; rows.len() * d];
-    data.read(Split::HeldOut, &rows, &mut points)?;
+    data.read(Split::HeldOut, &rows, &mut points).map_err(cmf_plugins::core_error)?;
     let mut probes = Probe::record(&reference, &points)?;
     if d <= super::MOST_EXACT {
         let exact = exact_log_density(&reference, log_z.value, &points)?;
@@ -98,7 +98,7 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
         data: Data {
             name: run.spec.name(),
             sha256: run.data.sha256.clone(),
-            licence: run.data.licence.unwrap_or_default().into(),
+            licence: run.data.licence.clone().unwrap_or_default(),
         },
         licence: licence.into(),
         probes,

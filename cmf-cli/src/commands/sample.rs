@@ -14,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use serde_json::json;
 
+use super::sample_energy::EnergySampling;
 use crate::images::write_png;
 use crate::interrupt;
 use crate::model::Model;
@@ -36,11 +37,19 @@ Examples:
   cmf-cli sample --model models/mnist.onnx -n 64 --out grid.png
   cmf-cli sample --model models/mnist.onnx -n 1000 --seed 7 --out samples.npy
   cmf-cli sample --model models/mnist.onnx -n 10 --separate digits/
-  cmf-cli sample --model models/eight-gaussians.onnx -n 2000 --out scatter.png --out points.csv")]
+  cmf-cli sample --model models/eight-gaussians.onnx -n 2000 --out scatter.png --out points.csv
+  cmf-cli sample --energy himmelblau -n 2000 --out scatter.png
+  cmf-cli sample --energy plugin:./libmy_energy.so --set depth=5 --out points.npy")]
 pub struct Sample {
     /// The model file
-    #[arg(long, short, value_name = "FILE")]
-    model: PathBuf,
+    #[arg(long, short, value_name = "FILE", required_unless_present = "energy")]
+    model: Option<PathBuf>,
+    /// Sample e^{-E} of an energy instead: its name, or plugin:LIBRARY[#NAME]; `cmf-cli plugin list` shows names
+    #[arg(long, value_name = "ENERGY", conflicts_with_all = ["model", "separate", "columns", "noise"])]
+    energy: Option<String>,
+    /// A parameter of the energy
+    #[arg(long, value_name = "NAME=VALUE", requires = "energy", value_parser = crate::plugin_args::parse_setting)]
+    set: Vec<(String, String)>,
     /// How many samples
     #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     number: u32,
@@ -79,7 +88,19 @@ pub enum Noise {
 impl Sample {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
-        let model = Model::open(&self.model)?;
+        if let Some(energy) = &self.energy {
+            let sampling = EnergySampling {
+                energy,
+                set: &self.set,
+                number: self.number as usize,
+                steps: self.steps as usize,
+                seed: self.seed,
+                out: &self.out,
+                report: &self.report,
+            };
+            return sampling.run();
+        }
+        let model = Model::open(self.path())?;
         self.check_outputs(&model)?;
         let start = Start::new(&model)?;
         let samples = self.draw_gibbs(&model, &start)?;
@@ -127,6 +148,11 @@ impl Sample {
         Ok(Outcome::of(failed == 0))
     }
 
+    /// The model file, which the arguments require unless there is an energy.
+    fn path(&self) -> &Path {
+        self.model.as_deref().unwrap_or(Path::new(""))
+    }
+
     /// Refuses impossible outputs before any work is done.
     fn check_outputs(&self, model: &Model) -> Result<()> {
         let drawable = model.grid().is_some() || model.dim() == 2;
@@ -145,7 +171,7 @@ impl Sample {
             }
         }
         if let Some(folder) = &self.separate {
-            model.require_grid(&self.model)?;
+            model.require_grid(self.path())?;
             crate::batch::ensure_folder(folder)?;
         }
         Ok(())
@@ -194,7 +220,7 @@ impl Sample {
     }
 
     fn write_separately(&self, model: &Model, folder: &Path, y: &[f64]) -> Result<()> {
-        let grid = model.require_grid(&self.model)?;
+        let grid = model.require_grid(self.path())?;
         let width = self.number.to_string().len();
         for (i, row) in y.chunks_exact(model.dim()).enumerate() {
             interrupt::check()?;

@@ -156,7 +156,7 @@ impl Score {
         }
         let n = data.rows(Split::HeldOut).min(self.rows.map_or(usize::MAX, |n| n as usize));
         let mut rows = vec![0.0; n * model.dim()];
-        data.read(Split::HeldOut, &(0..n).collect::<Vec<_>>(), &mut rows)?;
+        data.read(Split::HeldOut, &(0..n).collect::<Vec<_>>(), &mut rows).map_err(cmf_plugins::core_error)?;
         Ok(Inputs { names: (0..n).map(|i| format!("{spec}#{i}")).collect(), rows, failures: 0 })
     }
 

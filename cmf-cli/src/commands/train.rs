@@ -175,7 +175,9 @@ impl Train {
                 return Ok(Outcome::Interrupted);
             }
             let Run { trainer, data, .. } = &mut run;
-            let metrics = trainer.step(rows, |indices, out| data.data.read(Split::Train, indices, out))?;
+            let metrics = trainer.step(rows, |indices, out| {
+                data.data.read(Split::Train, indices, out).map_err(cmf_plugins::core_error)
+            })?;
             let done = run.trainer.updates_done();
             let look = done % self.look_every as usize == 0 || done == total;
             let seen = look.then(|| health.look(&run)).transpose()?;

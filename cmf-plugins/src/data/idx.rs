@@ -44,7 +44,7 @@ pub(super) fn open(folder: &Path) -> Result<Opened> {
         held_out: (train..train + held_out).collect(),
     };
     let opened = set.opened();
-    let licence = (opened.sha256 == MNIST_SHA256).then_some(MNIST_LICENCE);
+    let licence = (opened.sha256 == MNIST_SHA256).then(|| MNIST_LICENCE.to_string());
     Ok(Opened { licence, ..opened })
 }
 
@@ -177,7 +177,7 @@ mod tests {
         let opened = open(Path::new(&folder)).unwrap();
         assert_eq!((opened.data.rows(Split::Train), opened.data.rows(Split::HeldOut)), (60_000, 10_000));
         assert_eq!(opened.sha256, MNIST_SHA256);
-        assert_eq!(opened.licence, Some(MNIST_LICENCE));
+        assert_eq!(opened.licence.as_deref(), Some(MNIST_LICENCE));
     }
 
     /// An idx file: magic, axes, values.

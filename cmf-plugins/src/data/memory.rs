@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use cmf_core::error::{Error, Result, check_len};
+use cmf_core::Result as CoreResult;
+use cmf_plugin::{Error, Result};
 use sha2::{Digest, Sha256};
 
 use super::{DataSet, Opened, Shape, Split};
@@ -55,17 +56,59 @@ impl InMemory {
             }
             hash.update(&bytes);
         }
-        hash.finalize().iter().fold(String::new(), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hexadecimal(hash)
     }
 
     /// This data set with its hash and no licence.
     pub fn opened(self) -> Opened {
         Opened { sha256: self.sha256(), data: Box::new(self), licence: None }
     }
+}
+
+/// A data set from elsewhere with its hash as that of f64 values, which takes reading all of it.
+pub fn opened(data: Box<dyn DataSet>) -> CoreResult<Opened> {
+    let (n, d) = (data.rows(Split::Train), data.shape().dim());
+    let axes = match data.shape() {
+        Shape::Image { height, width, channels } => format!("{height} {width} {channels}"),
+        Shape::Vector { dim } => dim.to_string(),
+    };
+    let mut hash = Sha256::new();
+    hash.update(format!("f64 {n} {axes}\n"));
+    let block = (BLOCK / d).max(1);
+    for from in (0..n).step_by(block) {
+        let rows: Vec<usize> = (from..n.min(from + block)).collect();
+        let mut values = vec![0.0; rows.len() * d];
+        data.read(Split::Train, &rows, &mut values).map_err(crate::core_error)?;
+        hash.update(values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+    }
+    let licence = data.licence().map(String::from);
+    Ok(Opened { sha256: hexadecimal(hash), licence, data })
+}
+
+/// All rows of a data set that came without a split, in the order of its file: [n, d], and d.
+pub fn all_rows(data: &dyn DataSet) -> Result<(Vec<f64>, usize)> {
+    let d = data.shape().dim();
+    let (train, held_out) = every_tenth(data.rows(Split::Train) + data.rows(Split::HeldOut));
+    let mut values = vec![0.0; (train.len() + held_out.len()) * d];
+    for (split, places) in [(Split::Train, train), (Split::HeldOut, held_out)] {
+        let mut part = vec![0.0; places.len() * d];
+        data.read(split, &(0..places.len()).collect::<Vec<_>>(), &mut part)?;
+        for (row, place) in part.chunks_exact(d).zip(places) {
+            values[place * d..][..d].copy_from_slice(row);
+        }
+    }
+    Ok((values, d))
+}
+
+/// Numbers that are read at a time to be hashed.
+const BLOCK: usize = 1 << 20;
+
+fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 impl DataSet for InMemory {
@@ -83,10 +126,10 @@ impl DataSet for InMemory {
 
     fn read(&self, split: Split, rows: &[usize], out: &mut [f64]) -> Result<()> {
         let (d, index) = (self.shape.dim(), self.split(split));
-        check_len("out", out.len(), rows.len() * d)?;
+        Error::check_len("out", out.len(), rows.len() * d)?;
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(d)) {
             let Some(at) = index.get(row) else {
-                return Err(Error::Invalid(format!("row {row} of a split of {} rows", index.len())));
+                return Err(Error::invalid(format!("row {row} of a split of {} rows", index.len())));
             };
             let at = at * d;
             match &self.values {
@@ -156,6 +199,15 @@ mod tests {
         // The held-out row is not part of it, the type is.
         assert_eq!(set(Values::U8(vec![0, 1, 9, 9, 4, 5])).sha256(), want);
         assert_ne!(set(Values::F32(vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0])).sha256(), want);
+    }
+
+    #[test]
+    fn all_rows_come_in_the_order_of_the_file() {
+        let values: Vec<f64> = (0..46).map(f64::from).collect();
+        let (train, held_out) = every_tenth(23);
+        let shape = Shape::Vector { dim: 2 };
+        let set = InMemory { shape, pixel_range: None, values: Values::F64(values.clone()), train, held_out };
+        assert_eq!(all_rows(&set).unwrap(), (values, 2));
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Data sets: the trait they implement and the registry that opens them by name.
+//! Data sets: the built-in ones and the registry that opens them by name.
 
 mod csv_table;
+mod entries;
 mod idx;
 mod images;
 mod memory;
@@ -11,60 +12,7 @@ use std::path::Path;
 
 use cmf_core::{Error, Result};
 
-/// Shape of one example; its values lie in a row in this order, the last axis fastest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// [height, width, channels] with 1 (grey) or 3 (RGB) channels.
-    Image {
-        /// Rows of pixels.
-        height: usize,
-        /// Columns of pixels.
-        width: usize,
-        /// 1 or 3.
-        channels: usize,
-    },
-    /// [dim].
-    Vector {
-        /// Number of values.
-        dim: usize,
-    },
-}
-
-impl Shape {
-    /// The number of values d of one example.
-    pub fn dim(&self) -> usize {
-        match *self {
-            Shape::Image { height, width, channels } => height * width * channels,
-            Shape::Vector { dim } => dim,
-        }
-    }
-}
-
-/// The two disjoint parts of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
-    /// What a model learns from.
-    Train,
-    /// What it is judged by.
-    HeldOut,
-}
-
-/// A finite set of examples with random access.
-pub trait DataSet: Send + Sync {
-    /// The shape of every example.
-    fn shape(&self) -> Shape;
-
-    /// The values that show as black and white, for images; values of vectors have no such range.
-    fn pixel_range(&self) -> Option<(f64, f64)>;
-
-    /// The number of examples of a split; at least 1.
-    fn rows(&self, split: Split) -> usize;
-
-    /// Copies the examples `rows` of a split, in that order, into `out` [rows.len(), d].
-    ///
-    /// Values are finite. Fails if a row is not below [`rows`](Self::rows) or `out` has another length.
-    fn read(&self, split: Split, rows: &[usize], out: &mut [f64]) -> Result<()>;
-}
+pub use cmf_plugin::{DataSet, Shape, Split};
 
 /// A data set with what a model card says of it.
 pub struct Opened {
@@ -74,8 +22,11 @@ pub struct Opened {
     /// stored (`u8`, `f32`, `f64`), such as `u8 60000 28 28 1`, then the values in little-endian order.
     pub sha256: String,
     /// The licence of the data and whom to credit, where known.
-    pub licence: Option<&'static str>,
+    pub licence: Option<String>,
 }
+
+pub use entries::DATASETS;
+pub use memory::{all_rows, opened};
 
 /// One entry of the registry.
 pub struct Builtin {

@@ -1,0 +1,353 @@
+//! One dynamic library: what the file is, whether it may be loaded, and its tables once it is.
+
+use std::ffi::CString;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use cmf_core::{Error, Result};
+use cmf_plugin::abi::{self, CmfDatasetFactory, CmfEnergyFactory, CmfEntry, CmfPlugin, CmfTaskFactory};
+use cmf_plugin::{Schema, text_of};
+use object::{Architecture, BinaryFormat, FileKind, Object, ObjectKind};
+use sha2::{Digest, Sha256};
+
+use super::plugins::KindOfPlugin;
+
+/// Larger files are not read.
+const MOST_BYTES: u64 = 1 << 30;
+/// More entries than this in one factory are a broken table.
+const MOST_ENTRIES: usize = 4096;
+
+/// A file that has been looked at, none of its code having run.
+#[derive(Debug, Clone)]
+pub struct Inspected {
+    /// The file itself, symbolic links resolved.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Reads a file and refuses what can be no plugin here: another kind of file, another machine's library,
+/// one without the symbol, one that anyone may write.
+pub fn inspect(path: &Path) -> Result<Inspected> {
+    let fail = |message: String| Error::file(path, message);
+    let real = path.canonicalize().map_err(|e| fail(format!("cannot read: {e}")))?;
+    let found = real.metadata().map_err(|e| fail(format!("cannot read: {e}")))?;
+    if !found.is_file() {
+        return Err(fail("is no file, expected a dynamic library".into()));
+    }
+    if found.len() > MOST_BYTES {
+        return Err(fail(format!("is larger than {} MiB, expected a dynamic library", MOST_BYTES >> 20)));
+    }
+    check_writers(&real).map_err(&fail)?;
+    let bytes = std::fs::read(&real).map_err(|e| fail(format!("cannot read: {e}")))?;
+    check_content(&bytes).map_err(&fail)?;
+    let hash = Sha256::digest(&bytes).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    Ok(Inspected { path: real, sha256: hash })
+}
+
+/// Refuses files that every user may write, or replace in their folder.
+#[cfg(unix)]
+pub(super) fn check_writers(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode =
+        |p: &Path| p.metadata().map(|m| m.permissions().mode()).map_err(|e| format!("cannot read: {e}"));
+    if mode(path)? & 0o002 != 0 {
+        let file = path.display();
+        return Err(format!("every user may write this file, so its code is nobody's: run chmod o-w {file}"));
+    }
+    let Some(folder) = path.parent() else { return Ok(()) };
+    // In a sticky folder such as /tmp nobody replaces another's files.
+    if mode(folder)? & 0o1002 == 0o002 {
+        let folder = folder.display();
+        return Err(format!("every user may replace files in its folder: run chmod o-w {folder}"));
+    }
+    Ok(())
+}
+
+/// Other systems keep this in access lists that are not read here.
+#[cfg(not(unix))]
+pub(super) fn check_writers(_path: &Path) -> Result<(), String> {
+    Ok(())
+}
+
+/// Whether the bytes are a library of this machine with the one symbol.
+fn check_content(bytes: &[u8]) -> Result<(), String> {
+    let kind = FileKind::parse(bytes).map_err(|_| {
+        let what = if bytes.is_empty() {
+            "an empty file"
+        } else if std::str::from_utf8(&bytes[..bytes.len().min(512)]).is_ok() {
+            "a text file"
+        } else {
+            "a file of an unknown kind"
+        };
+        format!("is {what}, expected a dynamic library")
+    })?;
+    if matches!(kind, FileKind::MachOFat32 | FileKind::MachOFat64) {
+        return Ok(()); // The loader picks the slice that fits.
+    }
+    let file =
+        object::File::parse(bytes).map_err(|e| format!("is damaged, expected a dynamic library: {e}"))?;
+    let here = here();
+    if file.format() != BinaryFormat::native_object() || file.architecture() != here {
+        return Err(format!(
+            "is a library for another architecture: found {:?} {:?}, this machine runs {:?} {here:?}; build it here",
+            file.format(),
+            file.architecture(),
+            BinaryFormat::native_object()
+        ));
+    }
+    if file.kind() != ObjectKind::Dynamic {
+        return Err(format!("is a file of the kind {:?}, expected a dynamic library", file.kind()));
+    }
+    let damaged = |e| format!("is damaged, its exports cannot be read: {e}");
+    let exports: Vec<_> = file.exports().map_err(damaged)?.collect::<Result<_, _>>().map_err(damaged)?;
+    // Mach-O puts an underscore before every name.
+    let underscored = format!("_{}", abi::SYMBOL);
+    let is_entry = |name: object::read::NameOrOrdinal<&[u8]>| match name {
+        object::read::NameOrOrdinal::Name(name) => {
+            name == abi::SYMBOL.as_bytes() || name == underscored.as_bytes()
+        }
+        _ => false,
+    };
+    if !exports.iter().any(|e| is_entry(e.name())) {
+        return Err(format!(
+            "lacks the symbol {}, so it is no CMF plugin; see cmf_plugin.h, or start from `cmf-cli plugin new`",
+            abi::SYMBOL
+        ));
+    }
+    Ok(())
+}
+
+fn here() -> Architecture {
+    match std::env::consts::ARCH {
+        "x86_64" => Architecture::X86_64,
+        "x86" => Architecture::I386,
+        "aarch64" => Architecture::Aarch64,
+        "arm" => Architecture::Arm,
+        "riscv64" => Architecture::Riscv64,
+        _ => Architecture::Unknown,
+    }
+}
+
+/// What a factory offers under one name, its schema checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// The name.
+    pub name: String,
+    /// What it is, in one line.
+    pub about: String,
+    /// JSON schema of its parameters.
+    pub parameters: String,
+}
+
+/// A loaded plugin. Libraries are never unloaded: what they gave out may be anywhere.
+#[derive(Clone, Copy)]
+pub struct Library {
+    table: &'static CmfPlugin,
+    path: &'static Path,
+    id: &'static Identity,
+}
+
+struct Identity {
+    name: String,
+    version: String,
+}
+
+impl Library {
+    /// Loads a file, which runs its code. Fails unless it is a plugin of a version that is understood.
+    pub fn load(file: &Inspected) -> Result<Library> {
+        let path = &file.path;
+        let fail = |message: String| Error::file(path, message);
+        // SAFETY: running a library's code is as safe as the library; the user asked for it by name or trust.
+        let library = unsafe { libloading::Library::new(path) }
+            .map_err(|e| fail(format!("the system's loader refuses it: {e}")))?;
+        // For good: see the type.
+        let library = Box::leak(Box::new(library));
+        // SAFETY: by the header the symbol is a cmf_plugin, constant for the life of the process.
+        let table = unsafe { library.get::<*const CmfPlugin>(abi::SYMBOL) }
+            .map_err(|e| fail(format!("lacks the symbol {}: {e}", abi::SYMBOL)))?;
+        let table: *const CmfPlugin = *table;
+        // SAFETY: as above; the symbol's address is not NULL.
+        let table: &'static CmfPlugin = unsafe { table.as_ref() }
+            .filter(|t| std::ptr::from_ref(*t).is_aligned())
+            .ok_or_else(|| fail(format!("its symbol {} leads nowhere", abi::SYMBOL)))?;
+        check_version(table.abi_major, table.abi_minor).map_err(&fail)?;
+        // SAFETY: by the header both are text that lives as long as the process.
+        let text = |what, from| unsafe { text_of(what, from) }.map_err(|e| fail(e.text));
+        let id =
+            Identity { name: text("its name", table.name)?, version: text("its version", table.version)? };
+        Ok(Library { table, path: Box::leak(path.clone().into_boxed_path()), id: Box::leak(Box::new(id)) })
+    }
+
+    /// The library file.
+    pub fn path(&self) -> &'static Path {
+        self.path
+    }
+
+    /// The plugin's own name.
+    pub fn name(&self) -> &'static str {
+        &self.id.name
+    }
+
+    /// The plugin's own version.
+    pub fn version(&self) -> &'static str {
+        &self.id.version
+    }
+
+    /// Major and minor version of the interface that the plugin needs.
+    pub fn abi(&self) -> (u32, u32) {
+        (self.table.abi_major, self.table.abi_minor)
+    }
+
+    /// Whether the plugin answers an id at all.
+    pub fn answers(&self, id: &str) -> bool {
+        !self.factory(id).is_null()
+    }
+
+    fn factory(&self, id: &str) -> *const std::ffi::c_void {
+        let id = CString::new(id).unwrap_or_default();
+        // SAFETY: the id is text that ends in NUL.
+        self.table.get_factory.map_or(std::ptr::null(), |f| unsafe { f(id.as_ptr()) })
+    }
+
+    /// The energies' factory, if there is one.
+    pub fn energies(&self) -> Option<&'static CmfEnergyFactory> {
+        // SAFETY: by the header this id leads to this table, which lives as long as the process.
+        unsafe { self.factory(abi::ENERGY).cast::<CmfEnergyFactory>().as_ref() }
+    }
+
+    /// The data sets' factory, if there is one.
+    pub fn datasets(&self) -> Option<&'static CmfDatasetFactory> {
+        // SAFETY: as for the energies.
+        unsafe { self.factory(abi::DATASET).cast::<CmfDatasetFactory>().as_ref() }
+    }
+
+    /// The tasks' factory, if there is one.
+    pub fn tasks(&self) -> Option<&'static CmfTaskFactory> {
+        // SAFETY: as for the energies.
+        unsafe { self.factory(abi::TASK).cast::<CmfTaskFactory>().as_ref() }
+    }
+
+    /// What the library offers of a kind.
+    pub fn offers(&self, kind: KindOfPlugin) -> Result<Vec<Offer>> {
+        let table = match kind {
+            KindOfPlugin::Energy => self.energies().map(|t| (t.count, t.entries)),
+            KindOfPlugin::DataSet => self.datasets().map(|t| (t.count, t.entries)),
+            KindOfPlugin::Task => self.tasks().map(|t| (t.count, t.entries)),
+        };
+        table.map_or(Ok(Vec::new()), |(count, entries)| self.read_entries(count, entries))
+    }
+
+    fn read_entries(&self, count: usize, entries: *const CmfEntry) -> Result<Vec<Offer>> {
+        let fail = |message: String| Error::file(self.path, message);
+        if count == 0 || count > MOST_ENTRIES || entries.is_null() || !entries.is_aligned() {
+            return Err(fail(format!(
+                "a factory says that it has {count} entries at {entries:p}, expected 1 to {MOST_ENTRIES}"
+            )));
+        }
+        // SAFETY: by the header there are `count` entries that live as long as the process.
+        let entries = unsafe { std::slice::from_raw_parts(entries, count) };
+        let mut offers: Vec<Offer> = Vec::with_capacity(count);
+        for entry in entries {
+            // SAFETY: by the header the three are text that lives as long as the process.
+            let text = |what, from| unsafe { text_of(what, from) }.map_err(|e| fail(e.text));
+            let offer = Offer {
+                name: text("the name of an entry", entry.name)?,
+                about: text("the description of an entry", entry.about)?,
+                parameters: text("the parameters of an entry", entry.parameters)?,
+            };
+            let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            if offer.name.is_empty() || offer.name.len() > 100 || !offer.name.chars().all(letter) {
+                return Err(fail(format!(
+                    "an entry is named {:?}; a name is lower case letters, digits and hyphens",
+                    offer.name
+                )));
+            }
+            if offers.iter().any(|o| o.name == offer.name) {
+                return Err(fail(format!("offers {} twice", offer.name)));
+            }
+            Schema::parse(&offer.parameters).map_err(|e| fail(format!("{}: {e}", offer.name)))?;
+            offers.push(offer);
+        }
+        Ok(offers)
+    }
+}
+
+/// Whether a plugin that needs `major`.`minor` is understood.
+fn check_version(major: u32, minor: u32) -> Result<(), String> {
+    let (ours, least) = (abi::MAJOR, abi::MINOR);
+    if major != ours {
+        return Err(format!(
+            "was built for plugin interface {major}.{minor}, this program supports {ours}.0 to {ours}.{least}: {}",
+            if major < ours {
+                "build the plugin again with the header or crate of this release"
+            } else {
+                "use a newer cmf-cli, or a build of the plugin for this one"
+            }
+        ));
+    }
+    if minor > least {
+        return Err(format!(
+            "needs plugin interface {major}.{minor}, this program supports {ours}.0 to {ours}.{least}: use a newer cmf-cli, or an older build of the plugin"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_named_with_what_to_do() {
+        assert!(check_version(1, 0).is_ok());
+        let e = check_version(0, 3).unwrap_err();
+        assert!(
+            e.contains("built for plugin interface 0.3") && e.contains("supports 1.0 to 1.0: build"),
+            "{e}"
+        );
+        assert!(check_version(2, 0).unwrap_err().contains("use a newer cmf-cli"));
+        assert!(check_version(1, 1).unwrap_err().contains("needs plugin interface 1.1"));
+    }
+
+    #[test]
+    fn what_is_no_library_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.so");
+        for (bytes, words) in [
+            (&b""[..], "is an empty file"),
+            (b"hello plugin, hello", "is a text file"),
+            (b"\x00\xff\xfe\x81\x82", "of an unknown kind"),
+            (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\0", "is damaged"),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let e = inspect(&path).unwrap_err().to_string();
+            assert!(e.contains("x.so: ") && e.contains(words), "{e}");
+        }
+        assert!(inspect(folder.path()).unwrap_err().to_string().contains("is no file"));
+        assert!(inspect(&folder.path().join("none")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_and_folders_that_anyone_may_write_are_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.so");
+        std::fs::write(&path, "text").unwrap();
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap()
+        };
+        set(&path, 0o666);
+        assert!(inspect(&path).unwrap_err().to_string().contains("every user may write this file"));
+        set(&path, 0o644);
+        set(folder.path(), 0o777);
+        assert!(inspect(&path).unwrap_err().to_string().contains("every user may replace files"));
+        set(folder.path(), 0o1777);
+        assert!(inspect(&path).unwrap_err().to_string().contains("text file"));
+    }
+}

@@ -1,0 +1,24 @@
+//! The host's side: which plugins there are, whether they may run, and calling them.
+//!
+//! Native code can do anything that the user can. So nothing is loaded that was not asked for by name, a
+//! library outside the platform's folder needs the user's word, files that anyone can write are refused, and
+//! what a file is (library, architecture, symbol) is read from it before any of its code runs.
+
+mod discovery;
+mod library;
+mod manifest;
+mod model_host;
+mod objects;
+mod plugins;
+mod potential;
+mod table;
+mod trust;
+
+pub use discovery::{Found, Origin, Search, plugin_folder};
+pub use library::{Inspected, Library, Offer, inspect};
+pub use manifest::{Manifest, manifest_path};
+pub use model_host::{Model, ModelHost, TaskFiles};
+pub use objects::{PluginDataSet, PluginEnergy, PluginTask};
+pub use plugins::{KindOfPlugin, Plugins, Resolved};
+pub use potential::EnergyPotential;
+pub use trust::TrustStore;

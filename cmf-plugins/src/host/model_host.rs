@@ -1,0 +1,304 @@
+//! The host's tools over an opened model: the mathematics here, files and terminals by the program.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cmf_core::SecondOrder;
+use cmf_core::conjugate::{ConjugateSolver, Status as SolveStatus};
+use cmf_core::density::{
+    Lanczos, Status as RowOutcome, estimated_log_density, exact_log_density, exact_log_density_and_score,
+};
+use cmf_core::gaussian::Gaussian;
+use cmf_core::potential::rows;
+use cmf_core::preconditioner::Preconditioner;
+use cmf_core::sampler::{self, Mala, Run};
+use cmf_plugin::{
+    ConjugateRow, DensityRow, DensityStatus, Error, GibbsReport, Host, Input, Level, ModelInfo, Result,
+    RowStatus,
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
+use crate::error::plugin_error;
+
+/// Up to this dimension Hessians are formed and factored, so that log-densities are exact.
+const MOST_EXACT: usize = 2048;
+
+/// An opened model.
+pub struct Model<'a> {
+    /// The potential w.
+    pub w: &'a dyn SecondOrder,
+    /// Mean and covariance of the noisy data.
+    pub gaussian: &'a Gaussian,
+    /// What its file says.
+    pub info: ModelInfo,
+}
+
+/// What a program does for a task beside the mathematics; the methods are those of [`Host`].
+pub trait TaskFiles: Sync {
+    /// As [`Host::input_count`].
+    fn input_count(&self) -> usize;
+    /// As [`Host::input`].
+    fn input(&self, index: usize) -> Result<Input>;
+    /// As [`Host::write_image`].
+    fn write_image(&self, input: Option<usize>, label: &str, shape: [usize; 3], values: &[f64])
+    -> Result<()>;
+    /// As [`Host::write_table`].
+    fn write_table(&self, input: Option<usize>, label: &str, d: usize, values: &[f64]) -> Result<()>;
+    /// As [`Host::result`].
+    fn result(&self, json: &str) -> Result<()>;
+    /// As [`Host::progress`].
+    fn progress(&self, fraction: f64);
+    /// As [`Host::log`].
+    fn log(&self, level: Level, text: &str);
+    /// As [`Host::cancelled`].
+    fn cancelled(&self) -> bool;
+}
+
+/// [`Host`] over a model.
+pub struct ModelHost<'a> {
+    model: Option<Model<'a>>,
+    files: &'a dyn TaskFiles,
+    seed: u64,
+    rng: Mutex<ChaCha8Rng>,
+    /// Gibbs runs so far.
+    runs: Mutex<u64>,
+}
+
+impl<'a> ModelHost<'a> {
+    /// For one run of a task. A task that asks for a model that is not there is told so.
+    pub fn new(model: Option<Model<'a>>, files: &'a dyn TaskFiles, seed: u64) -> Self {
+        // A stream of its own: Gibbs runs use stream 0.
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(1);
+        ModelHost { model, files, seed, rng: Mutex::new(rng), runs: Mutex::new(0) }
+    }
+
+    fn opened(&self) -> Result<&Model<'a>> {
+        self.model.as_ref().ok_or_else(|| Error::invalid("this task needs a model; give it with --model"))
+    }
+
+    /// The closed-form Gibbs covariance P and centre a of the model's Gaussian.
+    fn start(&self) -> cmf_core::Result<(Arc<Preconditioner>, Vec<f64>)> {
+        let model = self.opened().map_err(crate::core_error)?;
+        let start = model.gaussian.quadratic_start()?;
+        Ok((Arc::new(start.gibbs_covariance()?), start.centre))
+    }
+
+    fn draw_gibbs(&self, steps: usize, x: &mut [f64]) -> cmf_core::Result<GibbsReport> {
+        let w = self.opened().map_err(crate::core_error)?.w;
+        let d = w.dim();
+        let (covariance, centre) = self.start()?;
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        // Runs after the first get seeds of their own, spread by the golden ratio.
+        let seed = self.seed ^ runs.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        *runs += 1;
+        drop(runs);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let noise: Vec<f64> = (0..x.len()).map(|_| rng.sample(StandardNormal)).collect();
+        let start = plus(covariance.colour(&noise)?, &centre);
+        let few = &start[..d * rows(&start, d)?.min(16)];
+        let lambda = sampler::lambda_max(&w, few, Some(&covariance), 10, &mut rng)?;
+        let mala = Mala { step: 0.5 / lambda, preconditioner: Some(covariance) };
+        let run = Run { warmup: steps / 2, steps: steps - steps / 2, seed };
+        let samples = sampler::sample(&w, mala, start, run, &mut |done, _| {
+            self.files.progress(done as f64 / steps as f64);
+            !self.files.cancelled()
+        })?;
+        x.copy_from_slice(&samples.state.x);
+        Ok(GibbsReport {
+            acceptance: samples.acceptance,
+            step_size: samples.step_size,
+            r_hat: samples.r_hat,
+            effective_sample_size: samples.effective_sample_size,
+        })
+    }
+
+    fn solve(&self, x: &[f64], y: &mut [f64]) -> cmf_core::Result<Vec<ConjugateRow>> {
+        let model = self.opened().map_err(crate::core_error)?;
+        let (covariance, centre) = self.start()?;
+        let first = plus(covariance.colour(&covariance.pull_back(x)?)?, &centre);
+        let solver = ConjugateSolver { preconditioner: Some(covariance), ..ConjugateSolver::default() };
+        let solution = solver.solve(&model.w, x, Some(&first))?;
+        y.copy_from_slice(&solution.y);
+        let row = |row: &cmf_core::conjugate::RowOutcome| ConjugateRow {
+            status: match row.status {
+                SolveStatus::Converged => RowStatus::Converged,
+                SolveStatus::OutOfSteps => RowStatus::OutOfSteps,
+                SolveStatus::Stalled => RowStatus::Stalled,
+                SolveStatus::NonFinite => RowStatus::NonFinite,
+            },
+            residual: row.residual,
+        };
+        Ok(solution.rows.iter().map(row).collect())
+    }
+
+    fn densities(&self, y: &[f64], score: Option<&mut [f64]>) -> cmf_core::Result<Vec<DensityRow>> {
+        let model = self.opened().map_err(crate::core_error)?;
+        let log_z = model.info.log_z.map_or(0.0, |z| z.0);
+        let (value, error, status) = if model.w.dim() <= MOST_EXACT {
+            let exact = match score {
+                Some(score) => exact_log_density_and_score(model.w, log_z, y, score)?,
+                None => exact_log_density(model.w, log_z, y)?,
+            };
+            (exact.value, vec![], exact.status)
+        } else if score.is_some() {
+            let d = model.w.dim();
+            let message = format!(
+                "the gradient of the log-density is exact or not given, and {d} dimensions are too many"
+            );
+            return Err(cmf_core::Error::Invalid(message));
+        } else {
+            let start = &model.gaussian.quadratic_start()?.hessian;
+            let settings = Lanczos { seed: self.seed, ..Lanczos::default() };
+            let estimate = estimated_log_density(&model.w, log_z, y, start, settings)?;
+            (estimate.value, estimate.standard_error, estimate.status)
+        };
+        let row = |i: usize| DensityRow {
+            value: value[i],
+            standard_error: error.get(i).copied().unwrap_or(0.0),
+            status: match status[i] {
+                RowOutcome::Evaluated => DensityStatus::Evaluated,
+                RowOutcome::NotPositiveDefinite => DensityStatus::NotPositiveDefinite,
+                RowOutcome::NotFinite => DensityStatus::NotFinite,
+                RowOutcome::QuadratureUnconverged => DensityStatus::Unconverged,
+            },
+        };
+        Ok((0..value.len()).map(row).collect())
+    }
+}
+
+/// The rows with `centre` added to each.
+fn plus(mut rows: Vec<f64>, centre: &[f64]) -> Vec<f64> {
+    for row in rows.chunks_exact_mut(centre.len()) {
+        row.iter_mut().zip(centre).for_each(|(v, a)| *v += a);
+    }
+    rows
+}
+
+impl Host for ModelHost<'_> {
+    fn model(&self) -> Result<ModelInfo> {
+        Ok(self.opened()?.info)
+    }
+
+    fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
+        self.opened()?.w.value_and_gradient(x, value, gradient).map_err(plugin_error)
+    }
+
+    fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
+        self.opened()?.w.hvp(x, v, hv).map_err(plugin_error)
+    }
+
+    fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
+        match self.opened()?.info.has_hessian {
+            true => self.opened()?.w.hessian(x, hessian).map_err(plugin_error),
+            false => Err(Error::unsupported("this model gives no Hessians")),
+        }
+    }
+
+    fn contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
+        match self.opened()?.info.has_hessian {
+            true => self.opened()?.w.hessian_contraction(x, m, out).map_err(plugin_error),
+            false => Err(Error::unsupported("this model gives no contractions of its Hessians")),
+        }
+    }
+
+    fn conjugate(&self, x: &[f64], y: &mut [f64]) -> Result<Vec<ConjugateRow>> {
+        Error::check_len("y", y.len(), x.len())?;
+        self.solve(x, y).map_err(plugin_error)
+    }
+
+    fn gibbs(&self, steps: usize, x: &mut [f64]) -> Result<GibbsReport> {
+        if steps < 8 {
+            return Err(Error::invalid(format!("steps: expected at least 8, found {steps}")));
+        }
+        self.draw_gibbs(steps, x).map_err(plugin_error)
+    }
+
+    fn log_density(&self, y: &[f64], score: Option<&mut [f64]>) -> Result<Vec<DensityRow>> {
+        self.densities(y, score).map_err(plugin_error)
+    }
+
+    fn gaussian(&self) -> Result<(Vec<f64>, Vec<f64>)> {
+        let gaussian = self.opened()?.gaussian;
+        Ok((gaussian.mean.clone(), gaussian.covariance.clone()))
+    }
+
+    fn uniform(&self, out: &mut [f64]) -> Result<()> {
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        out.iter_mut().for_each(|v| *v = rng.random());
+        Ok(())
+    }
+
+    fn normal(&self, out: &mut [f64]) -> Result<()> {
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        out.iter_mut().for_each(|v| *v = rng.sample(StandardNormal));
+        Ok(())
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn input_count(&self) -> usize {
+        self.files.input_count()
+    }
+
+    fn input(&self, index: usize) -> Result<Input> {
+        self.files.input(index)
+    }
+
+    fn write_image(
+        &self,
+        input: Option<usize>,
+        label: &str,
+        shape: [usize; 3],
+        values: &[f64],
+    ) -> Result<()> {
+        check_label(label)?;
+        Error::check_len("the image", values.len(), shape.iter().product())?;
+        check_finite("the image", values)?;
+        self.files.write_image(input, label, shape, values)
+    }
+
+    fn write_table(&self, input: Option<usize>, label: &str, d: usize, values: &[f64]) -> Result<()> {
+        check_label(label)?;
+        check_finite("the table", values)?;
+        self.files.write_table(input, label, d, values)
+    }
+
+    fn result(&self, json: &str) -> Result<()> {
+        self.files.result(json)
+    }
+
+    fn progress(&self, fraction: f64) {
+        self.files.progress(fraction);
+    }
+
+    fn log(&self, level: Level, text: &str) {
+        self.files.log(level, text);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.files.cancelled()
+    }
+}
+
+/// Labels become parts of file names.
+fn check_label(label: &str) -> Result<()> {
+    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if !label.is_empty() && label.len() <= 64 && label.chars().all(letter) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("label: expected lower case letters, digits and hyphens, found {label:?}")))
+}
+
+/// No NaN reaches a file.
+fn check_finite(what: &str, values: &[f64]) -> Result<()> {
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(i) => {
+            Err(Error::failed(format!("{what}: number {i} is {}, expected a finite number", values[i])))
+        }
+        None => Ok(()),
+    }
+}
