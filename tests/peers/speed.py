@@ -3,9 +3,10 @@
     python tests/peers/speed.py models/mnist.onnx [--second-order] [--json FILE] [--repeats N]
     THREADS=1 python tests/peers/speed.py models/mnist.onnx
 
-Measured, on the CPU with THREADS threads (2 unless the environment says otherwise): PyTorch with the gradient written
-by hand and by autograd, JAX (jit of vmap of value_and_grad), and onnxruntime on the file itself; beside them
-the ceiling, the time that the fastest float32 matrix product found here would need for the same multiply-adds.
+Measured, on the CPU with THREADS threads (2 unless the environment says otherwise): this project's engines (tract, and
+the interpreter on the host that training uses) by its own benchmark, which cargo builds first; PyTorch with the
+gradient written by hand and by autograd, JAX (jit of vmap of value_and_grad), and onnxruntime on the file itself;
+beside them the ceiling, the time that the fastest float32 matrix product found here would need for the same multiply-adds.
 Every answer is first compared with float64 NumPy. With --second-order also log rho(y) = -w(∇w(y)) + log det ∇²w(y)
 of one point with its gradient in JAX, by the dense Hessian.
 
@@ -20,12 +21,14 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import subprocess
 import sys
+import tempfile
 import time
 
 THREADS = int(os.environ.get("THREADS", "2"))
 # Read when the libraries are loaded; XLA sizes its pool by the processors that the process may use.
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ[variable] = str(THREADS)
 os.environ["JAX_PLATFORMS"] = "cpu"
 if hasattr(os, "sched_setaffinity"):
@@ -40,6 +43,7 @@ import torch
 import network
 from network import Library
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCHES = (64, 256)
 ROUNDS = 5
 # Idle pools spin for a while after their last product and would slow down the next engine.
@@ -112,6 +116,37 @@ def engines(path, arch, weights):
     }
 
 
+def benchmark():
+    """The path of this project's benchmark, built if need be."""
+    command = ["cargo", "bench", "--workspace", "--bench", "onnx_engine", "--no-run", "--message-format=json"]
+    lines = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
+    built = [json.loads(line) for line in lines]
+    [path] = [m["executable"] for m in built if m.get("target", {}).get("name") == "onnx_engine" and m["executable"]]
+    return path
+
+
+class Own:
+    """One of this project's engines, run by its benchmark: each call is a process that times its own repetitions."""
+
+    def __init__(self, program, path, engine, x, folder):
+        self.points, self.answers = folder / f"{engine}.points", folder / f"{engine}.answers"
+        self.points.write_bytes(x.astype(np.float64).tobytes())
+        self.shape = x.shape
+        self.command = [program, "--model", str(path.resolve()), "--engine", engine,
+                        "--points", str(self.points), "--answers", str(self.answers)]  # fmt: skip
+
+    def times(self, repeats):
+        """Milliseconds of each of `repeats` calls, after one that is not counted."""
+        command = [*self.command, "--repeats", str(repeats)]
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)["milliseconds"]
+
+    def __call__(self):
+        """The answers: values [n] and gradients [n, d]."""
+        self.times(1)
+        answers = np.fromfile(self.answers)
+        return answers[: self.shape[0]], answers[self.shape[0] :].reshape(self.shape)
+
+
 def close(found, expected, what):
     """Ends the program unless two arrays agree to TOLERANCE of the largest number; NaN does not agree."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
@@ -126,8 +161,12 @@ def measure(runs, repeats):
     for _ in range(ROUNDS):
         for name, run in runs.items():
             time.sleep(PAUSE)
+            each = -(-repeats // ROUNDS)
+            if isinstance(run, Own):
+                times[name] += run.times(each)
+                continue
             run()
-            for _ in range(-(-repeats // ROUNDS)):
+            for _ in range(each):
                 start = time.perf_counter()
                 run()
                 times[name].append((time.perf_counter() - start) * 1e3)
@@ -159,13 +198,14 @@ def row(name, times, gflop, ceiling_ms):
     return {"median_ms": median, "min_ms": shortest, "min_over_ceiling": ratio}
 
 
-def first_order(path, arch, weights, batch, repeats):
+def first_order(program, folder, path, arch, weights, batch, repeats):
     """Compares and times the engines at one batch size."""
     exact, _, _ = libraries(arch.activation)
     x = np.random.default_rng(0).random((batch, arch.dim), dtype=np.float32)
     w64 = {name: a.astype(np.float64) for name, a in weights.items()}
     value, gradient = network.value_and_gradient(arch, w64, x.astype(np.float64), exact)
-    runs = {name: at(x) for name, at in engines(path, arch, weights).items()}
+    runs = {f"CMF ({engine})": Own(program, path, engine, x, folder) for engine in ("tract", "host")}
+    runs |= {name: at(x) for name, at in engines(path, arch, weights).items()}
     for name, run in runs.items():
         found = run()
         close(found[0], value, f"{name}: value at batch {batch}")
@@ -239,9 +279,12 @@ def main():
     figures = {"model": arguments.model.name, "architecture": arch._asdict(), "threads": THREADS, "versions": versions}
     print(f"{arguments.model}: d = {arch.dim}, widths {arch.widths}, rank {arch.rank}, {arch.activation}")
     print(f"{THREADS} threads; " + ", ".join(f"{name} {version}" for name, version in versions.items()))
-    figures["gradient"] = [
-        first_order(arguments.model, arch, weights, batch, arguments.repeats) for batch in BATCHES
-    ]
+    program = benchmark()
+    with tempfile.TemporaryDirectory() as folder:
+        figures["gradient"] = [
+            first_order(program, pathlib.Path(folder), arguments.model, arch, weights, batch, arguments.repeats)
+            for batch in BATCHES
+        ]
     if arguments.second_order:
         figures["log_density"] = second_order(arch, weights, max(ROUNDS, arguments.repeats // 5))
     if arguments.json:
