@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::reborrow::ReborrowMut;
 use faer::{Accum, MatMut, MatRef, Par};
 
+use crate::linalg::mirror;
 use crate::ops::{Activation, Ops};
 
 /// f32 or f64.
@@ -171,21 +171,6 @@ impl<T: Scalar> Array<T> {
     }
 }
 
-/// Copies the elements right of the diagonal of a row-major [m, m] matrix to their mirror places, in
-/// blocks that fit the cache.
-fn mirror<T: Copy>(a: &mut [T], m: usize) {
-    const BLOCK: usize = 32;
-    for i0 in (0..m).step_by(BLOCK) {
-        for j0 in (i0..m).step_by(BLOCK) {
-            for i in i0..(i0 + BLOCK).min(m) {
-                for j in j0.max(i + 1)..(j0 + BLOCK).min(m) {
-                    a[j * m + i] = a[i * m + j];
-                }
-            }
-        }
-    }
-}
-
 /// Evaluates [`Ops`] on [`Array`]s; products use `par` threads.
 #[derive(Debug, Clone, Copy)]
 pub struct Host<T> {
@@ -248,19 +233,9 @@ impl<T: Scalar> Ops for Host<T> {
         for (i, out) in out.chunks_exact_mut(m * m).enumerate() {
             let (a, b) = (a.view(i.min(na - 1)), b.view(i.min(nb - 1)));
             // A symmetric matrix is its own transpose: the lower triangle by columns is the upper one by rows.
-            let mut target = MatMut::from_column_major_slice_mut(out, m, m);
+            let target = MatMut::from_column_major_slice_mut(out, m, m);
             let (lower, full) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
-            triangular::matmul(
-                target.rb_mut(),
-                lower,
-                Accum::Replace,
-                a.transpose(),
-                full,
-                b,
-                full,
-                one,
-                self.par,
-            );
+            triangular::matmul(target, lower, Accum::Replace, a.transpose(), full, b, full, one, self.par);
             mirror(out, m);
         }
         Array::new(out, [n, m, m], a.rank.max(b.rank))

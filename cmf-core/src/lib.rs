@@ -15,6 +15,7 @@ pub mod density;
 pub mod error;
 pub mod files;
 pub mod gaussian;
+pub mod gibbs_start;
 pub mod host;
 pub mod icnn;
 pub mod inpaint;

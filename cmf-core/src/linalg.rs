@@ -19,6 +19,21 @@ pub fn to_rows(a: MatRef<'_, f64>) -> Vec<f64> {
     out
 }
 
+/// Copies the elements right of the diagonal of a row-major [m, m] matrix to their mirror places, in
+/// blocks that fit the cache.
+pub fn mirror<T: Copy>(a: &mut [T], m: usize) {
+    const BLOCK: usize = 32;
+    for i0 in (0..m).step_by(BLOCK) {
+        for j0 in (i0..m).step_by(BLOCK) {
+            for i in i0..(i0 + BLOCK).min(m) {
+                for j in j0.max(i + 1)..(j0 + BLOCK).min(m) {
+                    a[j * m + i] = a[i * m + j];
+                }
+            }
+        }
+    }
+}
+
 /// Cholesky factor of a symmetric positive definite matrix, with what is asked of it.
 pub struct Cholesky {
     factor: faer::linalg::solvers::Llt<f64>,

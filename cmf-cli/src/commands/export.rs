@@ -78,7 +78,7 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
     let mut points = vec![0.0; rows.len() * d];
     data.read(Split::HeldOut, &rows, &mut points).map_err(cmf_plugins::core_error)?;
     let mut probes = Probe::record(&reference, &points)?;
-    if d <= super::MOST_EXACT {
+    if d <= cmf_core::density::MOST_EXACT {
         let exact = exact_log_density(&reference, log_z.value, &points)?;
         for (i, probe) in probes.iter_mut().enumerate() {
             probe.log_density = (exact.status[i] == Status::Evaluated).then_some(exact.value[i]);

@@ -12,6 +12,3 @@ pub mod score;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod verify;
-
-/// Up to this dimension Hessians are formed and factored, so that log-densities are exact.
-pub const MOST_EXACT: usize = 2048;

@@ -219,6 +219,6 @@ fn info(model: &Model) -> ModelInfo {
         pixel_range: m.pixel_range.map(|[low, high]| (low, high)),
         sigma: m.sigma,
         log_z: m.log_z.map(|z| (z.value, z.standard_error)),
-        has_hessian: model.dim() <= super::MOST_EXACT,
+        has_hessian: model.dim() <= cmf_core::density::MOST_EXACT,
     }
 }

@@ -1,17 +1,13 @@
 //! `cmf-cli sample`: Langevin draws of the Gibbs factor, moved to the data by the conjugate's gradient.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use cmf_core::conjugate::{ConjugateSolver, Solution, Status};
 use cmf_core::density::{self, exact_log_density_and_score};
-use cmf_core::preconditioner::Preconditioner;
-use cmf_core::sampler::{self, Mala, Run, Samples};
+use cmf_core::gibbs_start::GibbsStart;
+use cmf_core::sampler::Samples;
 use cmf_core::{Error, Result};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 use serde_json::json;
 
 use super::sample_energy::EnergySampling;
@@ -102,9 +98,9 @@ impl Sample {
         }
         let model = Model::open(self.path())?;
         self.check_outputs(&model)?;
-        let start = Start::new(&model)?;
+        let start = GibbsStart::new(&model.gaussian.quadratic_start()?)?;
         let samples = self.draw_gibbs(&model, &start)?;
-        let solution = start.transport(&model, &samples.state.x)?;
+        let solution = start.conjugate(&model.engine, &samples.state.x)?;
         let d = model.dim();
         let (mut y, failed) = converged(&solution, d);
         let image = model.grid().is_some();
@@ -177,21 +173,14 @@ impl Sample {
         Ok(())
     }
 
-    fn draw_gibbs(&self, model: &Model, start: &Start) -> Result<Samples> {
-        let (d, n) = (model.dim(), self.number as usize);
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let noise: Vec<f64> = (0..n * d).map(|_| rng.sample(StandardNormal)).collect();
-        let x = start.plus_centre(start.covariance.colour(&noise)?);
-        let few = &x[..d * n.min(16)];
-        let lambda = sampler::lambda_max(&model.engine, few, Some(&start.covariance), 10, &mut rng)?;
-        let mala = Mala { step: 0.5 / lambda, preconditioner: Some(start.covariance.clone()) };
-        let warmup = self.steps as usize / 2;
-        let run = Run { warmup, steps: self.steps as usize - warmup, seed: self.seed };
-        let bar = self.report.progress(self.steps as usize, "sampling");
-        let samples = sampler::sample(&model.engine, mala, x, run, &mut |done, _| {
-            bar.set_position(done as u64);
-            !interrupt::asked()
-        })?;
+    fn draw_gibbs(&self, model: &Model, start: &GibbsStart) -> Result<Samples> {
+        let steps = self.steps as usize;
+        let bar = self.report.progress(steps, "sampling");
+        let samples =
+            start.gibbs(&model.engine, self.number as usize, steps, self.seed, &mut |done, _| {
+                bar.set_position(done as u64);
+                !interrupt::asked()
+            })?;
         bar.finish_and_clear();
         Ok(samples)
     }
@@ -227,36 +216,6 @@ impl Sample {
             write_png(&folder.join(format!("sample-{:0width$}.png", i + 1)), &grid.picture(row))?;
         }
         Ok(())
-    }
-}
-
-/// The closed-form Gibbs factor N(a, P) that the model was trained from, with transport map P x + a.
-struct Start {
-    /// P.
-    covariance: Arc<Preconditioner>,
-    /// a: [d].
-    centre: Vec<f64>,
-}
-
-impl Start {
-    fn new(model: &Model) -> Result<Start> {
-        let start = model.gaussian.quadratic_start()?;
-        Ok(Start { covariance: Arc::new(start.gibbs_covariance()?), centre: start.centre })
-    }
-
-    fn plus_centre(&self, mut rows: Vec<f64>) -> Vec<f64> {
-        for row in rows.chunks_exact_mut(self.centre.len()) {
-            row.iter_mut().zip(&self.centre).for_each(|(v, a)| *v += a);
-        }
-        rows
-    }
-
-    /// y = argmax <x,y> - w(y) for each row of `x`, from P x + a on.
-    fn transport(&self, model: &Model, x: &[f64]) -> Result<Solution> {
-        let first = self.plus_centre(self.covariance.colour(&self.covariance.pull_back(x)?)?);
-        let solver =
-            ConjugateSolver { preconditioner: Some(self.covariance.clone()), ..ConjugateSolver::default() };
-        solver.solve(&model.engine, x, Some(&first))
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cmf_core::density::{Lanczos, Status, bits_per_dimension, estimated_log_density, exact_log_density};
+use cmf_core::density::{
+    Lanczos, MOST_EXACT, Status, bits_per_dimension, estimated_log_density, exact_log_density,
+};
 use cmf_core::{Error, Result};
 use cmf_plugins::data::Split;
 use rand::{RngExt, SeedableRng};
@@ -12,7 +14,6 @@ use rand_distr::StandardNormal;
 use serde::Serialize;
 use serde_json::json;
 
-use super::MOST_EXACT;
 use crate::data_spec::DataSpec;
 use crate::model::Model;
 use crate::report::{Outcome, Report};

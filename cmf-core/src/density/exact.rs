@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{Pushed, Status, finite};
 use crate::error::{Result, check_len};
-use crate::linalg::dot;
+use crate::linalg::{dot, mirror};
 use crate::potential::{SecondOrder, rows};
 
 /// Exact log-densities of a batch of rows.
@@ -164,11 +164,8 @@ fn log_det(h: &mut [f64], d: usize, par: Par, stack: &mut MemStack) -> Factored 
 
 /// H^{-1}, both triangles, from the factor that [`log_det`] left.
 fn invert(l: &[f64], inverse: &mut [f64], d: usize, par: Par, stack: &mut MemStack) {
-    let mut out = MatMut::from_column_major_slice_mut(inverse, d, d);
-    inverse::inverse(out.as_mut(), MatRef::from_column_major_slice(l, d, d), par, stack);
-    for j in 0..d {
-        for i in j + 1..d {
-            out[(j, i)] = out[(i, j)];
-        }
-    }
+    // The lower triangle by columns is the upper one by rows.
+    let lower = MatMut::from_column_major_slice_mut(inverse, d, d);
+    inverse::inverse(lower, MatRef::from_column_major_slice(l, d, d), par, stack);
+    mirror(inverse, d);
 }

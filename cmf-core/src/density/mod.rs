@@ -25,6 +25,9 @@ pub use score::{ScoreEstimator, ScoreReport};
 use crate::error::Result;
 use crate::potential::Potential;
 
+/// Up to this dimension Hessians are formed and factored, so that log-densities are exact.
+pub const MOST_EXACT: usize = 2048;
+
 /// How the evaluation of one row ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {

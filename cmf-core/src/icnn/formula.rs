@@ -330,13 +330,14 @@ impl<'a, O: Ops> Formula<'a, O> {
         let forward = self.forward(x);
         let backward = self.backward(&forward);
         let jacobian = ops.concat(&self.jacobians(&forward), 1);
-        let column = |parts: &[O::Tensor]| ops.unsqueeze(&ops.concat(parts, 1), 2);
-        let weighted = ops.mul(&column(&self.curvatures(&forward, &backward)), &jacobian);
+        let e = ops.unsqueeze(&ops.concat(&self.curvatures(&forward, &backward), 1), 2);
+        let weighted = ops.mul(&e, &jacobian);
         let mut hessian = ops.symmetric_product(&jacobian, &weighted);
         let p = ops.concat(&backward.p, 1);
+        let column = ops.unsqueeze(&p, 2);
         for r in 1..=self.arch.rank {
             let rows = ops.unsqueeze(&self.block(r), 0);
-            let weighted = ops.mul(&column(&backward.p), &rows);
+            let weighted = ops.mul(&column, &rows);
             hessian = ops.add(&hessian, &ops.symmetric_product(&rows, &weighted));
         }
         if let Some(diagonal) = &self.weights.diagonal {

@@ -43,8 +43,8 @@ type Plan = Arc<TypedRunnableModel>;
 pub struct TractModel {
     dim: usize,
     network: Option<Icnn<f32>>,
-    /// The graph of the file.
-    first: InferenceModel,
+    /// The graph of the file, and that of Hessian products once it was asked for.
+    graphs: Mutex<HashMap<Planned, InferenceModel>>,
     plans: Mutex<HashMap<(Planned, usize), Plan>>,
 }
 
@@ -53,10 +53,11 @@ impl TractModel {
     ///
     /// Fails if tract cannot run the graph or an answer is not the recorded one.
     pub fn load(file: &ModelFile) -> Result<Self> {
+        let first = translate(file.proto()).map_err(|e| Error::file(file.path(), e))?;
         let model = TractModel {
             dim: file.dim(),
             network: file.network()?,
-            first: translate(file.proto()).map_err(|e| Error::file(file.path(), e))?,
+            graphs: Mutex::new(HashMap::from([(Planned::ValueAndGradient, first)])),
             plans: Mutex::default(),
         };
         let tried = match file.metadata() {
@@ -112,10 +113,14 @@ impl TractModel {
     }
 
     fn graph(&self, function: Planned) -> Result<InferenceModel> {
-        match function {
-            Planned::ValueAndGradient => Ok(self.first.clone()),
-            Planned::Hvp => translate(&graph::model(Function::Hvp, self.known("Hessian products")?)?),
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(graph) = graphs.get(&function) {
+            return Ok(graph.clone());
         }
+        // The graph of the file is always there, so this one is asked for.
+        let graph = translate(&graph::model(Function::Hvp, self.known("Hessian products")?)?)?;
+        graphs.insert(function, graph.clone());
+        Ok(graph)
     }
 
     /// The network, which a foreign model does not tell.

@@ -4,8 +4,6 @@
 //! the SiLU activation. The MLP begins at zero. Each update takes one Adam step on the mean of |H(x) - x̂|² over
 //! the rows whose solve converged, the solver's x̂ held fixed (Amos, 2023; Vesseron, Béthune and Cuturi, 2025).
 
-use std::sync::Arc;
-
 use burn::module::{Module, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::{Adam, AdamConfig, GradientsParams, Optimizer};
@@ -18,8 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use super::inner;
 use super::trainer::Backend;
 use crate::error::{Error, Result};
-use crate::gaussian::QuadraticStart;
-use crate::preconditioner::Preconditioner;
+use crate::gibbs_start::GibbsStart;
 
 /// Hidden layers.
 const LAYERS: usize = 3;
@@ -74,23 +71,17 @@ pub(super) fn optimiser() -> MlpOptimiser {
 pub struct Amortiser {
     pub(super) mlp: Mlp<Backend>,
     pub(super) optimiser: MlpOptimiser,
-    centre: Vec<f64>,
-    metric: Arc<Preconditioner>,
+    start: GibbsStart,
 }
 
 impl Amortiser {
     /// From layers that are new or saved.
-    pub(super) fn new(
-        mlp: Mlp<Backend>,
-        optimiser: MlpOptimiser,
-        start: &QuadraticStart,
-        metric: &Arc<Preconditioner>,
-    ) -> Self {
-        Amortiser { mlp, optimiser, centre: start.centre.clone(), metric: metric.clone() }
+    pub(super) fn new(mlp: Mlp<Backend>, optimiser: MlpOptimiser, start: &GibbsStart) -> Self {
+        Amortiser { mlp, optimiser, start: start.clone() }
     }
 
     fn dim(&self) -> usize {
-        self.centre.len()
+        self.start.centre.len()
     }
 
     /// H at the rows of `x` [n, d].
@@ -99,7 +90,7 @@ impl Amortiser {
         let correction: Vec<f32> = correction
             .to_vec()
             .map_err(|e| Error::Engine { engine: "burn", message: format!("the amortiser: {e:?}") })?;
-        let mut guess = self.closed_form(x)?;
+        let mut guess = self.start.map(x)?;
         guess.iter_mut().zip(&correction).for_each(|(g, c)| *g += f64::from(*c));
         if guess.iter().all(|g| g.is_finite()) {
             return Ok(guess);
@@ -117,7 +108,7 @@ impl Amortiser {
         if x.is_empty() {
             return Ok(());
         }
-        let target: Vec<f64> = found.iter().zip(self.closed_form(&x)?).map(|(f, c)| f - c).collect();
+        let target: Vec<f64> = found.iter().zip(self.start.map(&x)?).map(|(f, c)| f - c).collect();
         let difference = self.mlp.forward(self.shifted(&x)) - tensor(&target, d);
         let loss = difference.powi_scalar(2).sum_dim(1).mean();
         let value: f64 = loss.clone().into_scalar().elem();
@@ -130,18 +121,9 @@ impl Amortiser {
         Ok(())
     }
 
-    /// a + P x, the gradient of the start's conjugate.
-    fn closed_form(&self, x: &[f64]) -> Result<Vec<f64>> {
-        let mut y = self.metric.colour(&self.metric.pull_back(x)?)?;
-        y.chunks_exact_mut(self.dim())
-            .flat_map(|row| row.iter_mut().zip(&self.centre))
-            .for_each(|(y, a)| *y += a);
-        Ok(y)
-    }
-
     /// x - a.
     fn shifted(&self, x: &[f64]) -> Tensor<Backend, 2> {
-        let shifted: Vec<f64> = x.iter().zip(self.centre.iter().cycle()).map(|(x, a)| x - a).collect();
+        let shifted: Vec<f64> = x.iter().zip(self.start.centre.iter().cycle()).map(|(x, a)| x - a).collect();
         tensor(&shifted, self.dim())
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::module::Module;
 use burn::optim::Optimizer;
@@ -18,6 +17,7 @@ use super::trainer::{Backend, Optimisers, Trainer, optimisers};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::gaussian::QuadraticStart;
+use crate::gibbs_start::GibbsStart;
 use crate::icnn::{Icnn, initial_weights};
 
 /// Increases when the layout of the file changes.
@@ -126,17 +126,17 @@ impl Trainer {
         let [ra, rb, rc] = state.optimisers;
         let optimisers: Optimisers =
             [a.load_record(unpack(ra)?), b.load_record(unpack(rb)?), c.load_record(unpack(rc)?)];
-        let metric = Arc::new(start.gibbs_covariance()?);
+        let gibbs = GibbsStart::new(&start)?;
         let amortiser = match state.amortiser {
             Some([layers, optimiser]) => {
                 let mlp = Mlp::new(d, &mut state.rng.clone()).load_record(unpack(layers)?);
                 let optimiser = amortiser::optimiser().load_record(unpack(optimiser)?);
-                Some(Amortiser::new(mlp, optimiser, &start, &metric))
+                Some(Amortiser::new(mlp, optimiser, &gibbs))
             }
             None => None,
         };
         Ok(Trainer {
-            metric,
+            metric: gibbs.covariance,
             start,
             amortiser,
             parameters: Some(parameters),

@@ -11,24 +11,24 @@ use crate::icnn::{Architecture, Weights};
 pub struct Batch<'a> {
     /// Data y.
     pub data: &'a [f64],
-    /// CMFGen's part, with its weight.
+    /// Gibbs particles x.
+    pub particles: &'a [f64],
+    /// CMFGen's part: conjugate points ∇w*(x), and its weight.
     pub conjugate: Option<(&'a [f64], f64)>,
     /// The likelihood's part.
-    pub likelihood: Option<Likelihood<'a>>,
+    pub likelihood: Option<&'a Likelihood>,
 }
 
 /// What the likelihood's gradient needs; each [n, d].
-pub struct Likelihood<'a> {
+pub struct Likelihood {
     /// The points x = ∇w(y).
-    pub image: &'a [f64],
+    pub image: Vec<f64>,
     /// The directions ∇w(x).
-    pub along: &'a [f64],
+    pub along: Vec<f64>,
     /// u ≈ ∇²w(y)^{-1} v.
-    pub solved: &'a [f64],
+    pub solved: Vec<f64>,
     /// Probes v with E v v' = I.
-    pub probe: &'a [f64],
-    /// Gibbs particles.
-    pub particles: &'a [f64],
+    pub probe: Vec<f64>,
 }
 
 /// The rows of `a` as a tensor [n, d].
@@ -63,11 +63,11 @@ pub fn loss<B: Backend>(
     if let Some((conjugate, weight)) = batch.conjugate {
         total = total + contrast(batch.data, conjugate) * weight;
     }
-    if let Some(Likelihood { image, along, solved, probe, particles }) = &batch.likelihood {
+    if let Some(Likelihood { image, along, solved, probe }) = batch.likelihood {
         let n = batch.data.len() / arch.dim;
         let (first, second) =
             formula.directional(n, &rows(batch.data), &rows(along), [&rows(solved), &rows(probe)]);
-        total = total + contrast(image, particles) + (first.matrix() - second.matrix()).mean();
+        total = total + contrast(image, batch.particles) + (first.matrix() - second.matrix()).mean();
     }
     total
 }

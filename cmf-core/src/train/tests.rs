@@ -13,6 +13,7 @@ use super::parameters::{Parameters, network_of};
 use super::trainer::Backend as Differentiating;
 use super::{TrainConfig, Trainer};
 use crate::gaussian::Gaussian;
+use crate::gibbs_start::GibbsStart;
 use crate::host::{Array, Host};
 use crate::icnn::formula::Formula;
 use crate::icnn::{Architecture, Icnn, Weights, initial_weights};
@@ -144,9 +145,8 @@ fn the_likelihood_loss_has_the_likelihoods_gradient() {
     .unwrap();
     let (solved, residual) = inner::hessian_solve(&single, &metric, &y, &probe, 1e-6, 30).unwrap();
     assert!(residual < 1e-4, "{residual}");
-    let likelihood =
-        Likelihood { image: &image, along: &along, solved: &solved, probe: &probe, particles: &particles };
-    let batch = Batch { data: &y, conjugate: None, likelihood: Some(likelihood) };
+    let likelihood = Likelihood { image, along, solved, probe };
+    let batch = Batch { data: &y, particles: &particles, conjugate: None, likelihood: Some(&likelihood) };
     let ops = BurnOps::<Differentiating>::new(device);
     let gradients = loss(&ops, &arch, &parameters.weights(&arch), &batch, &device).backward();
 
@@ -275,10 +275,8 @@ fn the_amortiser_learns_to_guess_conjugates() {
         assert!(trainer.step(1000, ring).unwrap().guess_residual.unwrap().is_finite());
     }
     // Where it began, the start's own map, falls behind as the potential moves.
-    let (particles, start) = (trainer.particles(), trainer.start());
-    let metric = start.gibbs_covariance().unwrap();
-    let mut linear = metric.colour(&metric.pull_back(particles).unwrap()).unwrap();
-    linear.iter_mut().enumerate().for_each(|(i, y)| *y += start.centre[i % 2]);
+    let particles = trainer.particles();
+    let linear = GibbsStart::new(trainer.start()).unwrap().map(particles).unwrap();
     let network = trainer.network().unwrap();
     let of_start = inner::residual(&network, &linear, particles).unwrap();
     let guesses = trainer.amortiser.as_ref().unwrap().guess(particles).unwrap();

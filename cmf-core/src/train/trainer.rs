@@ -19,6 +19,7 @@ use super::parameters::{Parameters, network_of};
 use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::{Gaussian, QuadraticStart};
+use crate::gibbs_start::GibbsStart;
 use crate::icnn::{Icnn, initial_weights};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Sampler, Ula};
@@ -86,15 +87,6 @@ pub(super) fn optimisers(config: &TrainConfig) -> Optimisers {
     })
 }
 
-/// What the likelihood's gradient needs of one batch, and the worst relative residual of its solves.
-struct LinearParts {
-    image: Vec<f64>,
-    along: Vec<f64>,
-    solved: Vec<f64>,
-    probe: Vec<f64>,
-    residual: f64,
-}
-
 impl Trainer {
     /// Starts a run at the closed-form potential of `gaussian`, the data's mean and covariance with σ²
     /// added.
@@ -103,22 +95,17 @@ impl Trainer {
         let d = config.architecture.dim;
         check_len("the data's dimension", gaussian.dim(), d)?;
         let start = gaussian.quadratic_start()?;
-        let metric = Arc::new(start.gibbs_covariance()?);
+        let gibbs = GibbsStart::new(&start)?;
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let weights = initial_weights(&config.architecture, &start, rng.random())?;
         let network = Icnn::new(config.architecture.clone(), weights)?;
         let parameters = Parameters::from_network(&network, &Default::default())?;
-        // Exact draws x = a + L ξ from the start's Gibbs factor need no warm-up, and its map a + P x gives
-        // their conjugates.
-        let from_centre = |v: Vec<f64>| -> Vec<f64> {
-            v.iter().enumerate().map(|(k, v)| v + start.centre[k % d]).collect()
-        };
-        let particles = from_centre(metric.colour(&inner::normal(&mut rng, config.particles * d))?);
-        let conjugates = from_centre(metric.colour(&metric.pull_back(&particles)?)?);
+        // Exact draws from the start's Gibbs factor need no warm-up, and its map gives their conjugates.
+        let particles = gibbs.draw(&inner::normal(&mut rng, config.particles * d))?;
+        let conjugates = gibbs.map(&particles)?;
         let power = inner::normal(&mut rng, LAMBDA_PARTICLES.min(config.particles) * d);
-        let amortiser = config
-            .amortise
-            .then(|| Amortiser::new(Mlp::new(d, &mut rng), amortiser::optimiser(), &start, &metric));
+        let amortiser =
+            config.amortise.then(|| Amortiser::new(Mlp::new(d, &mut rng), amortiser::optimiser(), &gibbs));
         Ok(Trainer {
             amortiser,
             optimisers: optimisers(&config),
@@ -126,7 +113,7 @@ impl Trainer {
             parameters: Some(parameters),
             config,
             start,
-            metric,
+            metric: gibbs.covariance,
             rng,
             particles,
             conjugates,
@@ -187,21 +174,17 @@ impl Trainer {
         let weight = if likelihood { self.config.conjugate_weight } else { 1.0 };
         let (conjugate_residual, guess_residual) =
             (weight > 0.0).then(|| self.solve_conjugates(&network)).transpose()?.unwrap_or_default();
-        let linear = likelihood.then(|| self.linear_parts(&network, &y)).transpose()?;
+        let (parts, solve_residual) =
+            likelihood.then(|| self.likelihood_parts(&network, &y)).transpose()?.unzip();
         let batch = Batch {
             data: &y,
+            particles: &self.particles,
             conjugate: (weight > 0.0).then_some((self.conjugates.as_slice(), weight)),
-            likelihood: linear.as_ref().map(|l| Likelihood {
-                image: &l.image,
-                along: &l.along,
-                solved: &l.solved,
-                probe: &l.probe,
-                particles: &self.particles,
-            }),
+            likelihood: parts.as_ref(),
         };
         let loss = loss(&ops, &arch, &weights, &batch, &device);
         let objective = if likelihood { "likelihood" } else { "conjugate" };
-        let residual = linear.as_ref().map(|l| l.residual).unwrap_or(conjugate_residual);
+        let residual = solve_residual.unwrap_or(conjugate_residual);
         let value: f64 = f64::from(loss.clone().into_scalar());
         if !value.is_finite() {
             return Err(Error::NotFinite(format!("the loss of update {}", self.update + 1)));
@@ -231,14 +214,14 @@ impl Trainer {
         })
     }
 
-    /// Images, directions and solved probes of the batch `y`.
-    fn linear_parts(&mut self, network: &Icnn<f32>, y: &[f64]) -> Result<LinearParts> {
+    /// What the likelihood needs at the batch `y`, and the worst relative residual of its solves.
+    fn likelihood_parts(&mut self, network: &Icnn<f32>, y: &[f64]) -> Result<(Likelihood, f64)> {
         let image = inner::gradient(network, y)?;
         let along = inner::gradient(network, &image)?;
         let probe = inner::signs(&mut self.rng, y.len());
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
         let (solved, residual) = inner::hessian_solve(network, &self.metric, y, &probe, tolerance, most)?;
-        Ok(LinearParts { image, along, solved, probe, residual })
+        Ok((Likelihood { image, along, solved, probe }, residual))
     }
 
     /// A batch of noisy data.

@@ -1,16 +1,16 @@
 //! The host's tools over an opened model: the mathematics here, files and terminals by the program.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use cmf_core::SecondOrder;
-use cmf_core::conjugate::{ConjugateSolver, Status as SolveStatus};
+use cmf_core::conjugate::Status as SolveStatus;
 use cmf_core::density::{
-    Lanczos, Status as RowOutcome, estimated_log_density, exact_log_density, exact_log_density_and_score,
+    Lanczos, MOST_EXACT, Status as RowOutcome, estimated_log_density, exact_log_density,
+    exact_log_density_and_score,
 };
 use cmf_core::gaussian::Gaussian;
+use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::potential::rows;
-use cmf_core::preconditioner::Preconditioner;
-use cmf_core::sampler::{self, Mala, Run};
 use cmf_plugin::{
     ConjugateRow, DensityRow, DensityStatus, Error, GibbsReport, Host, Input, Level, ModelInfo, Result,
     RowStatus,
@@ -20,9 +20,6 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
 use crate::error::plugin_error;
-
-/// Up to this dimension Hessians are formed and factored, so that log-densities are exact.
-const MOST_EXACT: usize = 2048;
 
 /// An opened model.
 pub struct Model<'a> {
@@ -78,30 +75,19 @@ impl<'a> ModelHost<'a> {
         self.model.as_ref().ok_or_else(|| Error::invalid("this task needs a model; give it with --model"))
     }
 
-    /// The closed-form Gibbs covariance P and centre a of the model's Gaussian.
-    fn start(&self) -> cmf_core::Result<(Arc<Preconditioner>, Vec<f64>)> {
-        let model = self.opened().map_err(crate::core_error)?;
-        let start = model.gaussian.quadratic_start()?;
-        Ok((Arc::new(start.gibbs_covariance()?), start.centre))
+    fn start(&self) -> cmf_core::Result<GibbsStart> {
+        GibbsStart::new(&self.opened().map_err(crate::core_error)?.gaussian.quadratic_start()?)
     }
 
     fn draw_gibbs(&self, steps: usize, x: &mut [f64]) -> cmf_core::Result<GibbsReport> {
         let w = self.opened().map_err(crate::core_error)?.w;
-        let d = w.dim();
-        let (covariance, centre) = self.start()?;
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         // Runs after the first get seeds of their own, spread by the golden ratio.
         let seed = self.seed ^ runs.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         *runs += 1;
         drop(runs);
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let noise: Vec<f64> = (0..x.len()).map(|_| rng.sample(StandardNormal)).collect();
-        let start = plus(covariance.colour(&noise)?, &centre);
-        let few = &start[..d * rows(&start, d)?.min(16)];
-        let lambda = sampler::lambda_max(&w, few, Some(&covariance), 10, &mut rng)?;
-        let mala = Mala { step: 0.5 / lambda, preconditioner: Some(covariance) };
-        let run = Run { warmup: steps / 2, steps: steps - steps / 2, seed };
-        let samples = sampler::sample(&w, mala, start, run, &mut |done, _| {
+        let n = rows(x, w.dim())?;
+        let samples = self.start()?.gibbs(&w, n, steps, seed, &mut |done, _| {
             self.files.progress(done as f64 / steps as f64);
             !self.files.cancelled()
         })?;
@@ -116,10 +102,7 @@ impl<'a> ModelHost<'a> {
 
     fn solve(&self, x: &[f64], y: &mut [f64]) -> cmf_core::Result<Vec<ConjugateRow>> {
         let model = self.opened().map_err(crate::core_error)?;
-        let (covariance, centre) = self.start()?;
-        let first = plus(covariance.colour(&covariance.pull_back(x)?)?, &centre);
-        let solver = ConjugateSolver { preconditioner: Some(covariance), ..ConjugateSolver::default() };
-        let solution = solver.solve(&model.w, x, Some(&first))?;
+        let solution = self.start()?.conjugate(&model.w, x)?;
         y.copy_from_slice(&solution.y);
         let row = |row: &cmf_core::conjugate::RowOutcome| ConjugateRow {
             status: match row.status {
@@ -166,14 +149,6 @@ impl<'a> ModelHost<'a> {
         };
         Ok((0..value.len()).map(row).collect())
     }
-}
-
-/// The rows with `centre` added to each.
-fn plus(mut rows: Vec<f64>, centre: &[f64]) -> Vec<f64> {
-    for row in rows.chunks_exact_mut(centre.len()) {
-        row.iter_mut().zip(centre).for_each(|(v, a)| *v += a);
-    }
-    rows
 }
 
 impl Host for ModelHost<'_> {

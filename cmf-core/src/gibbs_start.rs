@@ -1,0 +1,81 @@
+//! The closed-form start at work: where samplers, conjugate solves and training begin.
+
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
+use crate::conjugate::{ConjugateSolver, Solution};
+use crate::error::Result;
+use crate::gaussian::QuadraticStart;
+use crate::potential::Potential;
+use crate::preconditioner::Preconditioner;
+use crate::sampler::{Mala, Run, Samples, State, lambda_max, sample};
+
+/// The Gibbs factor N(a, P) of a closed-form start, P = S^{1/3}, with its transport map x ↦ a + P x.
+#[derive(Clone)]
+pub struct GibbsStart {
+    /// P, near whose inverse the Hessian of a model stays.
+    pub covariance: Arc<Preconditioner>,
+    /// a: [d].
+    pub centre: Vec<f64>,
+}
+
+/// Rows on which the largest eigenvalue for the first step size is estimated, and power iterations.
+const LAMBDA_ROWS: usize = 16;
+const LAMBDA_ITERATIONS: usize = 10;
+
+impl GibbsStart {
+    /// The Gibbs factor of `start`.
+    pub fn new(start: &QuadraticStart) -> Result<Self> {
+        Ok(GibbsStart { covariance: Arc::new(start.gibbs_covariance()?), centre: start.centre.clone() })
+    }
+
+    fn plus_centre(&self, mut rows: Vec<f64>) -> Vec<f64> {
+        for row in rows.chunks_exact_mut(self.centre.len()) {
+            row.iter_mut().zip(&self.centre).for_each(|(v, a)| *v += a);
+        }
+        rows
+    }
+
+    /// Exact draws a + L ξ, L L' = P, from standard normal numbers: [n, d] -> [n, d].
+    pub fn draw(&self, noise: &[f64]) -> Result<Vec<f64>> {
+        Ok(self.plus_centre(self.covariance.colour(noise)?))
+    }
+
+    /// a + P x, the gradient of the start's conjugate: [n, d] -> [n, d].
+    pub fn map(&self, x: &[f64]) -> Result<Vec<f64>> {
+        Ok(self.plus_centre(self.covariance.colour(&self.covariance.pull_back(x)?)?))
+    }
+
+    /// Draws `n` points of e^{-w}/Z, each the end of its own chain from a draw of this Gibbs factor.
+    ///
+    /// Metropolis-adjusted Langevin steps preconditioned by P; the first half of `steps` tunes their size.
+    /// `observe` hears of every step and says whether to go on.
+    pub fn gibbs(
+        &self,
+        w: &dyn Potential,
+        n: usize,
+        steps: usize,
+        seed: u64,
+        observe: &mut dyn FnMut(usize, &State) -> bool,
+    ) -> Result<Samples> {
+        let d = self.centre.len();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let noise: Vec<f64> = (0..n * d).map(|_| rng.sample(StandardNormal)).collect();
+        let x = self.draw(&noise)?;
+        let few = &x[..d * n.min(LAMBDA_ROWS)];
+        let lambda = lambda_max(w, few, Some(&self.covariance), LAMBDA_ITERATIONS, &mut rng)?;
+        let mala = Mala { step: 0.5 / lambda, preconditioner: Some(self.covariance.clone()) };
+        let warmup = steps / 2;
+        sample(w, mala, x, Run { warmup, steps: steps - warmup, seed }, observe)
+    }
+
+    /// Solves y = argmax ⟨x, y⟩ - w(y) for each row of `x` [n, d], from a + P x on.
+    pub fn conjugate(&self, w: &dyn Potential, x: &[f64]) -> Result<Solution> {
+        let solver =
+            ConjugateSolver { preconditioner: Some(self.covariance.clone()), ..ConjugateSolver::default() };
+        solver.solve(w, x, Some(&self.map(x)?))
+    }
+}
