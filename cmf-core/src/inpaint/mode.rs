@@ -13,10 +13,9 @@ use crate::potential::SecondOrder;
 
 /// Maximises log ρ(y) over the hidden coordinates from several annealed starts.
 ///
-/// 1. Exploration. Start 0 is the conditional Gaussian mean. The others are draws of the conditional Gaussian at the
-///    temperature 1/4 that walk `explore` Langevin steps with estimated scores while it falls to 0: log ρ has
-///    many local maxima, and a walk of estimated scores costs a few percent of exact ones. From the temperature 1
-///    so few steps do not cool the flat directions, and ascents began 100 nats lower.
+/// 1. Exploration. Start 0 is the conditional Gaussian mean. The others are draws of the conditional Gaussian that
+///    walk `explore` Langevin steps with estimated scores while the temperature falls from 1 to 0: log ρ
+///    has many local maxima, and a walk of estimated scores costs a few percent of exact ones.
 /// 2. Choice. One exact log ρ each; start 0 and the best of the others go on, so that the result is
 ///    never below a plain ascent from the Gaussian mean.
 /// 3. Ascent. L-BFGS with exact scores, in the whitened coordinates of the [`Hole`].
@@ -38,7 +37,7 @@ pub struct Mode {
 
 impl Default for Mode {
     fn default() -> Self {
-        Mode { starts: 5, explore: 30, finalists: 2, tolerance: 3.0, max_evaluations: 20, seed: 0 }
+        Mode { starts: 5, explore: 30, finalists: 2, tolerance: 3.0, max_evaluations: 30, seed: 0 }
     }
 }
 
@@ -63,9 +62,6 @@ pub struct Completion {
     /// Every start, in order.
     pub starts: Vec<Start>,
 }
-
-/// Temperature at which the walks of the exploration start.
-const TEMPERATURE: f64 = 0.25;
 
 /// Langevin step of the exploration times the largest curvature.
 const STEP: f64 = 0.5;
@@ -117,7 +113,6 @@ impl Mode {
     fn explore(&self, w: &dyn SecondOrder, hole: &Hole, monitor: &mut Monitor) -> Result<(Vec<f64>, f64)> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut walkers = hole.draw(self.starts - 1, &mut rng);
-        walkers.iter_mut().for_each(|z| *z *= TEMPERATURE.sqrt());
         let mut zeta = vec![0.0; hole.len()];
         let top = curvature(w, hole, &[zeta.as_slice(), &walkers].concat(), &mut rng)?;
         let estimator = ScoreEstimator::default();
@@ -125,7 +120,7 @@ impl Mode {
         for t in 0..self.explore {
             let left = 1.0 - (t + 1) as f64 / self.explore as f64;
             if !walkers.is_empty() {
-                walk.advance(&mut walkers, TEMPERATURE * left)?;
+                walk.advance(&mut walkers, left)?;
             }
             report(monitor, EXPLORED * (1.0 - left))?;
         }
