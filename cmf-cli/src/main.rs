@@ -3,6 +3,7 @@
 mod args;
 mod batch;
 mod commands;
+mod compare;
 mod completion;
 mod data_spec;
 mod grid;
@@ -17,6 +18,7 @@ mod pictures;
 mod plugin_args;
 mod plugin_check;
 mod plugin_new;
+mod points;
 mod report;
 #[cfg(feature = "train")]
 mod run_directory;

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod eval;
 #[cfg(feature = "train")]
 pub mod export;
 pub mod info;
@@ -9,6 +10,7 @@ pub mod run;
 pub mod sample;
 pub mod sample_energy;
 pub mod score;
+pub mod solve_1d;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod verify;
