@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use cmf_core::Result;
 
-use crate::commands::{eval, info, inpaint, plugin, run, sample, score, solve_1d, verify};
+use crate::commands::{eval, info, inpaint, plugin, reproduce, run, sample, score, solve_1d, verify};
 use crate::plugin_args::PluginArgs;
 use crate::report::Outcome;
 
@@ -53,6 +53,8 @@ pub enum Command {
     Inpaint(inpaint::Inpaint),
     /// Measure how far samples, or a model's draws, are from data
     Eval(eval::Eval),
+    /// Make the figures of the paper again
+    Reproduce(reproduce::Reproduce),
     /// Solve for a potential on the line, without a network
     #[command(name = "solve-1d")]
     Solve1d(solve_1d::Solve1d),
@@ -78,6 +80,7 @@ impl Command {
             Command::Score(c) => c.run(),
             Command::Inpaint(c) => c.run(),
             Command::Eval(c) => c.run(),
+            Command::Reproduce(c) => c.run(),
             Command::Solve1d(c) => c.run(),
             Command::Run(c) => c.run(PluginArgs::default()),
             Command::Plugin(c) => c.run(),

@@ -6,6 +6,7 @@ mod commands;
 mod compare;
 mod completion;
 mod data_spec;
+mod figures;
 mod grid;
 #[cfg(feature = "train")]
 mod health;
@@ -15,6 +16,7 @@ mod jpeg;
 mod mask;
 mod model;
 mod pictures;
+mod plot;
 mod plugin_args;
 mod plugin_check;
 mod plugin_new;

@@ -6,6 +6,7 @@ pub mod export;
 pub mod info;
 pub mod inpaint;
 pub mod plugin;
+pub mod reproduce;
 pub mod run;
 pub mod sample;
 pub mod sample_energy;
