@@ -117,7 +117,7 @@ fn axes<DB: DrawingBackend>(area: &Area<DB>, panel: &Axes) -> Drawn<DB> {
 /// A number with as many digits as its axis needs.
 fn number(v: f64, (low, high): (f64, f64)) -> String {
     let span = high - low;
-    if span < 1e-3 || span >= 1e5 {
+    if !(1e-3..1e5).contains(&span) {
         return format!("{v:.1e}");
     }
     let digits = if span < 0.02 {
