@@ -247,7 +247,12 @@ mod tests {
             if same.unit == "share" {
                 assert!(same.mean > 0.9 && moved.mean < same.mean - 0.1, "{same:?} {moved:?}");
             } else {
-                assert!(moved.mean > 5.0 * same.mean.abs().max(moved.floor_mean.abs()), "{same:?} {moved:?}");
+                // Squared figures fall off faster than lengths.
+                let factor = if same.unit == "units" { 3.0 } else { 5.0 };
+                assert!(
+                    moved.mean > factor * same.mean.abs().max(moved.floor_mean.abs()),
+                    "{same:?} {moved:?}"
+                );
             }
         }
     }

@@ -54,9 +54,10 @@ pub struct Solve1d {
     /// Most iterations
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     iterations: u32,
-    /// Converged when the map moves by at most this share of a standard deviation
-    #[arg(long, value_name = "T", default_value_t = FixedPoint::default().tolerance)]
-    tolerance: f64,
+    /// Converged when a law and its image differ by at most this much in any distribution function [default: a
+    /// tenth of the mean mass of a cell]
+    #[arg(long, value_name = "P")]
+    tolerance: Option<f64>,
     /// Seed of the samples
     #[arg(long, default_value_t = 0)]
     seed: u64,

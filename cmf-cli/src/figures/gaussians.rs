@@ -80,7 +80,7 @@ pub fn make(settings: &Settings) -> Result<Section> {
         ],
         pictures: vec![(
             "gaussians".into(),
-            "Data, the Gibbs factors of both kinds, and how their spread depends on the data's; dots in the last panel \
+            "Data, the Gibbs factors of both kinds, and how their spread depends on the data's; rings in the last panel \
              are solved on the line, lines are closed forms."
                 .into(),
             Figure {
@@ -98,7 +98,10 @@ pub fn make(settings: &Settings) -> Result<Section> {
 fn panel(name: &str, data: &Gaussian, root: &Gaussian, inverse: &Gaussian, y: &[f64]) -> Result<Panel> {
     let (data, root, inverse) = (ellipse(data)?, ellipse(root)?, ellipse(inverse)?);
     let all = || data.iter().chain(&root).chain(&inverse).copied().chain(pairs(y));
-    let (x_range, y_range) = equal(range_of(all().map(|p| p.0)), range_of(all().map(|p| p.1)), 520.0 / 430.0);
+    let (low, high) = range_of(all().map(|p| p.1));
+    // Room for the legend.
+    let high = high + 0.4 * (high - low);
+    let (x_range, y_range) = equal(range_of(all().map(|p| p.0)), (low, high), 520.0 / 430.0);
     Ok(Panel::Axes(Axes {
         title: name.into(),
         labels: ("first coordinate".into(), "second coordinate".into()),
@@ -173,8 +176,8 @@ fn spread(settings: &Settings) -> Result<(Panel, Table)> {
         layers: vec![
             Layer::Line(line(1.0 / 3.0), BLUE, Some("conjugate, v^(1/3)".into())),
             Layer::Line(line(-1.0), ORANGE, Some("moment, 1/v".into())),
-            Layer::Dots(conjugate, BLUE, None),
-            Layer::Dots(moment, ORANGE, None),
+            Layer::Marks(conjugate, BLUE),
+            Layer::Marks(moment, ORANGE),
         ],
     });
     Ok((panel, table))

@@ -94,7 +94,7 @@ pub fn make(settings: &Settings) -> Result<Section> {
         settings: json!({
             "samples": samples,
             "bins": bins,
-            "tolerance": FixedPoint::default().tolerance,
+            "tolerance": 0.1 / bins as f64,
             "max_iterations": FixedPoint::default().max_iterations,
             "seed": settings.seed,
         }),
@@ -127,6 +127,8 @@ fn axes(title: &str, labels: (&str, &str), x: Option<(f64, f64)>, layers: Vec<La
     };
     let x = x.unwrap_or_else(|| range_of(points().map(|p| p.0)));
     let y = range_of(points().filter(|p| p.0 >= x.0 && p.0 <= x.1).map(|p| p.1));
+    // Room for the legend.
+    let y = (y.0, y.1 + 0.35 * (y.1 - y.0));
     let inside = |layer: Layer| match layer {
         Layer::Line(p, color, name) => {
             Layer::Line(p.into_iter().filter(|p| p.0 >= x.0 && p.0 <= x.1).collect(), color, name)
@@ -206,7 +208,7 @@ fn panels(s: &Solved) -> Vec<Panel> {
                 ),
             ],
         ),
-        axes("convergence", ("iteration", "log10 change of the map"), None, history),
+        axes("convergence", ("iteration", "log10 distance of law and image"), None, history),
     ]
 }
 

@@ -39,16 +39,16 @@ struct Plan {
 }
 
 impl Plan {
-    /// The paper's five hidden layers, ELU and a million updates, with widths and batches that it does not print;
+    /// The paper's five hidden layers, ELU and a million updates, with widths, batches and step sizes that it does not print;
     /// or what two cores learn in a minute.
     fn new(settings: &Settings, law: &str) -> Plan {
         let quick = settings.quick;
         let batch = match (quick, law) {
-            (true, _) => 512,
+            (true, _) => 256,
             (false, "checkerboard") => 4096,
             (false, _) => 1024,
         };
-        let updates = if quick { 1500 } else { 1_000_000 };
+        let updates = if quick { 1200 } else { 1_000_000 };
         let architecture = Architecture {
             dim: 2,
             widths: if quick { vec![256] } else { vec![128; 5] },
@@ -67,12 +67,12 @@ impl Plan {
             particles: batch,
             langevin_steps: 3,
             langevin_step: 0.3,
-            conjugate_steps: if quick { 5 } else { 100 },
+            conjugate_steps: if quick { 25 } else { 100 },
             solve_tolerance: 5e-3,
             solve_steps: 30,
-            learning_rate: 3e-3,
-            learning_rate_positive: 2e-2,
-            learning_rate_head: 5e-4,
+            learning_rate: if quick { 2e-3 } else { 5e-4 },
+            learning_rate_positive: if quick { 1e-2 } else { 3e-3 },
+            learning_rate_head: if quick { 5e-4 } else { 1e-4 },
             final_rate: 0.02,
             warm_up: 20,
             betas: (0.9, 0.99),

@@ -16,8 +16,23 @@ pub const TITLE: i32 = 40;
 type Area<DB> = DrawingArea<DB, Shift>;
 type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
-/// Draws the title and all panels.
-pub fn figure<DB: DrawingBackend>(area: &Area<DB>, figure: &Figure) -> Drawn<DB> {
+/// Where a picture belongs.
+pub struct Placed<'a> {
+    /// The picture.
+    pub picture: &'a Picture,
+    /// Its upper left corner.
+    pub at: (i32, i32),
+    /// Pixels on the canvas for each of its own.
+    pub scale: usize,
+}
+
+/// Draws the title and all panels, their pictures only if `paint`; says where pictures belong.
+pub fn figure<'a, DB: DrawingBackend>(
+    area: &Area<DB>,
+    figure: &'a Figure,
+    paint: bool,
+) -> Result<Vec<Placed<'a>>, DrawingAreaErrorKind<DB::ErrorType>> {
+    let mut placed = Vec::new();
     area.fill(&WHITE)?;
     let (head, body) = area.split_vertically(TITLE);
     let middle = head.dim_in_pixel().0 as i32 / 2;
@@ -28,10 +43,10 @@ pub fn figure<DB: DrawingBackend>(area: &Area<DB>, figure: &Figure) -> Drawn<DB>
     for (place, panel) in body.split_evenly((rows, columns)).iter().zip(&figure.panels) {
         match panel {
             Panel::Axes(panel) => axes(place, panel)?,
-            Panel::Picture(title, picture) => pixels(place, title, picture)?,
+            Panel::Picture(title, picture) => placed.push(pixels(place, title, picture, paint)?),
         }
     }
-    Ok(())
+    Ok(placed)
 }
 
 fn axes<DB: DrawingBackend>(area: &Area<DB>, panel: &Axes) -> Drawn<DB> {
@@ -92,6 +107,10 @@ fn axes<DB: DrawingBackend>(area: &Area<DB>, panel: &Axes) -> Drawn<DB> {
                     named = true;
                     series.label(name).legend(move |(x, y)| Circle::new((x + 9, y), 4, color.filled()));
                 }
+            }
+            Layer::Marks(points, color) => {
+                let ring = |&p: &(f64, f64)| Circle::new(p, 6, color.stroke_width(2));
+                chart.draw_series(points.iter().map(ring))?;
             }
             Layer::Box(at, values, color) => {
                 let (shapes, dots) = box_plot(*at, values);
@@ -196,27 +215,32 @@ fn box_plot(at: f64, values: &[f64]) -> (Vec<Outline>, Vec<(f64, f64)>) {
     (shapes, values.iter().map(|&v| (at + 1.5 * HALF, v)).collect())
 }
 
+/// Pixels above a picture.
+const HEAD: i32 = 32;
+
 /// A picture, enlarged by the largest whole number that fits.
-fn pixels<DB: DrawingBackend>(area: &Area<DB>, title: &str, picture: &Picture) -> Drawn<DB> {
+fn pixels<'a, DB: DrawingBackend>(
+    area: &Area<DB>,
+    title: &str,
+    picture: &'a Picture,
+    paint: bool,
+) -> Result<Placed<'a>, DrawingAreaErrorKind<DB::ErrorType>> {
     let (width, height) = area.dim_in_pixel();
     let style = (FONT, 17).into_font().color(&BLACK).pos(Pos::new(HPos::Center, VPos::Center));
-    area.draw(&Text::new(title.to_string(), (width as i32 / 2, 16), style))?;
+    area.draw(&Text::new(title.to_string(), (width as i32 / 2, HEAD / 2), style))?;
     let scale = ((width as usize - 8) / picture.width).min((height as usize - 40) / picture.height).max(1);
     let left = (width as usize).saturating_sub(scale * picture.width) / 2;
     let channels = picture.channels();
-    let lines = picture.bytes.chunks_exact(picture.width * channels);
-    for (j, line) in lines.enumerate() {
-        // 64 levels, so that neighbours that look the same are one rectangle.
-        let color = |p: &[u8]| {
-            let c = |k: usize| (u32::from(p[k.min(channels - 1)]) * 63 / 255 * 255 / 63) as u8;
-            (c(0), c(1), c(2))
-        };
-        for (from, to, (r, g, b)) in runs(line.chunks_exact(channels).map(color)) {
-            let x = |i: usize| (left + scale * i) as i32;
-            let y = |j: usize| (32 + scale * j) as i32;
-            let shape = Rectangle::new([(x(from), y(j)), (x(to), y(j + 1))], RGBColor(r, g, b).filled());
-            area.draw(&shape)?;
+    let place = |i: usize, j: usize| ((left + scale * i) as i32, HEAD + (scale * j) as i32);
+    if paint {
+        for (j, line) in picture.bytes.chunks_exact(picture.width * channels).enumerate() {
+            let color = |p: &[u8]| (p[0], p[1.min(channels - 1)], p[2.min(channels - 1)]);
+            for (from, to, (r, g, b)) in runs(line.chunks_exact(channels).map(color)) {
+                let corners = [place(from, j), place(to, j + 1)];
+                area.draw(&Rectangle::new(corners, RGBColor(r, g, b).filled()))?;
+            }
         }
     }
-    Ok(())
+    let (base, own) = (area.get_base_pixel(), place(0, 0));
+    Ok(Placed { picture, at: (base.0 + own.0, base.1 + own.1), scale })
 }

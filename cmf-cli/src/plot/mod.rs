@@ -4,6 +4,8 @@ mod draw;
 
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use cmf_core::files::write_atomically;
 use cmf_core::{Error, Result};
 use image::ColorType;
@@ -63,6 +65,8 @@ pub enum Layer {
     Line(Vec<(f64, f64)>, RGBColor, Option<String>),
     /// Translucent dots; with a name they are in the legend.
     Dots(Vec<(f64, f64)>, RGBColor, Option<String>),
+    /// Rings around single points.
+    Marks(Vec<(f64, f64)>, RGBColor),
     /// A function on an even grid over the axes' range, from white (0) to blue (its largest value).
     Heat {
         /// Cells along the first coordinate.
@@ -89,22 +93,34 @@ impl Figure {
         let mut bytes = vec![255; (width * height * 3) as usize];
         {
             let area = BitMapBackend::with_buffer(&mut bytes, (width, height)).into_drawing_area();
-            draw::figure(&area, self).map_err(failed)?;
+            draw::figure(&area, self, true).map_err(failed)?;
             area.present().map_err(failed)?;
         }
         let (width, height) = (width as usize, height as usize);
         png_bytes(&Picture { width, height, color: ColorType::Rgb8, bytes, icc: None })
     }
 
-    /// The figure as SVG.
+    /// The figure as SVG; pictures are embedded as PNG, not as a rectangle for each pixel.
     pub fn svg(&self) -> Result<String> {
         use_own_font()?;
         let mut text = String::new();
-        {
+        let placed = {
             let area = SVGBackend::with_string(&mut text, self.size()).into_drawing_area();
-            draw::figure(&area, self).map_err(failed)?;
+            let placed = draw::figure(&area, self, false).map_err(failed)?;
             area.present().map_err(failed)?;
+            placed
+        };
+        let mut images = String::new();
+        for draw::Placed { picture, at: (x, y), scale } in placed {
+            let (width, height) = (scale * picture.width, scale * picture.height);
+            images += &format!(
+                "<image x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" \
+                 style=\"image-rendering:pixelated\" href=\"data:image/png;base64,{}\"/>\n",
+                STANDARD.encode(png_bytes(picture)?)
+            );
         }
+        let end = text.rfind("</svg>").ok_or_else(|| failed("the SVG has no end"))?;
+        text.insert_str(end, &images);
         Ok(text)
     }
 
@@ -191,7 +207,7 @@ mod tests {
             assert!(png.pixels().filter(|p| near(p)).count() > 5, "{color:?}");
         }
         let svg = figure().svg().unwrap();
-        for words in ["a title", "panel", "first", "second", "line", "dots", "pixels"] {
+        for words in ["a title", "panel", "first", "second", "line", "dots", "pixels", "<image"] {
             assert!(svg.contains(words), "{words}");
         }
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));

@@ -158,6 +158,11 @@ impl Law {
         f[k] + (f[k + 1] - f[k]) * (position - k as f64)
     }
 
+    /// max_k |F(x_k) - G(s_k)| with F of this law at its nodes and G of `to` at the slopes `s` [cells + 1].
+    pub(super) fn distance_of_image(&self, to: &Law, s: &[f64]) -> f64 {
+        self.below.iter().zip(s).map(|(f, &s)| (f - to.at(&to.below, s)).abs()).fold(0.0, f64::max)
+    }
+
     /// The cells between the quantiles `tail` and 1 - `tail`.
     pub fn bulk(&self, tail: f64) -> std::ops::Range<usize> {
         let first = self.below.partition_point(|&p| p <= tail).saturating_sub(1);

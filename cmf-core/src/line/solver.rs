@@ -14,17 +14,18 @@ pub struct FixedPoint {
     /// τ in (0, 1]. `None` is min(½, 1 / (1 + v^{1/3})) for the conjugate potential, v being the law's variance,
     /// which removes an error in the mean at once where v > 1; and 1 for the moment potential.
     pub damping: Option<f64>,
-    /// Converged when T(s) - s has a root mean square, under the law mapped from, of at most this share of the
-    /// deviation of the law mapped to. At the jumps of a map onto a histogram with gaps rounding decides, which
-    /// leaves some 1e-7.
-    pub tolerance: f64,
+    /// Converged when no node's distribution function under the law mapped from differs by more from that of its
+    /// slope under the law mapped to (the Kolmogorov distance of the law and its image, at the nodes). `None` is a
+    /// tenth of the mean mass of a cell: below a cell's mass, rounding decides where a map onto a histogram jumps
+    /// over its gaps.
+    pub tolerance: Option<f64>,
     /// Iterations after which the outcome is returned as not converged.
     pub max_iterations: usize,
 }
 
 impl Default for FixedPoint {
     fn default() -> Self {
-        FixedPoint { damping: None, tolerance: 1e-6, max_iterations: 300 }
+        FixedPoint { damping: None, tolerance: None, max_iterations: 300 }
     }
 }
 
@@ -56,7 +57,7 @@ pub struct Solution {
     pub shift: f64,
     /// How it ended.
     pub status: Status,
-    /// At each iteration the root mean square that [`FixedPoint::tolerance`] is about.
+    /// At each iteration the distance that [`FixedPoint::tolerance`] is about.
     pub changes: Vec<f64>,
     /// The damping τ that was used.
     pub damping: f64,
@@ -130,7 +131,7 @@ impl FixedPoint {
     }
 
     fn check(&self, damping: f64) -> Result<f64> {
-        let tolerance = self.tolerance.is_finite() && self.tolerance > 0.0;
+        let tolerance = self.tolerance.is_none_or(|t| t.is_finite() && t > 0.0);
         if damping > 0.0 && damping <= 1.0 && tolerance && self.max_iterations > 0 {
             return Ok(damping);
         }
@@ -146,22 +147,20 @@ impl FixedPoint {
         mut slope: Vec<f64>,
         laws: &Laws,
     ) -> Result<Solution> {
+        let tolerance = self.tolerance.unwrap_or(0.1 / (slope.len() - 1) as f64);
         let mut changes = Vec::new();
         let mut status = Status::OutOfIterations;
         while status != Status::Converged && changes.len() < self.max_iterations {
             let (gibbs, _) = Law::gibbs(domain, &integral(&slope, domain))?;
             let (from, to) = laws.ends(&gibbs);
             let map = transport(from, to);
-            let square = |k: usize| (map[k] - slope[k]).powi(2);
-            let masses = from.mass().iter().enumerate();
-            let mean_square: f64 = masses.map(|(k, m)| 0.5 * m * (square(k) + square(k + 1))).sum();
-            let change = (mean_square / to.variance()).sqrt();
+            let change = from.distance_of_image(to, &slope);
             for (s, t) in slope.iter_mut().zip(&map) {
                 // Each product and the sum round monotonically, so the slope stays nondecreasing.
                 *s = (1.0 - damping) * *s + damping * t;
             }
             changes.push(change);
-            if change <= self.tolerance {
+            if change <= tolerance {
                 status = Status::Converged;
             }
         }
