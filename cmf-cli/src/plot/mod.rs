@@ -60,6 +60,8 @@ pub struct Axes {
 }
 
 /// What is drawn on axes.
+// Without training no figure has heat or boxes.
+#[cfg_attr(not(feature = "train"), allow(dead_code))]
 pub enum Layer {
     /// A line through points; with a name it is in the legend.
     Line(Vec<(f64, f64)>, RGBColor, Option<String>),
