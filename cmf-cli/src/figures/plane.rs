@@ -48,7 +48,7 @@ impl Plan {
             (false, "checkerboard") => 4096,
             (false, _) => 1024,
         };
-        let updates = if quick { 1200 } else { 1_000_000 };
+        let updates = if quick { 400 } else { 1_000_000 };
         let architecture = Architecture {
             dim: 2,
             widths: if quick { vec![256] } else { vec![128; 5] },
@@ -67,7 +67,7 @@ impl Plan {
             particles: batch,
             langevin_steps: 3,
             langevin_step: 0.3,
-            conjugate_steps: if quick { 25 } else { 100 },
+            conjugate_steps: if quick { 10 } else { 100 },
             solve_tolerance: 5e-3,
             solve_steps: 30,
             learning_rate: if quick { 2e-3 } else { 5e-4 },
@@ -127,6 +127,10 @@ pub fn make(settings: &Settings, report: &Report) -> Result<Section> {
         let (mean, deviation) = moments(&learned.divergences);
         let (floor, floor_deviation) = moments(&learned.floors);
         let or_none = |v: Option<f64>| v.map_or("-".into(), |v| format!("{v:.4}"));
+        report.note(format!(
+            "{law}: learned in {:.0} s, Sinkhorn divergence {mean:.4}, floor {floor:.4}",
+            learned.seconds
+        ));
         table.rows.push(vec![
             law.into(),
             format!("{mean:.4}"),
