@@ -5,6 +5,7 @@ mod batch;
 mod commands;
 mod completion;
 mod data_spec;
+mod engine;
 mod grid;
 #[cfg(feature = "train")]
 mod health;

@@ -3,24 +3,28 @@
 use std::path::Path;
 
 use cmf_core::gaussian::Gaussian;
-use cmf_core::onnx::{Metadata, ModelFile, Shape, TractModel};
-use cmf_core::{Error, Result};
+use cmf_core::onnx::{Metadata, ModelFile, Shape};
+use cmf_core::{Error, Result, SecondOrder};
 
+use crate::engine::{EngineArgs, Loaded, Worker};
 use crate::grid::Grid;
+use crate::report::Report;
 
 /// A model ready to be evaluated.
 pub struct Model {
     /// What the file says.
     pub metadata: Metadata,
     /// The potential w.
-    pub engine: TractModel,
+    pub engine: Box<dyn SecondOrder>,
+    /// Who evaluates it.
+    pub worker: Worker,
     /// Mean and covariance of the noisy data: where samplers and inpainting start.
     pub gaussian: Gaussian,
 }
 
 impl Model {
-    /// Opens and checks the file, and replays its probes.
-    pub fn open(path: &Path) -> Result<Model> {
+    /// Opens and checks the file, and replays its probes through the engine of the user's choice.
+    pub fn open(path: &Path, engine: &EngineArgs, report: &Report) -> Result<Model> {
         let file = ModelFile::open(path)?;
         let Some(metadata) = file.metadata().cloned() else {
             let message = "has no cmf.* properties, so neither its network nor its data are known; \
@@ -31,7 +35,8 @@ impl Model {
             let message = "has no cmf.gaussian, the data's mean and covariance; export the model again";
             return Err(Error::file(path, message));
         };
-        Ok(Model { metadata, engine: TractModel::load(&file)?, gaussian })
+        let Loaded { potential, worker } = engine.load(&file, report)?;
+        Ok(Model { metadata, engine: potential, worker, gaussian })
     }
 
     /// The dimension d.

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::batch::{self, Masks, Names};
 use crate::completion::{Estimate, Painter, Request};
+use crate::engine::EngineArgs;
 use crate::images::{Picture, read, write_png};
 use crate::interrupt;
 use crate::mask::{Hidden, Rectangle};
@@ -38,7 +39,8 @@ Examples:
   cmf-cli inpaint --model models/mnist.onnx examples/img.png
   cmf-cli inpaint --model models/mnist.onnx img.png --mask mask.png -o filled.png
   cmf-cli inpaint --model models/mnist.onnx img.png --mask-rect 0,14,28,14 --samples 8 --seed 1
-  cmf-cli inpaint --model models/mnist.onnx digits/ --mask masks/ -o filled/ --json")]
+  cmf-cli inpaint --model models/mnist.onnx digits/ --mask masks/ -o filled/ --json
+  cmf-cli inpaint --model models/mnist.onnx img.png --engine ort --ort-lib python")]
 pub struct Inpaint {
     /// The model file
     #[arg(long, short, value_name = "FILE")]
@@ -74,6 +76,8 @@ pub struct Inpaint {
     #[arg(long)]
     resize: bool,
     #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
     report: Report,
 }
 
@@ -108,7 +112,7 @@ impl Inpaint {
         let folder = self.inputs.iter().any(|input| input.is_dir());
         let names = batch::output_names(&images, self.out.as_deref(), folder)?;
         self.check_inputs_survive(&images, masks.as_ref(), &names)?;
-        let painter = Painter::open(&self.model)?;
+        let painter = Painter::open(&self.model, &self.engine, &self.report)?;
         if let Some(out) = self.out.as_deref().filter(|_| folder || images.len() > 1) {
             batch::ensure_folder(out)?;
         }
@@ -133,6 +137,8 @@ impl Inpaint {
         let remaining = images.len() - done.len() - failed.len();
         self.report.document(&json!({
             "model": self.model,
+            "engine": painter.model.worker.engine,
+            "device": painter.model.worker.device,
             "seed": self.seed,
             "done": done,
             "failed": failed,

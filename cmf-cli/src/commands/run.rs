@@ -12,6 +12,7 @@ use cmf_plugins::host::{KindOfPlugin, Model as HostModel, ModelHost, Resolved};
 use cmf_plugins::sdk::{Kind, ModelInfo, Property, Shape};
 use serde_json::json;
 
+use crate::engine::EngineArgs;
 use crate::model::Model;
 use crate::plugin_args::{PluginArgs, parameters, plugins};
 use crate::report::{Outcome, Report};
@@ -67,8 +68,9 @@ impl Run {
         }
         let task = found.task(&parameters(&found.schema, &set)?)?;
         let model_path: Option<&PathBuf> = matches.get_one("model");
-        let model = model_path.map(|path| Model::open(path)).transpose()?;
         let report = Report { json: matches.get_flag("json"), quiet: matches.get_flag("quiet") };
+        let engine = EngineArgs::default();
+        let model = model_path.map(|path| Model::open(path, &engine, &report)).transpose()?;
         let inputs: Vec<PathBuf> = match &found.schema.inputs {
             Some(_) => matches.get_many("FILE").map(|all| all.cloned().collect()).unwrap_or_default(),
             None => Vec::new(),

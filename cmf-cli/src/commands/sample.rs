@@ -11,6 +11,7 @@ use cmf_core::{Error, Result};
 use serde_json::json;
 
 use super::sample_energy::EnergySampling;
+use crate::engine::{EngineArgs, check_results};
 use crate::images::write_png;
 use crate::interrupt;
 use crate::model::Model;
@@ -33,6 +34,7 @@ Examples:
   cmf-cli sample --model models/mnist.onnx -n 64 --out grid.png
   cmf-cli sample --model models/mnist.onnx -n 1000 --seed 7 --out samples.npy
   cmf-cli sample --model models/mnist.onnx -n 10 --separate digits/
+  cmf-cli sample --model models/mnist.onnx --engine ort --device cuda --out grid.png
   cmf-cli sample --model models/eight-gaussians.onnx -n 2000 --out scatter.png --out points.csv
   cmf-cli sample --energy himmelblau -n 2000 --out scatter.png
   cmf-cli sample --energy plugin:./libmy_energy.so --set depth=5 --out points.npy")]
@@ -41,7 +43,7 @@ pub struct Sample {
     #[arg(long, short, value_name = "FILE", required_unless_present = "energy")]
     model: Option<PathBuf>,
     /// Sample e^{-E} of an energy instead: its name, or plugin:LIBRARY[#NAME]; `cmf-cli plugin list` shows names
-    #[arg(long, value_name = "ENERGY", conflicts_with_all = ["model", "separate", "columns", "noise"])]
+    #[arg(long, value_name = "ENERGY", conflicts_with_all = ["model", "separate", "columns", "noise", "EngineArgs"])]
     energy: Option<String>,
     /// A parameter of the energy
     #[arg(long, value_name = "NAME=VALUE", requires = "energy", value_parser = crate::plugin_args::parse_setting)]
@@ -68,6 +70,8 @@ pub struct Sample {
     /// What to do with the noise that the model learned with its data [default: remove for images, keep otherwise]
     #[arg(long, value_enum)]
     noise: Option<Noise>,
+    #[command(flatten)]
+    engine: EngineArgs,
     #[command(flatten)]
     report: Report,
 }
@@ -96,7 +100,7 @@ impl Sample {
             };
             return sampling.run();
         }
-        let model = Model::open(self.path())?;
+        let model = Model::open(self.path(), &self.engine, &self.report)?;
         self.check_outputs(&model)?;
         let start = GibbsStart::new(&model.gaussian.quadratic_start()?)?;
         let samples = self.draw_gibbs(&model, &start)?;
@@ -108,6 +112,7 @@ impl Sample {
         if noise == Noise::Remove {
             y = self.denoised(&model, y)?;
         }
+        check_results("sample", &y, d)?;
         for out in &self.out {
             self.write(&model, out, &y)?;
             self.report.text(out.display().to_string())?;
@@ -127,6 +132,8 @@ impl Sample {
         self.report.note(summary(&samples));
         self.report.document(&json!({
             "model": self.model,
+            "engine": model.worker.engine,
+            "device": model.worker.device,
             "seed": self.seed,
             "steps": self.steps,
             "requested": self.number,

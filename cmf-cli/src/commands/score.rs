@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::data_spec::DataSpec;
+use crate::engine::EngineArgs;
 use crate::model::Model;
 use crate::report::{Outcome, Report};
 use crate::{batch, images, interrupt};
@@ -56,6 +57,8 @@ pub struct Score {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
     report: Report,
 }
 
@@ -85,7 +88,7 @@ struct Scored {
 impl Score {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
-        let model = Model::open(&self.model)?;
+        let model = Model::open(&self.model, &self.engine, &self.report)?;
         let mut inputs = match &self.data {
             Some(data) => self.data_rows(&model, data)?,
             None => self.images(&model)?,
@@ -218,6 +221,8 @@ impl Score {
         let remaining = inputs.names.len() - scored.len();
         self.report.document(&json!({
             "model": self.model,
+            "engine": model.worker.engine,
+            "device": model.worker.device,
             "method": method,
             "normalised": model.metadata.log_z.is_some(),
             "log_z": model.metadata.log_z,

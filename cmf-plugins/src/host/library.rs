@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cmf_core::{Error, Result};
 use cmf_plugin::abi::{self, CmfDatasetFactory, CmfEnergyFactory, CmfEntry, CmfPlugin, CmfTaskFactory};
 use cmf_plugin::{Schema, text_of};
-use object::{Architecture, BinaryFormat, FileKind, Object, ObjectKind};
+use object::{Architecture, BinaryFormat, FileKind, Object, ObjectKind, ObjectSegment};
 use sha2::{Digest, Sha256};
 
 use super::plugins::KindOfPlugin;
@@ -29,6 +29,19 @@ pub struct Inspected {
 /// Reads a file and refuses what can be no plugin here: another kind of file, another machine's library,
 /// one without the symbol, one that anyone may write.
 pub fn inspect(path: &Path) -> Result<Inspected> {
+    let without = "so it is no CMF plugin; see cmf_plugin.h, or start from `cmf-cli plugin new`";
+    let (path, bytes) = read_library(path, abi::SYMBOL, without)?;
+    let hash = Sha256::digest(&bytes).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    Ok(Inspected { path, sha256: hash })
+}
+
+/// The file itself and its bytes, if they are a library of this machine that exports `symbol`, which not
+/// everyone may write; `without` ends the message about a library without the symbol.
+pub(super) fn read_library(path: &Path, symbol: &str, without: &str) -> Result<(PathBuf, Vec<u8>)> {
     let fail = |message: String| Error::file(path, message);
     let real = path.canonicalize().map_err(|e| fail(format!("cannot read: {e}")))?;
     let found = real.metadata().map_err(|e| fail(format!("cannot read: {e}")))?;
@@ -40,13 +53,8 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
     }
     check_writers(&real).map_err(&fail)?;
     let bytes = std::fs::read(&real).map_err(|e| fail(format!("cannot read: {e}")))?;
-    check_content(&bytes).map_err(&fail)?;
-    let hash = Sha256::digest(&bytes).iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
-    Ok(Inspected { path: real, sha256: hash })
+    check_content(&bytes, symbol, without).map_err(&fail)?;
+    Ok((real, bytes))
 }
 
 /// Refuses files that every user may write, or replace in their folder.
@@ -74,8 +82,8 @@ pub(super) fn check_writers(_path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the bytes are a library of this machine with the one symbol.
-fn check_content(bytes: &[u8]) -> Result<(), String> {
+/// Whether the bytes are a whole library of this machine with the symbol.
+fn check_content(bytes: &[u8], symbol: &str, without: &str) -> Result<(), String> {
     let kind = FileKind::parse(bytes).map_err(|_| {
         let what = if bytes.is_empty() {
             "an empty file"
@@ -104,20 +112,21 @@ fn check_content(bytes: &[u8]) -> Result<(), String> {
         return Err(format!("is a file of the kind {:?}, expected a dynamic library", file.kind()));
     }
     let damaged = |e| format!("is damaged, its exports cannot be read: {e}");
+    // The loader maps segments whether the file is long enough or not, and dies when it reads them.
+    if file.segments().any(|segment| segment.data().is_err()) {
+        return Err("is cut short, expected a whole dynamic library: copy it again".into());
+    }
     let exports: Vec<_> = file.exports().map_err(damaged)?.collect::<Result<_, _>>().map_err(damaged)?;
     // Mach-O puts an underscore before every name.
-    let underscored = format!("_{}", abi::SYMBOL);
+    let underscored = format!("_{symbol}");
     let is_entry = |name: object::read::NameOrOrdinal<&[u8]>| match name {
         object::read::NameOrOrdinal::Name(name) => {
-            name == abi::SYMBOL.as_bytes() || name == underscored.as_bytes()
+            name == symbol.as_bytes() || name == underscored.as_bytes()
         }
         _ => false,
     };
     if !exports.iter().any(|e| is_entry(e.name())) {
-        return Err(format!(
-            "lacks the symbol {}, so it is no CMF plugin; see cmf_plugin.h, or start from `cmf-cli plugin new`",
-            abi::SYMBOL
-        ));
+        return Err(format!("lacks the symbol {symbol}, {without}"));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod library;
 mod manifest;
 mod model_host;
 mod objects;
+pub mod onnxruntime;
 mod plugins;
 mod potential;
 mod table;
