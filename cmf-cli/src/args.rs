@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use cmf_core::Result;
 
-use crate::commands::{info, inpaint, plugin, run, sample, score, verify};
+use crate::commands::{bench, doctor, info, inpaint, plugin, run, sample, score, verify};
 use crate::plugin_args::PluginArgs;
 use crate::report::Outcome;
 
@@ -57,8 +57,12 @@ pub enum Command {
     Plugin(plugin::Plugin),
     /// Print what a model file is
     Info(info::Info),
-    /// Check that the engine computes what the model file says
+    /// Check that every engine computes what the model file says
     Verify(verify::Verify),
+    /// Print what this machine offers, what of it is used, and why the rest is not
+    Doctor(doctor::Doctor),
+    /// Time every engine at every task, beside this machine's fastest matrix product
+    Bench(bench::Bench),
 }
 
 impl Command {
@@ -76,6 +80,8 @@ impl Command {
             Command::Plugin(c) => c.run(),
             Command::Info(c) => c.run(),
             Command::Verify(c) => c.run(),
+            Command::Doctor(c) => c.run(),
+            Command::Bench(c) => c.run(),
         }
     }
 }

@@ -23,6 +23,7 @@ mod report;
 mod run_directory;
 mod table;
 mod task_files;
+mod timing;
 
 use std::process::ExitCode;
 

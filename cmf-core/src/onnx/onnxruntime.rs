@@ -113,7 +113,8 @@ impl OrtModel {
     /// Fails if the library cannot run the graph there (nothing falls back to another device) or an answer is
     /// not the recorded one.
     pub fn load(file: &ModelFile, runtime: &'static OnnxRuntime, device: Device) -> Result<Self> {
-        tract::check_memory(file.proto(), file.dim()).map_err(|e| Error::file(file.path(), e))?;
+        let (rows, d) = (MOST_ROWS, file.dim());
+        tract::check_memory(file.proto(), rows, d).map_err(|e| Error::file(file.path(), e))?;
         let model = OrtModel {
             dim: file.dim(),
             network: file.network()?,

@@ -209,12 +209,12 @@ fn optimised(mut model: TypedModel) -> TractResult<TypedModel> {
     Ok(model)
 }
 
-/// Fails if a graph's arrays for one row would take too much memory; runs nothing of the size that it refuses.
+/// Fails if a graph's arrays for `rows` rows would take too much memory; runs nothing of the size that it refuses.
 #[cfg(feature = "ort")]
-pub(super) fn check_memory(proto: &pb::ModelProto, d: usize) -> Result<()> {
+pub(super) fn check_memory(proto: &pb::ModelProto, rows: usize, d: usize) -> Result<()> {
     let mut model = translate(proto)?;
     guarded(move || {
-        model.set_input_fact(0, f32::fact([1, d]).into())?;
+        model.set_input_fact(0, f32::fact([rows, d]).into())?;
         memory::derive_within_bounds(&mut model.into_compact()?)
     })
 }

@@ -4,6 +4,7 @@
 //! library outside the platform's folder needs the user's word, files that anyone can write are refused, and
 //! what a file is (library, architecture, symbol) is read from it before any of its code runs.
 
+pub mod cuda;
 mod discovery;
 mod library;
 mod manifest;
