@@ -13,7 +13,7 @@ use crate::report::Report;
 /// The options of every command that evaluates a model.
 #[derive(Args, Clone, Default)]
 pub struct EngineArgs {
-    /// What evaluates the model
+    /// What evaluates the model [default: tract; verify and bench take every engine that is present]
     #[arg(long, value_enum, help_heading = "Engine")]
     pub engine: Option<Engine>,
     /// Where: cpu, cuda or cuda:N (with --engine ort), or auto, which takes the GPU if the engine can use it
@@ -56,8 +56,10 @@ impl FromStr for DeviceChoice {
             "cpu" => Ok(DeviceChoice::Cpu),
             "cuda" => Ok(DeviceChoice::Cuda(0)),
             _ => {
-                let number = text.strip_prefix("cuda:").and_then(|n| n.parse().ok());
-                number.map(DeviceChoice::Cuda).ok_or("expected auto, cpu, cuda or cuda:N".into())
+                let number = text.strip_prefix("cuda:").and_then(|n| n.parse::<u16>().ok());
+                number
+                    .map(|n| DeviceChoice::Cuda(n.into()))
+                    .ok_or("expected auto, cpu, cuda or cuda:N".into())
             }
         }
     }

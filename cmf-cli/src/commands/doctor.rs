@@ -190,7 +190,7 @@ fn cuda(onnxruntime: &Finding) -> Finding {
     }
     lines.push(match &why {
         Some(why) => format!("not used: {why}"),
-        None => "used by --engine ort".into(),
+        None => "used by --engine ort --device cuda".into(),
     });
     let value = json!({
         "driver": driver.as_ref().map(|d| &d.cuda), "devices": driver.map_or(Vec::new(), |d| d.devices), "not_used": why,

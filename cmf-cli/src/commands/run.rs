@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use clap::{Arg, ArgAction, Args, Command, value_parser};
+use clap::{Arg, ArgAction, Args, Command, FromArgMatches, value_parser};
 use cmf_core::onnx::Shape as ModelShape;
 use cmf_core::{Error, Result};
 use cmf_plugins::core_error;
@@ -69,7 +69,10 @@ impl Run {
         let task = found.task(&parameters(&found.schema, &set)?)?;
         let model_path: Option<&PathBuf> = matches.get_one("model");
         let report = Report { json: matches.get_flag("json"), quiet: matches.get_flag("quiet") };
-        let engine = EngineArgs::default();
+        let engine = match has_engine_options(&found) {
+            true => EngineArgs::from_arg_matches(&matches).map_err(|e| Error::Invalid(e.to_string()))?,
+            false => EngineArgs::default(),
+        };
         let model = model_path.map(|path| Model::open(path, &engine, &report)).transpose()?;
         let inputs: Vec<PathBuf> = match &found.schema.inputs {
             Some(_) => matches.get_many("FILE").map(|all| all.cloned().collect()).unwrap_or_default(),
@@ -93,8 +96,10 @@ impl Run {
         outcome.map_err(core_error)?;
         let written = files.written.into_inner().unwrap_or_default();
         let results = files.results.into_inner().unwrap_or_default();
+        let worker = model.as_ref().map(|m| &m.worker);
         report.document(&json!({
-            "task": found.offer.name, "model": model_path, "seed": seed, "outputs": written, "results": results,
+            "task": found.offer.name, "model": model_path, "engine": worker.map(|w| w.engine),
+            "device": worker.map(|w| &w.device), "seed": seed, "outputs": written, "results": results,
         }))?;
         Ok(Outcome::Done)
     }
@@ -160,6 +165,9 @@ fn command(found: &Resolved) -> Command {
             option("seed", "N", "Seed of the random numbers [default: 0]").value_parser(value_parser!(u64)),
         );
     }
+    if has_engine_options(found) {
+        command = EngineArgs::augment_args(command);
+    }
     for property in &found.schema.properties {
         command = command.arg(argument(property));
     }
@@ -174,6 +182,12 @@ fn command(found: &Resolved) -> Command {
         );
     }
     command
+}
+
+/// Whether the options that choose an engine are there: a task's own of the same name go first.
+fn has_engine_options(found: &Resolved) -> bool {
+    let names = ["engine", "device", "ort-lib", "ort_lib"];
+    found.schema.properties.iter().all(|p| !names.contains(&p.name.as_str()))
 }
 
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {

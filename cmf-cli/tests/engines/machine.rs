@@ -28,6 +28,7 @@ fn json_says_who_did_the_work() {
         "score --model MODEL img.png --json",
         "sample --model MODEL -n 2 --steps 8 --out s.npy --json",
         "inpaint --model MODEL img.png --mask-rect 0,4,8,4 --json",
+        "run sample --model MODEL --number 2 --steps 8 --out r.npy --device cpu --json",
     ] {
         let json = run(folder.path(), line).ok().json();
         assert_eq!((&json["engine"], &json["device"]), (&"tract".into(), &"cpu".into()), "{line}");
@@ -55,8 +56,9 @@ fn verify_compares_every_function_on_every_set_of_points() {
             let all = tract["differences"].as_array().unwrap();
             let one = all.iter().find(|d| d["points"] == points && d["function"] == function).unwrap();
             let (max, mean) = (one["max"].as_f64().unwrap(), one["mean"].as_f64().unwrap());
-            // f32 and f64 never agree in all digits of all numbers.
-            assert!(0.0 < mean && mean <= max && max <= one["tolerance"].as_f64().unwrap(), "{one}");
+            assert!(mean <= max && max <= one["tolerance"].as_f64().unwrap(), "{one}");
+            // f32 and f64 never agree in all digits of all numbers; this model's Hessian is exact in both.
+            assert!(mean > 0.0 || function == "hessian", "{one}");
         }
     }
 }

@@ -102,6 +102,8 @@ pub struct OrtModel {
     network: Option<Icnn<f32>>,
     runtime: &'static OnnxRuntime,
     device: Device,
+    /// Whether Hessians and their contractions are graphs too.
+    second_order_graphs: bool,
     /// The graph of the file, encoded.
     first: Vec<u8>,
     idle: Mutex<HashMap<Function, Vec<Session>>>,
@@ -120,6 +122,7 @@ impl OrtModel {
             network: file.network()?,
             runtime,
             device,
+            second_order_graphs: device != Device::Cpu,
             first: file.proto().encode_to_vec(),
             idle: Mutex::default(),
         };
@@ -270,7 +273,7 @@ impl SecondOrder for OrtModel {
         let n = check_hessian(d, x, hessian)?;
         match &self.network {
             None => differences::hessian(self, x, hessian),
-            Some(network) if self.device == Device::Cpu => network.hessian(x, hessian),
+            Some(network) if !self.second_order_graphs => network.hessian(x, hessian),
             Some(_) => {
                 let outputs = [("hessian", &[d, d][..], hessian)];
                 self.evaluate(Function::Hessian, n, second_order_rows(d), [(&[d], x)], outputs)
@@ -283,11 +286,57 @@ impl SecondOrder for OrtModel {
         let d = self.dim;
         let n = check_contraction(d, x, m, out)?;
         let network = self.known("contraction of its Hessian")?;
-        if self.device == Device::Cpu {
+        if !self.second_order_graphs {
             return network.hessian_contraction(x, m, out);
         }
         let inputs = [(&[d][..], x), (&[d, d][..], m)];
         let outputs = [("contraction", &[d][..], out)];
         self.evaluate(Function::HessianContraction, n, second_order_rows(d), inputs, outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gaussian::Gaussian;
+    use crate::icnn::{Architecture, initial_weights};
+    use crate::onnx::{Metadata, Probe, export};
+    use crate::ops::Activation;
+
+    /// The graphs that a GPU evaluates, evaluated on the processor.
+    #[test]
+    #[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
+    fn with_onnxruntime_second_order_graphs_agree_with_the_reference() {
+        let (d, n) = (6, 5);
+        let data: Vec<f64> = (0..40 * d).map(|i| (i * 7919 % 1009) as f64 / 1009.0 - 0.5).collect();
+        let start = Gaussian::fit(&data, d, 0.3).unwrap().quadratic_start().unwrap();
+        let activation = Activation::Softplus { beta: 2.0 };
+        let arch = Architecture { dim: d, widths: vec![7, 5], rank: 2, diagonal: true, activation };
+        let mut weights = initial_weights(&arch, &start, 1).unwrap();
+        weights.output = crate::host::Array::matrix(vec![0.7; arch.units()], 1, arch.units());
+        let reference = Icnn::<f64>::new(arch.clone(), weights).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        let x = &data[..n * d];
+        let metadata = Metadata { probes: Probe::record(&reference, x).unwrap(), ..Metadata::new(arch) };
+        export(&path, &reference.cast().unwrap(), &metadata).unwrap();
+        let library = std::env::var_os("ORT_DYLIB_PATH").expect("ORT_DYLIB_PATH names a libonnxruntime");
+        let runtime = OnnxRuntime::start(Path::new(&library)).unwrap();
+        let mut engine = OrtModel::load(&ModelFile::open(&path).unwrap(), runtime, Device::Cpu).unwrap();
+        engine.second_order_graphs = true;
+        let run = |w: &dyn SecondOrder, m: &[f64]| {
+            let (mut hessian, mut contraction) = (vec![0.0; n * d * d], vec![0.0; n * d]);
+            w.hessian(x, &mut hessian).unwrap();
+            w.hessian_contraction(x, m, &mut contraction).unwrap();
+            [hessian, contraction]
+        };
+        let m: Vec<f64> = (0..n * d * d).map(|k| if k % (d + 1) == 0 { 1.0 } else { 0.1 }).collect();
+        for (found, expected) in run(&engine, &m).iter().zip(&run(&reference, &m)) {
+            let scale = expected.iter().fold(1.0f64, |s, v| s.max(v.abs()));
+            for (a, b) in found.iter().zip(expected) {
+                // f32 rounds to 6e-8; sums of a few hundred terms lose about two digits.
+                assert!((a - b).abs() <= 1e-5 * scale, "{a} {b}");
+            }
+        }
     }
 }

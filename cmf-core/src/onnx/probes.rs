@@ -38,13 +38,15 @@ fn replay(w: &dyn Potential, probes: &[Probe]) -> Result<()> {
 /// inverse, so such outputs are no model's.
 fn try_near_origin(w: &dyn Potential) -> Result<()> {
     let d = w.dim();
-    let x: Vec<f64> = [0.0, 1.0, -1.0].iter().flat_map(|&v| vec![v; d]).collect();
-    let (mut value, mut gradient) = ([0.0; 3], vec![0.0; 3 * d]);
-    w.value_and_gradient(&x, &mut value, &mut gradient)?;
-    if !value[..1].iter().chain(&gradient[..d]).all(|v| v.is_finite()) {
+    let at = |v: f64| {
+        let (mut value, mut gradient) = ([0.0], vec![0.0; d]);
+        w.value_and_gradient(&vec![v; d], &mut value, &mut gradient).map(|()| (value, gradient))
+    };
+    let (value, gradient) = at(0.0)?;
+    if !value.iter().chain(&gradient).all(|v| v.is_finite()) {
         return Err(Error::NotFinite("the model's value or gradient at 0".into()));
     }
-    if gradient[..d] == gradient[d..2 * d] && gradient[..d] == gradient[2 * d..] {
+    if at(1.0)?.1 == gradient && at(-1.0)?.1 == gradient {
         return Err(Error::Invalid(
             "the gradient is the same at 0, 1 and -1: expected that of a strictly convex function".into(),
         ));

@@ -77,6 +77,26 @@ fn load(model: &pb::ModelProto) -> cmf_core::Result<TractModel> {
     TractModel::load(&file)
 }
 
+/// Such a gradient has no inverse: no model is like that, but a broken runtime is.
+#[test]
+fn a_gradient_that_is_the_same_everywhere_is_refused() {
+    let mut model = exponential();
+    let graph = model.graph.as_mut().unwrap();
+    graph.node[0].op_type = "Sign".into();
+    graph.node.insert(0, node("Abs", &["points"], "size"));
+    graph.node[1].input = vec!["shifted".into()];
+    // sign(|x| + 1) is 1 everywhere.
+    graph.initializer.push(pb::TensorProto {
+        name: "constant".into(),
+        data_type: pb::tensor_proto::DataType::Float as i32,
+        float_data: vec![1.0],
+        ..Default::default()
+    });
+    graph.node.insert(1, node("Add", &["size", "constant"], "shifted"));
+    let message = load(&model).map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("the gradient is the same at 0, 1 and -1"), "{message}");
+}
+
 #[test]
 fn a_foreign_model_runs_with_hessians_by_differences() {
     let engine = load(&exponential()).unwrap();

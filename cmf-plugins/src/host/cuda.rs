@@ -2,6 +2,8 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
 
+use super::library::reason;
+
 /// A driver that answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Driver {
@@ -22,13 +24,15 @@ pub fn driver() -> Result<Driver, String> {
         _ => "libcuda.so.1",
     };
     // SAFETY: the system's loader finds the driver's own library by the name that NVIDIA gives it.
-    let library = unsafe { libloading::Library::new(name) }
-        .map_err(|e| format!("NVIDIA's driver is not installed ({e}): install it from nvidia.com/drivers"))?;
+    let library = unsafe { libloading::Library::new(name) }.map_err(|e| {
+        format!("NVIDIA's driver is not installed ({}): install it from nvidia.com/drivers", reason(&e))
+    })?;
     ask(&library)
 }
 
 fn ask(library: &libloading::Library) -> Result<Driver, String> {
-    let missing = |e: libloading::Error| format!("NVIDIA's driver lacks a function ({e}): install it again");
+    let missing =
+        |e: libloading::Error| format!("NVIDIA's driver lacks a function ({}): install it again", reason(&e));
     let worked = |what: &str, code: c_int| match code {
         0 => Ok(()),
         100 => Err(format!("{what}: NVIDIA's driver finds no GPU")),

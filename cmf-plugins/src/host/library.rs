@@ -131,6 +131,11 @@ fn check_content(bytes: &[u8], symbol: &str, without: &str) -> Result<(), String
     Ok(())
 }
 
+/// What the system said; the error itself only names the function that failed.
+pub(super) fn reason(e: &libloading::Error) -> String {
+    std::error::Error::source(e).map_or(e.to_string(), ToString::to_string)
+}
+
 fn here() -> Architecture {
     match std::env::consts::ARCH {
         "x86_64" => Architecture::X86_64,
@@ -173,7 +178,7 @@ impl Library {
         let fail = |message: String| Error::file(path, message);
         // SAFETY: running a library's code is as safe as the library; the user asked for it by name or trust.
         let library = unsafe { libloading::Library::new(path) }
-            .map_err(|e| fail(format!("the system's loader refuses it: {e}")))?;
+            .map_err(|e| fail(format!("the system's loader refuses it: {}", reason(&e))))?;
         // For good: see the type.
         let library = Box::leak(Box::new(library));
         // SAFETY: by the header the symbol is a cmf_plugin, constant for the life of the process.

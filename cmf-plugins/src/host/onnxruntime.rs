@@ -11,7 +11,7 @@ use std::process::Command;
 
 use cmf_core::{Error, Result};
 
-use super::library::read_library;
+use super::library::{read_library, reason};
 
 /// Which library the user wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -189,13 +189,14 @@ fn of_python() -> Result<PathBuf> {
 
 /// Reads a file, then loads it and asks for its version.
 fn inspect(path: &Path, oldest: u32, origin: &'static str) -> Result<Found> {
-    let file = |message: String| Error::file(path, format!("{message} (found by {origin})"));
+    let refused =
+        |message: String| Error::file(path, format!("{message} (found by {origin}). {}", advice(oldest)));
     let without = "so it is not ONNX Runtime's library";
     let (real, _) = read_library(path, "OrtGetApiBase", without).map_err(|e| match e {
-        Error::File { message, .. } => file(format!("{message}. {}", advice(oldest))),
+        Error::File { message, .. } => refused(message),
         other => other,
     })?;
-    let version = version(&real, oldest).map_err(|message| file(format!("{message}. {}", advice(oldest))))?;
+    let version = version(&real, oldest).map_err(refused)?;
     Ok(Found { path: real, version, origin })
 }
 
@@ -211,12 +212,12 @@ fn version(path: &Path, oldest: u32) -> Result<String, String> {
     // SAFETY: running a library's code is as safe as the library, which the user named or installed; the file was
     // read before and is a whole library of this machine.
     let library = unsafe { libloading::Library::new(path) }
-        .map_err(|e| format!("the system's loader refuses it: {e}"))?;
+        .map_err(|e| format!("the system's loader refuses it: {}", reason(&e)))?;
     // For good, like plugins: what starts it next gets the same library.
     let library = Box::leak(Box::new(library));
     // SAFETY: by ONNX Runtime's header this symbol is a function without arguments that returns such a pointer.
     let get = unsafe { library.get::<unsafe extern "system" fn() -> *const ApiBase>("OrtGetApiBase") }
-        .map_err(|e| format!("lacks the symbol OrtGetApiBase: {e}"))?;
+        .map_err(|e| format!("lacks the symbol OrtGetApiBase: {}", reason(&e)))?;
     // SAFETY: as above; a pointer that is not NULL lives as long as the library.
     let base = unsafe { get().as_ref() }.ok_or("its OrtGetApiBase leads nowhere")?;
     let (Some(get_api), Some(get_version)) = (base.get_api, base.get_version_string) else {
