@@ -1,6 +1,6 @@
 //! The network run by ONNX Runtime, a library that is found at run time, on the processor or a GPU.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
 use prost::Message;
+use tract_onnx::pb;
 
 use super::differences;
 use super::file::ModelFile;
@@ -91,6 +92,23 @@ impl fmt::Display for Device {
     }
 }
 
+/// A graph that may ask for any memory: its arrays are bounded for each number of rows before it runs with that.
+struct Stranger {
+    proto: pb::ModelProto,
+    bounded: Mutex<HashSet<usize>>,
+}
+
+impl Stranger {
+    fn bound(&self, rows: usize, d: usize) -> Result<()> {
+        let mut bounded = self.bounded.lock().unwrap_or_else(PoisonError::into_inner);
+        if !bounded.contains(&rows) {
+            tract::check_memory(&self.proto, rows, d)?;
+            bounded.insert(rows);
+        }
+        Ok(())
+    }
+}
+
 /// A model file's potential, evaluated by ONNX Runtime in f32.
 ///
 /// The value and gradient come from the graph of the file, Hessian products from a graph made of the same
@@ -106,6 +124,8 @@ pub struct OrtModel {
     second_order_graphs: bool,
     /// The graph of the file, encoded.
     first: Vec<u8>,
+    /// The same graph, if it is not the one that is written here for its network.
+    stranger: Option<Stranger>,
     idle: Mutex<HashMap<Function, Vec<Session>>>,
 }
 
@@ -115,11 +135,14 @@ impl OrtModel {
     /// Fails if the library cannot run the graph there (nothing falls back to another device) or an answer is
     /// not the recorded one.
     pub fn load(file: &ModelFile, runtime: &'static OnnxRuntime, device: Device) -> Result<Self> {
-        let (rows, d) = (MOST_ROWS, file.dim());
-        tract::check_memory(file.proto(), rows, d).map_err(|e| Error::file(file.path(), e))?;
+        let network = file.network()?;
+        let own = network.as_ref().map(|n| graph::model(Function::ValueAndGradient, n)).transpose()?;
+        let known = own.is_some_and(|own| own.graph == file.proto().graph);
+        let stranger = (!known).then(|| Stranger { proto: file.proto().clone(), bounded: Mutex::default() });
         let model = OrtModel {
             dim: file.dim(),
-            network: file.network()?,
+            network,
+            stranger,
             runtime,
             device,
             second_order_graphs: device != Device::Cpu,
@@ -174,6 +197,11 @@ impl OrtModel {
     ) -> Result<()> {
         if n == 0 {
             return Ok(());
+        }
+        if let (Function::ValueAndGradient, Some(stranger)) = (function, &self.stranger) {
+            for rows in [most.min(n), n % most].into_iter().filter(|&rows| rows > 0) {
+                stranger.bound(rows, self.dim)?;
+            }
         }
         let mut session = self.take(function)?;
         let mut outputs = outputs;

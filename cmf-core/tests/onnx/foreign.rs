@@ -165,6 +165,42 @@ fn needs(mut model: pb::ModelProto, bomb: &str) -> pb::ModelProto {
     model
 }
 
+#[cfg(feature = "ort")]
+#[test]
+#[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
+fn with_onnxruntime_foreign_models_run_and_stay_within_bounds() {
+    use cmf_core::onnx::{Device, OrtModel};
+    let load = |model: &pb::ModelProto| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("foreign.onnx");
+        std::fs::write(&path, model.encode_to_vec()).unwrap();
+        OrtModel::load(&ModelFile::open(&path).unwrap(), crate::onnxruntime::runtime(), Device::Cpu)
+    };
+    let engine = load(&exponential()).unwrap();
+    let x = [-1.0, 0.5, 1.0, 0.0, 2.0, -0.25];
+    let (mut value, mut gradient) = ([0.0; 2], [0.0; 6]);
+    engine.value_and_gradient(&x, &mut value, &mut gradient).unwrap();
+    // One rounding to f32 a number.
+    assert_close("gradient", &gradient, &x.map(f64::exp), 1e-6);
+    let mut hv = [0.0; 6];
+    engine.hvp(&x, &[1.0; 6], &mut hv).unwrap();
+    // As for tract: central differences of an f32 gradient.
+    assert_close("hvp", &hv, &x.map(f64::exp), 1e-4);
+
+    let refused = |model: &pb::ModelProto, words: &[&str]| {
+        let message = load(model).err().unwrap().to_string();
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    };
+    // Of constants, which would be multiplied when the session is made.
+    let nodes = vec![node("Mul", &["column", "row"], "bomb")];
+    let bomb = with(nodes, &[("column", &[1 << 16, 1]), ("row", &[1, 1 << 16])]);
+    refused(&needs(bomb, "bomb"), &["bomb", "[65536, 65536]", "1024 MiB"]);
+    // The value is declared [n] but computed as [n, 1].
+    let mut model = exponential();
+    model.graph.as_mut().unwrap().node[1].attribute[0].i = 1;
+    refused(&model, &["foreign.onnx", "value"]);
+}
+
 #[test]
 fn a_small_file_cannot_ask_for_large_arrays() {
     let refused = |model: &pb::ModelProto, words: &[&str]| {

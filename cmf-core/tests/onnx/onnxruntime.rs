@@ -13,14 +13,17 @@ use rand_chacha::ChaCha8Rng;
 use crate::common::{conformance, random_network, uniform};
 use crate::{assert_close, metadata};
 
-fn through_file(reference: &Icnn<f64>) -> OrtModel {
+pub fn runtime() -> &'static OnnxRuntime {
     let library = std::env::var_os("ORT_DYLIB_PATH").expect("ORT_DYLIB_PATH names a libonnxruntime");
-    let runtime = OnnxRuntime::start(&PathBuf::from(library)).unwrap();
+    OnnxRuntime::start(&PathBuf::from(library)).unwrap()
+}
+
+fn through_file(reference: &Icnn<f64>) -> OrtModel {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     let d = reference.architecture().dim;
     export(&path, &reference.cast().unwrap(), &metadata(reference, &vec![0.3; d])).unwrap();
-    OrtModel::load(&ModelFile::open(&path).unwrap(), runtime, Device::Cpu).unwrap()
+    OrtModel::load(&ModelFile::open(&path).unwrap(), runtime(), Device::Cpu).unwrap()
 }
 
 #[test]
