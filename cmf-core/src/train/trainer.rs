@@ -94,7 +94,7 @@ impl Trainer {
     /// Starts a run at the closed-form potential of `gaussian`, the data's mean and covariance with σ²
     /// added.
     pub fn new(config: TrainConfig, gaussian: &Gaussian) -> Result<Self> {
-        Self::begin(config, gaussian, None)
+        Self::start_at(config, gaussian, None)
     }
 
     /// Starts a run at a network that is known already, that of a model file, say; `gaussian` is still that of
@@ -110,10 +110,10 @@ impl Trainer {
                 config.architecture
             )));
         }
-        Self::begin(config, gaussian, Some(network))
+        Self::start_at(config, gaussian, Some(network))
     }
 
-    fn begin(config: TrainConfig, gaussian: &Gaussian, known: Option<&Icnn<f32>>) -> Result<Self> {
+    fn start_at(config: TrainConfig, gaussian: &Gaussian, known: Option<&Icnn<f32>>) -> Result<Self> {
         config.validate()?;
         let d = config.architecture.dim;
         check_len("the data's dimension", gaussian.dim(), d)?;
