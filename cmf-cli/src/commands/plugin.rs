@@ -17,9 +17,10 @@ use crate::report::{Outcome, Report};
 /// List, check, trust and start plugins.
 #[derive(Args)]
 #[command(after_help = "\
-A plugin is a dynamic library that offers energies, data sets or tasks. It runs when it is named on the command
-line (--plugin LIBRARY or plugin:LIBRARY), lies in the platform's folder (`plugin list` prints it), or lies in
-CMF_PLUGIN_PATH and was approved with `plugin trust`. A plugin is native code: it can do what you can do.
+A plugin is a dynamic library that offers energies, data sets or tasks. It runs when it is named
+on the command line (--plugin LIBRARY or plugin:LIBRARY), lies in the platform's folder
+(`plugin list` prints it), or lies in CMF_PLUGIN_PATH and was approved with `plugin trust`.
+A plugin is native code: it can do what you can do.
 
 Examples:
   cmf-cli plugin new my-energy --kind energy --lang c
@@ -55,8 +56,9 @@ enum What {
 
 #[derive(Args)]
 #[command(after_help = "\
-Tests run in a child process, one after the other, and each is named before it begins: what crashes, hangs or ends
-the process is found too. A plugin is native code all the same: check only what you would run.
+Tests run in a child process, one after the other, and each is named before it begins: what
+crashes, hangs or ends the process is found too. A plugin is native code all the same: check only
+what you would run.
 
 Examples:
   cmf-cli plugin check ./libmy_energy.so

@@ -62,6 +62,14 @@ fn the_platforms_folder_runs_and_its_manifests_are_listed_without_running() {
     sample(home.path(), None, &[]).fails_with(&["there is no energy double-well-c"]);
     with_manifest(home.path(), &library);
     sample(home.path(), None, &[]).ok();
+    // Not if anyone may have put it there, though.
+    let set = |mode| {
+        let folder = library.parent().unwrap();
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).unwrap()
+    };
+    set(0o1777);
+    sample(home.path(), None, &[]).fails_with(&["every user may put files into its folder"]);
+    set(0o755);
     let listed = cli(home.path(), &["plugin", "list", "--json"]).ok().json();
     let plugin = &listed["plugins"][0];
     assert_eq!(plugin["manifest"]["energy"][0]["name"], "double-well-c");

@@ -240,6 +240,8 @@ fn a_data_set_plugin_is_scored_like_any() {
         cli(folder.path(), &[&args[..], library].concat())
     };
     named(&["--plugin", library.to_str().unwrap()]).ok();
+    let args = ["score", "--model", model.to_str().unwrap(), "--data", library.to_str().unwrap()];
+    cli(folder.path(), &args).fails_with(&["is a library; for its data set write plugin:"]);
     named(&[]).fails_with(&["there is no data set two-moons", "nor is there a file or folder of this name"]);
 }
 

@@ -39,6 +39,9 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
         return Err(fail(format!("is larger than {} MiB, expected a dynamic library", MOST_BYTES >> 20)));
     }
     check_writers(&real).map_err(&fail)?;
+    // A link to the file may lie where everyone can replace it.
+    let given = std::path::absolute(path).map_err(|e| fail(format!("cannot read: {e}")))?;
+    check_writers(&given).map_err(&fail)?;
     let bytes = std::fs::read(&real).map_err(|e| fail(format!("cannot read: {e}")))?;
     check_content(&bytes).map_err(&fail)?;
     let hash = Sha256::digest(&bytes).iter().fold(String::new(), |mut text, byte| {
@@ -50,28 +53,40 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
 }
 
 /// Refuses files that every user may write, or replace in their folder.
-#[cfg(unix)]
 pub(super) fn check_writers(path: &Path) -> Result<(), String> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode =
-        |p: &Path| p.metadata().map(|m| m.permissions().mode()).map_err(|e| format!("cannot read: {e}"));
     if mode(path)? & 0o002 != 0 {
         let file = path.display();
         return Err(format!("every user may write this file, so its code is nobody's: run chmod o-w {file}"));
     }
-    let Some(folder) = path.parent() else { return Ok(()) };
     // In a sticky folder such as /tmp nobody replaces another's files.
-    if mode(folder)? & 0o1002 == 0o002 {
+    match path.parent() {
+        Some(folder) if mode(folder)? & 0o1002 == 0o002 => {
+            let folder = folder.display();
+            Err(format!("every user may replace files in its folder: run chmod o-w {folder}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a folder that every user may put files into, sticky or not.
+pub(super) fn check_folder(folder: &Path) -> Result<(), String> {
+    if mode(folder)? & 0o002 != 0 {
         let folder = folder.display();
-        return Err(format!("every user may replace files in its folder: run chmod o-w {folder}"));
+        return Err(format!("every user may put files into its folder: run chmod o-w {folder}"));
     }
     Ok(())
 }
 
+#[cfg(unix)]
+fn mode(path: &Path) -> Result<u32, String> {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().map(|m| m.permissions().mode()).map_err(|e| format!("cannot read: {e}"))
+}
+
 /// Other systems keep this in access lists that are not read here.
 #[cfg(not(unix))]
-pub(super) fn check_writers(_path: &Path) -> Result<(), String> {
-    Ok(())
+fn mode(_path: &Path) -> Result<u32, String> {
+    Ok(0)
 }
 
 /// Whether the bytes are a library of this machine with the one symbol.
@@ -375,5 +390,15 @@ mod tests {
         assert!(inspect(&path).unwrap_err().to_string().contains("every user may replace files"));
         set(folder.path(), 0o1777);
         assert!(inspect(&path).unwrap_err().to_string().contains("text file"));
+        assert!(check_folder(folder.path()).unwrap_err().contains("every user may put files"));
+        set(folder.path(), 0o755);
+        assert!(check_folder(folder.path()).is_ok());
+        // A link in such a folder is as bad, wherever it leads.
+        let open = tempfile::tempdir().unwrap();
+        let link = open.path().join("x.so");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(inspect(&link).unwrap_err().to_string().contains("text file"));
+        set(open.path(), 0o777);
+        assert!(inspect(&link).unwrap_err().to_string().contains("every user may replace files"));
     }
 }

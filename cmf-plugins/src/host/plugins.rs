@@ -6,7 +6,7 @@ use cmf_core::{Error, Result};
 use cmf_plugin::{DataSet, Energy, Entry, Parameters, Schema, Task};
 
 use super::discovery::{Found, Origin, Search};
-use super::library::{Library, Offer, inspect};
+use super::library::{Library, Offer, check_folder, inspect};
 use super::manifest::{Item, Manifest};
 use super::objects::{Offered, PluginDataSet, PluginEnergy, PluginTask};
 use super::trust::TrustStore;
@@ -208,6 +208,10 @@ impl Plugins {
             return Err(Error::file(path, "plugins are off (--no-plugins)"));
         }
         let file = inspect(path)?;
+        // What lies in the platform's folder runs because the user put it there.
+        if let (Origin::Folder, Some(folder)) = (origin, path.parent()) {
+            check_folder(folder).map_err(|e| Error::file(path, e))?;
+        }
         if origin == Origin::Path && !TrustStore::open()?.contains(&file) {
             return Err(Error::file(
                 path,
