@@ -92,6 +92,29 @@ fn samples_of_an_energy_have_its_moments() {
     }
 }
 
+/// On the rim of their domains these stand at hundreds and thousands of nats, so steep that no Langevin step from
+/// there is accepted: no chain may stay.
+#[test]
+fn no_chain_stays_on_the_rim_of_the_domain() {
+    let folder = folder();
+    // At the temperatures that are their defaults, 20 and 2.
+    let rosenbrock = |p: &[f64]| ((1.0 - p[0]).powi(2) + 100.0 * (p[1] - p[0] * p[0]).powi(2)) / 20.0;
+    let camel = |p: &[f64]| {
+        let x = p[0] * p[0];
+        (2.0 * x - 1.05 * x * x + x * x * x / 6.0 + p[0] * p[1] + p[1] * p[1]) / 2.0
+    };
+    type Surface = fn(&[f64]) -> f64;
+    let energies: [(&str, Surface); 2] = [("rosenbrock", rosenbrock), ("three-hump-camel", camel)];
+    for (name, energy) in energies {
+        let args = ["sample", "--energy", name, "-n", "500", "--steps", "400", "--out", "a.npy"];
+        cli(folder.path(), &args).ok();
+        let worst = npy(&folder.path().join("a.npy")).chunks_exact(2).map(energy).fold(0.0, f64::max);
+        // E of Rosenbrock's law is exponential with mean 1, that of the camel falls as fast: of 500 draws one
+        // beyond 20 has a probability of about 500 e^-20 = 1e-6.
+        assert!(worst < 20.0, "{name}: {worst}");
+    }
+}
+
 /// The model of the tests is (nearly) Gaussian, N(m, S), so the MAP of y under noise s is known:
 /// z = m + S (S + s² I)^{-1} (y - m).
 #[test]
