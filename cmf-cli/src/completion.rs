@@ -30,7 +30,7 @@ pub struct Request {
     pub estimate: Estimate,
     /// Number of different completions beside it.
     pub samples: usize,
-    /// Random starts of the search for the mode.
+    /// Starts of the search for the mode.
     pub starts: usize,
     /// Seed of all randomness.
     pub seed: u64,

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use cmf_core::density::MOST_EXACT;
 use cmf_core::gaussian::Gaussian;
 use cmf_core::onnx::{Metadata, ModelFile, Shape};
 use cmf_core::{Error, Result, SecondOrder};
+use cmf_plugins::host::Model as HostModel;
+use cmf_plugins::sdk::{self, ModelInfo};
 
 use crate::engine::{EngineArgs, Loaded, Worker};
 use crate::grid::Grid;
@@ -42,6 +45,22 @@ impl Model {
     /// The dimension d.
     pub fn dim(&self) -> usize {
         self.metadata.architecture.dim
+    }
+
+    /// The model as tasks and log-densities take it.
+    pub fn host(&self) -> HostModel<'_> {
+        let m = &self.metadata;
+        let info = ModelInfo {
+            shape: match m.shape {
+                Shape::Image { height, width, channels } => sdk::Shape::Image { height, width, channels },
+                Shape::Flat { dim } => sdk::Shape::Vector { dim },
+            },
+            pixel_range: m.pixel_range.map(|[low, high]| (low, high)),
+            sigma: m.sigma,
+            log_z: m.log_z.map(|z| (z.value, z.standard_error)),
+            has_hessian: self.dim() <= MOST_EXACT,
+        };
+        HostModel { w: &self.engine, gaussian: &self.gaussian, info }
     }
 
     /// The pixels of an image model.

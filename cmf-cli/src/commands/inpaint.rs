@@ -30,7 +30,7 @@ Mask values from 128 count as white, alpha below 128 as transparent. Where an im
 in size, --resize resamples the image to the model's size, fills it, and resamples the filling back: the
 output has the image's size and its known pixels.
 
---estimate mode gives one sharp completion, the most likely one found from several starts; mean gives the
+--estimate mode gives one sharp completion, where the density has a peak; mean gives the
 average completion, which is blurred but nearest in squared error. --samples K adds K different
 completions (img.sample-1.png, ...) and their standard deviation for each pixel (img.std.png, where
 white is half of the pixel range).
@@ -69,7 +69,8 @@ pub struct Inpaint {
     /// Seed of the random starts and draws; the same seed gives the same pictures
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Random starts of the search for the mode; more find better completions, and take longer
+    /// Starts of the search for the mode; the first is the Gaussian's completion, the others are random. More find
+    /// likelier completions, which need not look better, and take longer
     #[arg(long, value_name = "N", default_value_t = Mode::default().starts as u32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     starts: u32,
     /// Accept images of another size than the model's, by resampling

@@ -4,19 +4,19 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Args, Command, FromArgMatches, value_parser};
-use cmf_core::onnx::Shape as ModelShape;
 use cmf_core::{Error, Result};
 use cmf_plugins::core_error;
-use cmf_plugins::host::{KindOfPlugin, Model as HostModel, ModelHost, Resolved};
-use cmf_plugins::sdk::{Kind, ModelInfo, Property, Shape};
+use cmf_plugins::host::{KindOfPlugin, ModelHost, Resolved};
+use cmf_plugins::sdk::{Kind, Property};
 use serde_json::json;
 
 use crate::engine::EngineArgs;
 use crate::model::Model;
 use crate::plugin_args::{PluginArgs, parameters, plugins};
 use crate::report::{Outcome, Report};
-use crate::task_files::Files;
+use crate::task_files::TaskFiles;
 
 /// Run a task, built in or from a plugin.
 ///
@@ -52,8 +52,15 @@ impl Run {
         let plugins = plugins()?;
         let wants_help = |word: &OsString| word == "--help" || word == "-h";
         let Some(task) = words.first().filter(|word| !wants_help(word)) else {
-            println!("{GENERAL}\nTasks: {}", plugins.names(KindOfPlugin::Task).join(", "));
-            return Ok(Outcome::of(!words.is_empty()));
+            let text = format!("{GENERAL}\nTasks: {}", plugins.names(KindOfPlugin::Task).join(", "));
+            if words.is_empty() {
+                // Prints it on standard error and ends the program, as for any command.
+                Command::new("run")
+                    .error(ErrorKind::MissingRequiredArgument, format!("TASK is missing\n\n{text}"))
+                    .exit();
+            }
+            println!("{text}");
+            return Ok(Outcome::Done);
         };
         let found = plugins.resolve(KindOfPlugin::Task, &task.to_string_lossy())?;
         // Prints help or what is wrong, and ends the program, as for any command.
@@ -78,19 +85,17 @@ impl Run {
             Some(_) => matches.get_many("FILE").map(|all| all.cloned().collect()).unwrap_or_default(),
             None => Vec::new(),
         };
-        let info = model.as_ref().map(info);
-        let files = Files {
+        let opened = model.as_ref().map(Model::host);
+        let files = TaskFiles {
             inputs: &inputs,
             out: matches.get_one::<PathBuf>("out").map(PathBuf::as_path),
-            pixel_range: info.and_then(|i| i.pixel_range).unwrap_or((0.0, 1.0)),
+            pixel_range: opened.as_ref().and_then(|m| m.info.pixel_range).unwrap_or((0.0, 1.0)),
             report: &report,
             bar: report.progress(1000, &found.offer.name),
             written: Mutex::default(),
             results: Mutex::default(),
         };
         let seed = matches.get_one("seed").copied().unwrap_or(0);
-        let opened = model.as_ref().zip(info);
-        let opened = opened.map(|(m, info)| HostModel { w: &m.engine, gaussian: &m.gaussian, info });
         let outcome = task.run(&ModelHost::new(opened, &files, seed));
         files.bar.finish_and_clear();
         outcome.map_err(core_error)?;
@@ -223,18 +228,4 @@ fn argument(property: &Property) -> Arg {
         .allow_hyphen_values(true)
         .required(property.default.is_none())
         .value_parser(move |word: &str| check.parse_word(word).map(|_| word.to_string()).map_err(|e| e.text))
-}
-
-fn info(model: &Model) -> ModelInfo {
-    let m = &model.metadata;
-    ModelInfo {
-        shape: match m.shape {
-            ModelShape::Image { height, width, channels } => Shape::Image { height, width, channels },
-            ModelShape::Flat { dim } => Shape::Vector { dim },
-        },
-        pixel_range: m.pixel_range.map(|[low, high]| (low, high)),
-        sigma: m.sigma,
-        log_z: m.log_z.map(|z| (z.value, z.standard_error)),
-        has_hessian: model.dim() <= cmf_core::density::MOST_EXACT,
-    }
 }

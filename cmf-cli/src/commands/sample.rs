@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use cmf_core::conjugate::{ConjugateSolver, Solution, Status};
-use cmf_core::density::{self, exact_log_density_and_score};
+use cmf_core::density::tweedie;
 use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::sampler::Samples;
 use cmf_core::{Error, Result};
@@ -193,13 +193,13 @@ impl Sample {
     }
 
     fn denoised(&self, model: &Model, y: Vec<f64>) -> Result<Vec<f64>> {
-        let (d, variance) = (model.dim(), model.metadata.sigma.powi(2));
+        let d = model.dim();
         let bar = self.report.progress(y.len() / d, "removing noise");
         let mut clean = Vec::with_capacity(y.len());
         // Blocks, so that a long run can be interrupted.
         for block in y.chunks(64 * d) {
             interrupt::check()?;
-            clean.extend(tweedie(model, block, variance)?);
+            clean.extend(tweedie(&model.engine, block, model.metadata.sigma)?);
             bar.inc((block.len() / d) as u64);
         }
         bar.finish_and_clear();
@@ -233,21 +233,6 @@ fn converged(solution: &Solution, d: usize) -> (Vec<f64>, usize) {
         (0..solution.rows.len()).filter(good).flat_map(|i| solution.y[i * d..][..d].to_vec()).collect();
     let failed = solution.rows.len() - y.len() / d;
     (y, failed)
-}
-
-/// y + sigma^2 grad log rho(y), the mean of the clean point given the noisy y (Robbins, 1956; Efron, 2011).
-pub fn tweedie(model: &Model, y: &[f64], variance: f64) -> Result<Vec<f64>> {
-    if variance == 0.0 {
-        return Ok(y.to_vec());
-    }
-    let mut score = vec![0.0; y.len()];
-    let rows = exact_log_density_and_score(&model.engine, 0.0, y, &mut score)?;
-    if rows.status.iter().any(|&s| s != density::Status::Evaluated) {
-        return Err(Error::NotFinite(
-            "the gradient of the log-density at a sample (use --noise keep)".into(),
-        ));
-    }
-    Ok(y.iter().zip(score).map(|(y, s)| y + variance * s).collect())
 }
 
 fn extension(path: &Path) -> String {
