@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 use cmf_core::Result;
 
-use crate::commands::{eval, info, inpaint, plugin, reproduce, run, sample, score, solve_1d, verify};
+use crate::commands::{
+    bench, doctor, eval, info, inpaint, plugin, reproduce, run, sample, score, solve_1d, verify,
+};
 use crate::plugin_args::PluginArgs;
 use crate::report::Outcome;
 
@@ -64,8 +66,12 @@ pub enum Command {
     Plugin(plugin::Plugin),
     /// Print what a model file is
     Info(info::Info),
-    /// Check that the engine computes what the model file says
+    /// Check that every engine computes what the model file says
     Verify(verify::Verify),
+    /// Print what this machine offers, what of it is used, and why the rest is not
+    Doctor(doctor::Doctor),
+    /// Time every engine at every task, beside this machine's fastest matrix product
+    Bench(bench::Bench),
 }
 
 impl Command {
@@ -86,6 +92,8 @@ impl Command {
             Command::Plugin(c) => c.run(),
             Command::Info(c) => c.run(),
             Command::Verify(c) => c.run(),
+            Command::Doctor(c) => c.run(),
+            Command::Bench(c) => c.run(),
         }
     }
 }

@@ -8,8 +8,10 @@ use cmf_core::inpaint::{Completions, Hole, Langevin, Mode, Start};
 use cmf_core::{Error, Result};
 use serde::Serialize;
 
+use crate::engine::{EngineArgs, check_results};
 use crate::grid::{Grid, Problem};
 use crate::model::Model;
+use crate::report::Report;
 
 /// Which completion is the estimate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -28,7 +30,7 @@ pub struct Request {
     pub estimate: Estimate,
     /// Number of different completions beside it.
     pub samples: usize,
-    /// Random starts of the search for the mode.
+    /// Starts of the search for the mode.
     pub starts: usize,
     /// Seed of all randomness.
     pub seed: u64,
@@ -57,8 +59,8 @@ pub struct Painter {
 
 impl Painter {
     /// Opens the image model at `path`.
-    pub fn open(path: &Path) -> Result<Painter> {
-        let model = Model::open(path)?;
+    pub fn open(path: &Path, engine: &EngineArgs, report: &Report) -> Result<Painter> {
+        let model = Model::open(path, engine, report)?;
         Ok(Painter { grid: model.require_grid(path)?, model })
     }
 
@@ -84,18 +86,24 @@ impl Painter {
             let run = langevin.draw(w, &hole, self.model.metadata.sigma, &mut monitor(from, 1.0))?;
             Ok::<_, Error>(run.completions)
         };
-        match request.estimate {
+        let completed = match request.estimate {
             Estimate::Mean => {
                 let draws = draw(0.0)?;
-                Ok(Completed { estimate: draws.mean.clone(), mode: None, draws: Some(draws) })
+                Completed { estimate: draws.mean.clone(), mode: None, draws: Some(draws) }
             }
             Estimate::Mode => {
                 let search = Mode { starts: request.starts, seed: request.seed, ..Mode::default() };
                 let until = if request.samples > 0 { 0.5 } else { 1.0 };
                 let mode = search.complete(w, &hole, &mut monitor(0.0, until))?;
                 let draws = (request.samples > 0).then(|| draw(until)).transpose()?;
-                Ok(Completed { mode: Some(mode.starts[mode.best]), estimate: mode.filled, draws })
+                Completed { mode: Some(mode.starts[mode.best]), estimate: mode.filled, draws }
             }
+        };
+        let d = self.model.dim();
+        check_results("completion", &completed.estimate, d)?;
+        if let Some(draws) = &completed.draws {
+            check_results("draw", &draws.denoised, d)?;
         }
+        Ok(completed)
     }
 }

@@ -1,12 +1,13 @@
 //! How a data set is named on the command line: `NAME`, `NAME:PATH` or `PATH`.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use cmf_core::{Error, Result};
 use cmf_plugins::data::{self, Opened};
-use cmf_plugins::host::{KindOfPlugin, Plugins, Search};
+use cmf_plugins::host::{KindOfPlugin, Resolved};
 
 use crate::plugin_args::{parameters, parse_setting, plugins};
 
@@ -22,28 +23,19 @@ pub enum DataSpec {
 }
 
 impl FromStr for DataSpec {
-    type Err = String;
+    type Err = Infallible;
 
-    /// The word before a colon, or all of it, is a name if the registry has it; otherwise it is a path.
-    fn from_str(s: &str) -> Result<Self, String> {
+    /// The word before a colon, or all of it, is a name if the registry has it; otherwise it is a path, if there is
+    /// something there; otherwise a plugin's.
+    fn from_str(s: &str) -> Result<Self, Infallible> {
         let known = |name: &str| data::builtins().any(|b| b.name == name);
         match s.split_once(':') {
             Some(("plugin", _)) => Ok(DataSpec::Plugin(s.into())),
             Some((name, path)) if known(name) => Ok(DataSpec::Named(name.into(), Some(path.into()))),
             None if known(s) => Ok(DataSpec::Named(s.into(), None)),
             _ if Path::new(s).exists() => Ok(DataSpec::Path(s.into())),
-            _ => {
-                // Arguments are read before --plugin is known: its data sets go by plugin:LIBRARY.
-                let plugins = Plugins::find(Search::default()).map_err(|e| e.to_string())?;
-                let names = plugins.names(KindOfPlugin::DataSet);
-                if names.iter().any(|name| name == s.split('?').next().unwrap_or(s)) {
-                    return Ok(DataSpec::Plugin(s.into()));
-                }
-                Err(format!(
-                    "neither a file or folder that exists nor plugin:LIBRARY nor one of {}",
-                    names.join(", ")
-                ))
-            }
+            // What plugins offer is known once all arguments are: --plugin may be among them.
+            _ => Ok(DataSpec::Plugin(s.into())),
         }
     }
 }
@@ -91,18 +83,34 @@ impl DataSpec {
 
     /// Opens it; `seed` makes generated data.
     pub fn open(&self, seed: u64) -> Result<Opened> {
+        self.open_with(seed, |name| {
+            plugins()?.resolve(KindOfPlugin::DataSet, name).map_err(|e| match name.starts_with("plugin:") {
+                true => e,
+                false => Error::Invalid(format!("{e}; nor is there a file or folder of this name")),
+            })
+        })
+    }
+
+    /// Opens what a run's settings say, which is not the user's word that a library may run.
+    #[cfg(feature = "train")]
+    pub fn open_recorded(&self, seed: u64) -> Result<Opened> {
+        self.open_with(seed, |name| plugins()?.resolve_recorded(KindOfPlugin::DataSet, name))
+    }
+
+    fn open_with(&self, seed: u64, resolve: impl FnOnce(&str) -> Result<Resolved>) -> Result<Opened> {
         match self {
             DataSpec::Named(name, path) => data::open(name, path.as_deref(), seed),
             DataSpec::Path(path) => data::open(data::name_of(path)?, Some(path), seed),
-            DataSpec::Plugin(spec) => open_plugin(spec, seed),
+            DataSpec::Plugin(spec) => {
+                let (name, query) = spec.split_once('?').unwrap_or((spec, ""));
+                open_plugin(&resolve(name)?, spec, query, seed)
+            }
         }
     }
 }
 
 /// Opens a plugin's data set; a parameter `seed` that is not given gets the command's seed.
-fn open_plugin(spec: &str, seed: u64) -> Result<Opened> {
-    let (name, query) = spec.split_once('?').unwrap_or((spec, ""));
-    let found = plugins()?.resolve(KindOfPlugin::DataSet, name)?;
+fn open_plugin(found: &Resolved, spec: &str, query: &str, seed: u64) -> Result<Opened> {
     let set: Result<Vec<_>, String> =
         query.split('&').filter(|word| !word.is_empty()).map(parse_setting).collect();
     let mut set = set.map_err(|e| Error::Invalid(format!("{spec}: after the ?: {e}")))?;

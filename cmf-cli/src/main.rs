@@ -6,6 +6,7 @@ mod commands;
 mod compare;
 mod completion;
 mod data_spec;
+mod engine;
 mod figures;
 mod grid;
 #[cfg(feature = "train")]
@@ -26,6 +27,7 @@ mod report;
 mod run_directory;
 mod table;
 mod task_files;
+mod timing;
 
 use std::process::ExitCode;
 

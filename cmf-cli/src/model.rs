@@ -2,25 +2,32 @@
 
 use std::path::Path;
 
+use cmf_core::density::MOST_EXACT;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::onnx::{Metadata, ModelFile, Shape, TractModel};
-use cmf_core::{Error, Result};
+use cmf_core::onnx::{Metadata, ModelFile, Shape};
+use cmf_core::{Error, Result, SecondOrder};
+use cmf_plugins::host::Model as HostModel;
+use cmf_plugins::sdk::{self, ModelInfo};
 
+use crate::engine::{EngineArgs, Loaded, Worker};
 use crate::grid::Grid;
+use crate::report::Report;
 
 /// A model ready to be evaluated.
 pub struct Model {
     /// What the file says.
     pub metadata: Metadata,
     /// The potential w.
-    pub engine: TractModel,
+    pub engine: Box<dyn SecondOrder>,
+    /// Who evaluates it.
+    pub worker: Worker,
     /// Mean and covariance of the noisy data: where samplers and inpainting start.
     pub gaussian: Gaussian,
 }
 
 impl Model {
-    /// Opens and checks the file, and replays its probes.
-    pub fn open(path: &Path) -> Result<Model> {
+    /// Opens and checks the file, and replays its probes through the engine of the user's choice.
+    pub fn open(path: &Path, engine: &EngineArgs, report: &Report) -> Result<Model> {
         let file = ModelFile::open(path)?;
         let Some(metadata) = file.metadata().cloned() else {
             let message = "has no cmf.* properties, so neither its network nor its data are known; \
@@ -31,12 +38,29 @@ impl Model {
             let message = "has no cmf.gaussian, the data's mean and covariance; export the model again";
             return Err(Error::file(path, message));
         };
-        Ok(Model { metadata, engine: TractModel::load(&file)?, gaussian })
+        let Loaded { potential, worker } = engine.load(&file, report)?;
+        Ok(Model { metadata, engine: potential, worker, gaussian })
     }
 
     /// The dimension d.
     pub fn dim(&self) -> usize {
         self.metadata.architecture.dim
+    }
+
+    /// The model as tasks and log-densities take it.
+    pub fn host(&self) -> HostModel<'_> {
+        let m = &self.metadata;
+        let info = ModelInfo {
+            shape: match m.shape {
+                Shape::Image { height, width, channels } => sdk::Shape::Image { height, width, channels },
+                Shape::Flat { dim } => sdk::Shape::Vector { dim },
+            },
+            pixel_range: m.pixel_range.map(|[low, high]| (low, high)),
+            sigma: m.sigma,
+            log_z: m.log_z.map(|z| (z.value, z.standard_error)),
+            has_hessian: self.dim() <= MOST_EXACT,
+        };
+        HostModel { w: &self.engine, gaussian: &self.gaussian, info }
     }
 
     /// The pixels of an image model.

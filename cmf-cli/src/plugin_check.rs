@@ -59,8 +59,9 @@ pub fn parent(path: &Path, settings: &Settings, limit: Duration, report: &Report
     let (passed, failed) = (reader.passed, reader.failed.len());
     report.text(format!("{passed} passed, {failed} failed"))?;
     if failed > 0 {
+        let set: String = settings.set.iter().map(|(name, value)| format!(" --set {name}={value}")).collect();
         report.note(format!(
-            "run it again with: cmf-cli plugin check {} --seed {}",
+            "run it again with: cmf-cli plugin check {} --seed {}{set}",
             path.display(),
             settings.seed
         ));

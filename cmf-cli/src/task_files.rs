@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use cmf_core::Result as CoreResult;
-use cmf_plugins::host::TaskFiles;
 use cmf_plugins::plugin_error;
-use cmf_plugins::sdk::{Error, Input, Level, Result};
+use cmf_plugins::sdk::{Error, Files, Input, Level, Result};
 use indicatif::ProgressBar;
 use serde_json::Value;
 
@@ -17,7 +16,7 @@ use crate::report::Report;
 use crate::table::write_npy;
 
 /// The files of one run.
-pub struct Files<'a> {
+pub struct TaskFiles<'a> {
     /// What the user named.
     pub inputs: &'a [PathBuf],
     /// Where outputs go: a folder, or the one file; beside the inputs if not given.
@@ -34,7 +33,7 @@ pub struct Files<'a> {
     pub results: Mutex<Vec<Value>>,
 }
 
-impl Files<'_> {
+impl TaskFiles<'_> {
     /// A picture of [height, width, channels] pixels as the task's numbers.
     fn grid(&self, [height, width, channels]: [usize; 3]) -> Result<Grid> {
         if height == 0 || width == 0 || !matches!(channels, 1 | 3) {
@@ -98,7 +97,7 @@ impl Files<'_> {
     }
 }
 
-impl TaskFiles for Files<'_> {
+impl Files for TaskFiles<'_> {
     fn input_count(&self) -> usize {
         self.inputs.len()
     }

@@ -116,6 +116,27 @@ fn sixteen_bits_and_cmyk() {
     let header = [&[0xFF, 0xC0, 0, 20], &jpeg[frame + 4..frame + 9], &[4], &components[..]].concat();
     jpeg.splice(frame..frame + 2 + length, header);
     refused("img.jpg", &jpeg, &["CMYK"]);
+    // A TIFF names its colours in tag 262, one short: 2 is RGB, 5 is CMYK.
+    let four = RgbaImage::from_pixel(8, 8, image::Rgba([9, 8, 7, 6]));
+    let mut tiff = encoded(four, image::ImageFormat::Tiff);
+    let at = tiff.windows(10).position(|w| w == [6, 1, 3, 0, 1, 0, 0, 0, 2, 0]).unwrap();
+    tiff[at + 8] = 5;
+    refused("img.tiff", &tiff, &["CMYK"]);
+}
+
+#[test]
+fn digit_files_without_digits() {
+    let folder = folder();
+    let data = folder.path().join("digits");
+    std::fs::create_dir(&data).unwrap();
+    for split in ["train", "t10k"] {
+        let header = [[0, 0, 8, 3], [0; 4], 28_u32.to_be_bytes(), 28_u32.to_be_bytes()].concat();
+        std::fs::write(data.join(format!("{split}-images-idx3-ubyte")), header).unwrap();
+        std::fs::write(data.join(format!("{split}-labels-idx1-ubyte")), [0, 0, 8, 1, 0, 0, 0, 0]).unwrap();
+    }
+    run(folder.path(), "train --data mnist:digits --out run")
+        .fails_with(&["train-images-idx3-ubyte", "is empty: 0 images"]);
+    assert_eq!(names(folder.path()), ["digits"]);
 }
 
 #[test]
@@ -341,6 +362,8 @@ fn wrong_usage_has_its_own_exit_code() {
     assert!(usage("inpaint --model MODEL a.png --mask-rect 1,2,3").contains("x,y,width,height"));
     assert!(usage("inpaint --model MODEL a.png --mask-rect 1,2,0,3").contains("at least 1"));
     assert!(usage("inpaint --model MODEL a.png --mask m.png --mask-rect 1,2,3,4").contains("--mask-rect"));
-    assert!(usage("score --model MODEL --data nonsense").contains("mnist"));
+    // What plugins offer is known once all arguments are read, so this is no wrong usage.
+    run(Path::new("."), "score --model MODEL --data nonsense")
+        .fails_with(&["there is no data set nonsense", "mnist"]);
     assert!(usage("sample --model MODEL -n 0 -o a.png").contains("1.."));
 }

@@ -209,3 +209,36 @@ fn data_and_folders_that_cannot_be_used() {
     let done = run(folder.path(), "train --resume --updates 7 --out full");
     assert_eq!(done.code, Some(2), "settings of a run cannot change: {}", done.stderr);
 }
+
+#[test]
+fn a_run_starts_from_the_weights_of_a_model_file() {
+    let folder = folder();
+    run(folder.path(), &format!("{} --out first", circles(200))).ok();
+    // A learning rate so small that nothing is learned: what comes out is what went in.
+    let still = "--learning-rate 1e-12 --batch 16 --particles 16";
+    run(
+        folder.path(),
+        &format!("train --data circles --init first/model.onnx --out again --updates 2 {still}"),
+    )
+    .ok();
+    let scores = |model: &str| -> Vec<f64> {
+        let json =
+            run(folder.path(), &format!("score --model {model} --data circles --rows 20 --json")).ok().json();
+        json["rows"].as_array().unwrap().iter().map(|r| r["log_density"].as_f64().unwrap()).collect()
+    };
+    let (first, again) = (scores("first/model.onnx"), scores("again/model.onnx"));
+    // log Z is estimated anew and shifts all of them; apart from that f32 rounds a softplus and its inverse.
+    let shift = again[0] - first[0];
+    assert!(shift.abs() < 0.5, "{shift}");
+    for (a, b) in first.iter().zip(&again) {
+        assert!((b - a - shift).abs() < 1e-3, "{a} {b} {shift}");
+    }
+    let info = |model: &str| run(folder.path(), &format!("info {model} --json")).ok().json();
+    assert_eq!(info("first/model.onnx")["architecture"], info("again/model.onnx")["architecture"]);
+
+    let line = format!("train --data circles --init {} --out other", common::model(8).display());
+    run(folder.path(), &line).fails_with(&["is a model of 64 numbers a row", "circles has 2"]);
+    let both = run(folder.path(), &format!("{} --init first/model.onnx --out other", circles(2)));
+    assert_eq!(both.code, Some(2), "the network is the file's: {}", both.stderr);
+    assert_eq!(names(folder.path()), ["again", "first"]);
+}

@@ -7,7 +7,7 @@
 //!
 //! Everything here works on one noun, [`Potential`]: solvers, samplers, densities and inpainting are
 //! written once for every engine. The optional halves are `onnx` (the model file and the tract
-//! engine) and `train` (Burn).
+//! engine; with `ort` ONNX Runtime as well) and `train` (Burn).
 
 pub mod closed_form;
 pub mod conjugate;

@@ -111,6 +111,19 @@ fn sizes_and_offsets_are_those_of_c() {
             ("CMF_CANCELLED", CANCELLED),
             ("CMF_PANIC", PANIC),
             ("(int)CMF_ABI_MAJOR", MAJOR as i32),
+            ("CMF_TRAIN", TRAIN as i32),
+            ("CMF_HELD_OUT", HELD_OUT as i32),
+            ("CMF_CONVERGED", CONVERGED),
+            ("CMF_OUT_OF_STEPS", OUT_OF_STEPS),
+            ("CMF_STALLED", STALLED),
+            ("CMF_NON_FINITE", NON_FINITE),
+            ("CMF_EVALUATED", EVALUATED),
+            ("CMF_NOT_POSITIVE_DEFINITE", NOT_POSITIVE_DEFINITE),
+            ("CMF_NOT_FINITE", NOT_FINITE),
+            ("CMF_UNCONVERGED", UNCONVERGED),
+            ("CMF_INFO", INFO as i32),
+            ("CMF_WARNING", WARNING as i32),
+            ("CMF_NO_INPUT == (size_t)-1", i32::from(NO_INPUT == usize::MAX)),
         ] {
             probe += &format!("printf(\"{name} %d\\n\", {name});\n");
             expected.push(format!("{name} {value}"));
@@ -135,9 +148,29 @@ fn sizes_and_offsets_are_those_of_c() {
 fn no_struct_or_field_is_left_out() {
     let header = std::fs::read_to_string(root().join("cmf-plugins/include/cmf_plugin.h")).unwrap();
     let structs = header.matches("typedef struct cmf_").count();
-    // Two of them are opaque: cmf_energy and cmf_dataset.
+    // Two more are opaque: cmf_energy and cmf_dataset.
     assert_eq!(structs - 2, layouts().len());
-    assert!(header.lines().count() <= 255, "the header is to stay short");
+    assert!(header.lines().count() <= 250, "the header is to stay short");
+    // Every field is a member of a C struct: a line in a struct that ends in a semicolon begins one.
+    let bodies =
+        header.split("typedef struct cmf_").skip(1).filter_map(|s| s.split_once('{')?.1.split_once("\n}"));
+    let fields: usize = bodies.map(|(body, _)| without_comments(body).matches(';').count()).sum();
+    assert_eq!(fields, layouts().iter().map(|(_, _, _, fields)| fields.len()).sum::<usize>());
+    let minor = format!("#define CMF_ABI_MINOR {MINOR}u");
+    assert!(header.contains(&minor), "no {minor:?} in the header");
+}
+
+fn without_comments(text: &str) -> String {
+    text.split("/*").map(|part| part.split_once("*/").map_or(part, |(_, rest)| rest)).collect()
+}
+
+/// As long as the minor version is that of the frozen header, nothing has been added and nothing may differ.
+#[test]
+fn the_header_is_the_frozen_one_until_the_minor_version_rises() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    if MINOR == 0 {
+        assert!(read("cmf-plugins/include/cmf_plugin.h") == read("tests/abi/1.0/cmf_plugin.h"));
+    }
 }
 
 #[test]

@@ -3,12 +3,12 @@
     python tests/peers/speed.py models/mnist.onnx [--second-order] [--json FILE] [--repeats N]
     THREADS=1 python tests/peers/speed.py models/mnist.onnx
 
-Measured, on the CPU with THREADS threads (2 unless the environment says otherwise): this project's engines (tract, and
-the interpreter on the host that training uses) by its own benchmark, which cargo builds first; PyTorch with the
+Measured, on the CPU with THREADS threads (2 unless the environment says otherwise): this project's engines (tract, ONNX
+Runtime, and the interpreter on the host that training uses) by `cmf-cli bench`, which cargo builds first; PyTorch with the
 gradient written by hand and by autograd, JAX (jit of vmap of value_and_grad), and onnxruntime on the file itself;
 beside them the ceiling, the time that the fastest float32 matrix product found here would need for the same multiply-adds.
 Every answer is first compared with float64 NumPy. With --second-order also log rho(y) = -w(∇w(y)) + log det ∇²w(y)
-of one point with its gradient in JAX, by the dense Hessian.
+of one point, alone and with its gradient, by the dense Hessian here and in JAX.
 
 Printed: for each batch size a table of median and shortest milliseconds, GFLOP/s, and the shortest time in units of
 the ceiling's. The engines take turns in several rounds, so that a busy minute of the machine falls on all of them.
@@ -23,7 +23,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
 
 THREADS = int(os.environ.get("THREADS", "2"))
@@ -43,11 +42,16 @@ import torch
 import network
 from network import Library
 
+# ONNX Runtime's library in the package that is timed beside it.
+LIBRARY = str(pathlib.Path(onnxruntime.__file__).parent / "capi")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCHES = (64, 256)
 ROUNDS = 5
 # Idle pools spin for a while after their last product and would slow down the next engine.
 PAUSE = 0.2
+# This project's engines, and how long each is timed in one round.
+OWN_ENGINES = ("tract", "ort", "host")
+OWN_SECONDS = 0.5
 # Sums of up to about 10^3 float32 products are exact to about 1e-5 of the largest term; a wrong formula is wrong
 # in the first digits.
 TOLERANCE = 1e-4
@@ -116,35 +120,35 @@ def engines(path, arch, weights):
     }
 
 
-def benchmark():
-    """The path of this project's benchmark, built if need be."""
-    command = ["cargo", "bench", "--workspace", "--bench", "onnx_engine", "--no-run", "--message-format=json"]
+def program():
+    """The path of this project's program, built if need be."""
+    command = ["cargo", "build", "--workspace", "--release", "--bin", "cmf-cli", "--message-format=json"]
     lines = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
     built = [json.loads(line) for line in lines]
-    [path] = [m["executable"] for m in built if m.get("target", {}).get("name") == "onnx_engine" and m["executable"]]
+    [path] = [m["executable"] for m in built if m.get("target", {}).get("name") == "cmf-cli" and m.get("executable")]
     return path
 
 
 class Own:
-    """One of this project's engines, run by its benchmark: each call is a process that times its own repetitions."""
+    """One of this project's engines, timed by `cmf-cli bench`: each call is a process that times its repetitions."""
 
-    def __init__(self, program, path, engine, x, folder):
-        self.points, self.answers = folder / f"{engine}.points", folder / f"{engine}.answers"
-        self.points.write_bytes(x.astype(np.float64).tobytes())
-        self.shape = x.shape
-        self.command = [program, "--model", str(path.resolve()), "--engine", engine,
-                        "--points", str(self.points), "--answers", str(self.answers)]  # fmt: skip
+    def __init__(self, program, path, engine, task, batch=1):
+        self.engine = engine
+        chosen = {"tract": ["--engine", "tract"], "ort": ["--engine", "ort", "--ort-lib", LIBRARY, "--device", "cpu"]}
+        self.command = [program, "bench", str(path), "--json", "--quiet", "--only", task, "--batch", str(batch),
+                        *chosen.get(engine, ["--device", "cpu"])]  # fmt: skip
 
-    def times(self, repeats):
-        """Milliseconds of each of `repeats` calls, after one that is not counted."""
-        command = [*self.command, "--repeats", str(repeats)]
-        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)["milliseconds"]
+    def times(self, seconds):
+        """Milliseconds of each call within so many seconds, after one that is not counted."""
+        command = [*self.command, "--seconds", str(seconds)]
+        figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)["figures"]
+        [figure] = [f for f in figures if f["engine"].startswith(self.engine)]
+        return figure["all_ms"] or [figure["cold_ms"]]
 
-    def __call__(self):
-        """The answers: values [n] and gradients [n, d]."""
-        self.times(1)
-        answers = np.fromfile(self.answers)
-        return answers[: self.shape[0]], answers[self.shape[0] :].reshape(self.shape)
+
+def verify(program, path):
+    """Ends the program unless `cmf-cli verify` finds every engine of this project within its tolerance."""
+    subprocess.run([program, "verify", str(path), "--ort-lib", LIBRARY], check=True)
 
 
 def close(found, expected, what):
@@ -163,7 +167,7 @@ def measure(runs, repeats):
             time.sleep(PAUSE)
             each = -(-repeats // ROUNDS)
             if isinstance(run, Own):
-                times[name] += run.times(each)
+                times[name] += run.times(OWN_SECONDS)
                 continue
             run()
             for _ in range(each):
@@ -198,18 +202,18 @@ def row(name, times, gflop, ceiling_ms):
     return {"median_ms": median, "min_ms": shortest, "min_over_ceiling": ratio}
 
 
-def first_order(program, folder, path, arch, weights, batch, repeats):
+def first_order(program, path, arch, weights, batch, repeats):
     """Compares and times the engines at one batch size."""
     exact, _, _ = libraries(arch.activation)
     x = np.random.default_rng(0).random((batch, arch.dim), dtype=np.float32)
     w64 = {name: a.astype(np.float64) for name, a in weights.items()}
     value, gradient = network.value_and_gradient(arch, w64, x.astype(np.float64), exact)
-    runs = {f"CMF ({engine})": Own(program, path, engine, x, folder) for engine in ("tract", "host")}
-    runs |= {name: at(x) for name, at in engines(path, arch, weights).items()}
-    for name, run in runs.items():
+    peers = {name: at(x) for name, at in engines(path, arch, weights).items()}
+    for name, run in peers.items():
         found = run()
         close(found[0], value, f"{name}: value at batch {batch}")
         close(found[1], gradient, f"{name}: gradient at batch {batch}")
+    runs = {f"CMF ({engine})": Own(program, path, engine, "gradient", batch) for engine in OWN_ENGINES} | peers
 
     ceiling = sgemm([(1024,) * 3, *((batch, *product) for product in arch.products)], repeats)
     gflop = batch * arch.flop * 1e-9
@@ -222,8 +226,8 @@ def first_order(program, folder, path, arch, weights, batch, repeats):
     return {"batch": batch, "gflop": gflop, "ceiling": ceiling, "engines": rows}
 
 
-def second_order(arch, weights, repeats):
-    """Compares and times the unnormalised log-density of one point, alone and with its gradient, in JAX."""
+def second_order(program, path, arch, weights, repeats):
+    """Times the log-density of one point, alone and with its gradient, here and in JAX, which is compared first."""
     exact, _, for_jax = libraries(arch.activation)
     y = np.random.default_rng(1).random(arch.dim, dtype=np.float32)
 
@@ -257,6 +261,10 @@ def second_order(arch, weights, repeats):
     difference = (reference(y + h * along) - reference(y - h * along)) / (2 * h)
     close(slope @ along, difference, "JAX: gradient of the log-density")
 
+    runs |= {
+        "CMF, value": Own(program, path, "tract", "score"),
+        "CMF, value, gradient": Own(program, path, "tract", "score-gradient"),
+    }
     times = measure(runs, repeats)
     print("\nlog-density of one point, by the dense Hessian" + f"\n  {'':<20}{'median ms':>10}{'min ms':>10}")
     rows = {name: {"median_ms": float(np.median(t)), "min_ms": min(t)} for name, t in times.items()}
@@ -279,14 +287,14 @@ def main():
     figures = {"model": arguments.model.name, "architecture": arch._asdict(), "threads": THREADS, "versions": versions}
     print(f"{arguments.model}: d = {arch.dim}, widths {arch.widths}, rank {arch.rank}, {arch.activation}")
     print(f"{THREADS} threads; " + ", ".join(f"{name} {version}" for name, version in versions.items()))
-    program = benchmark()
-    with tempfile.TemporaryDirectory() as folder:
-        figures["gradient"] = [
-            first_order(program, pathlib.Path(folder), arguments.model, arch, weights, batch, arguments.repeats)
-            for batch in BATCHES
-        ]
+    own = program()
+    verify(own, arguments.model)
+    figures["gradient"] = [
+        first_order(own, arguments.model, arch, weights, batch, arguments.repeats) for batch in BATCHES
+    ]
     if arguments.second_order:
-        figures["log_density"] = second_order(arch, weights, max(ROUNDS, arguments.repeats // 5))
+        repeats = max(ROUNDS, arguments.repeats // 5)
+        figures["log_density"] = second_order(own, arguments.model, arch, weights, repeats)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 

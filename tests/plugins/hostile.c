@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ABORTS = 1, SEGFAULTS, HANGS, LIES, NANS, OVERRUNS, MAJOR, NO_SYMBOL, FAILS, EXITS, WRONG_GRADIENT, HANGS_ON_LOAD };
+enum { ABORTS = 1, SEGFAULTS, HANGS, LIES, NANS, OVERRUNS, MAJOR, NO_SYMBOL, FAILS, EXITS, WRONG_GRADIENT, HANGS_ON_LOAD,
+       CANCELS, OVERRUNS_FAR };
 
 static const cmf_entry entries[] = {{"hostile", "Misbehaves", "{\"type\":\"object\",\"properties\":{}}"}};
 static int object;
@@ -53,6 +54,10 @@ static int32_t value_and_gradient(const cmf_energy *energy, size_t n, size_t d, 
         strcpy(error->text, "the moon is in the wrong place");
         return CMF_FAILED;
     }
+    if (HOW == CANCELS) {
+        strcpy(error->text, "enough");
+        return CMF_CANCELLED;
+    }
     for (size_t i = 0; i < n; i++) {
         /* The liar works in 2 dimensions whatever it says. */
         value[i] = (x[d * i] * x[d * i] + x[d * i + 1] * x[d * i + 1]) / 2;
@@ -60,6 +65,7 @@ static int32_t value_and_gradient(const cmf_energy *energy, size_t n, size_t d, 
         if (HOW == NANS) value[i] = NAN;
     }
     if (HOW == OVERRUNS) gradient[n * d] = 1;
+    if (HOW == OVERRUNS_FAR && n > 1000) gradient[2 * n * d - 1] = 1;
     return CMF_OK;
 }
 

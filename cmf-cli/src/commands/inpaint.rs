@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::batch::{self, Masks, Names};
 use crate::completion::{Estimate, Painter, Request};
+use crate::engine::EngineArgs;
 use crate::images::{Picture, read, write_png};
 use crate::interrupt;
 use crate::mask::{Hidden, Rectangle};
@@ -29,7 +30,7 @@ Mask values from 128 count as white, alpha below 128 as transparent. Where an im
 in size, --resize resamples the image to the model's size, fills it, and resamples the filling back: the
 output has the image's size and its known pixels.
 
---estimate mode gives one sharp completion, the most likely one found from several starts; mean gives the
+--estimate mode gives one sharp completion, where the density has a peak; mean gives the
 average completion, which is blurred but nearest in squared error. --samples K adds K different
 completions (img.sample-1.png, ...) and their standard deviation for each pixel (img.std.png, where
 white is half of the pixel range).
@@ -38,7 +39,8 @@ Examples:
   cmf-cli inpaint --model models/mnist.onnx examples/img.png
   cmf-cli inpaint --model models/mnist.onnx img.png --mask mask.png -o filled.png
   cmf-cli inpaint --model models/mnist.onnx img.png --mask-rect 0,14,28,14 --samples 8 --seed 1
-  cmf-cli inpaint --model models/mnist.onnx digits/ --mask masks/ -o filled/ --json")]
+  cmf-cli inpaint --model models/mnist.onnx digits/ --mask masks/ -o filled/ --json
+  cmf-cli inpaint --model models/mnist.onnx img.png --engine ort --ort-lib python")]
 pub struct Inpaint {
     /// The model file
     #[arg(long, short, value_name = "FILE")]
@@ -67,12 +69,15 @@ pub struct Inpaint {
     /// Seed of the random starts and draws; the same seed gives the same pictures
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Random starts of the search for the mode; more find better completions, and take longer
+    /// Starts of the search for the mode; the first is the Gaussian's completion, the others are random. More find
+    /// likelier completions, which need not look better, and take longer
     #[arg(long, value_name = "N", default_value_t = Mode::default().starts as u32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     starts: u32,
     /// Accept images of another size than the model's, by resampling
     #[arg(long)]
     resize: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
     #[command(flatten)]
     report: Report,
 }
@@ -108,7 +113,7 @@ impl Inpaint {
         let folder = self.inputs.iter().any(|input| input.is_dir());
         let names = batch::output_names(&images, self.out.as_deref(), folder)?;
         self.check_inputs_survive(&images, masks.as_ref(), &names)?;
-        let painter = Painter::open(&self.model)?;
+        let painter = Painter::open(&self.model, &self.engine, &self.report)?;
         if let Some(out) = self.out.as_deref().filter(|_| folder || images.len() > 1) {
             batch::ensure_folder(out)?;
         }
@@ -133,6 +138,8 @@ impl Inpaint {
         let remaining = images.len() - done.len() - failed.len();
         self.report.document(&json!({
             "model": self.model,
+            "engine": painter.model.worker.engine,
+            "device": painter.model.worker.device,
             "seed": self.seed,
             "done": done,
             "failed": failed,

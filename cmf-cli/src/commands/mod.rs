@@ -1,5 +1,7 @@
 //! The commands, one file each.
 
+pub mod bench;
+pub mod doctor;
 pub mod eval;
 #[cfg(feature = "train")]
 pub mod export;

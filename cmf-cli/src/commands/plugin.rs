@@ -17,9 +17,10 @@ use crate::report::{Outcome, Report};
 /// List, check, trust and start plugins.
 #[derive(Args)]
 #[command(after_help = "\
-A plugin is a dynamic library that offers energies, data sets or tasks. It runs when it is named on the command
-line (--plugin LIBRARY or plugin:LIBRARY), lies in the platform's folder (`plugin list` prints it), or lies in
-CMF_PLUGIN_PATH and was approved with `plugin trust`. A plugin is native code: it can do what you can do.
+A plugin is a dynamic library that offers energies, data sets or tasks. It runs when it is named
+on the command line (--plugin LIBRARY or plugin:LIBRARY), lies in the platform's folder
+(`plugin list` prints it), or lies in CMF_PLUGIN_PATH and was approved with `plugin trust`.
+A plugin is native code: it can do what you can do.
 
 Examples:
   cmf-cli plugin new my-energy --kind energy --lang c
@@ -54,6 +55,15 @@ enum What {
 }
 
 #[derive(Args)]
+#[command(after_help = "\
+Tests run in a child process, one after the other, and each is named before it begins: what
+crashes, hangs or ends the process is found too. A plugin is native code all the same: check only
+what you would run.
+
+Examples:
+  cmf-cli plugin check ./libmy_energy.so
+  cmf-cli plugin check ./libmy_energy.so --manifest
+  cmf-cli plugin check ./libmy_data.so --set path=points.csv --seed 7")]
 struct Check {
     /// The library
     #[arg(value_name = "LIBRARY")]
@@ -64,7 +74,7 @@ struct Check {
     /// Seconds that one test may take
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-    /// A parameter that has no default
+    /// A parameter, for every entry that has it: those without a default need one
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_setting)]
     set: Vec<(String, String)>,
     /// If all tests pass, write the manifest that `plugin list` reads beside the library
@@ -122,12 +132,17 @@ fn list(report: &Report) -> Result<Outcome> {
             Origin::Folder => (file.is_ok(), "platform folder"),
             Origin::Path => (file.as_ref().is_ok_and(|f| trusted.contains(f)), "CMF_PLUGIN_PATH"),
         };
+        let path = library.path.display();
         let state = match (&file, may_run) {
             (Err(e), _) => e.to_string(),
             (Ok(_), true) => "may run".to_string(),
-            (Ok(_), false) => "not approved: cmf-cli plugin trust".to_string(),
+            (Ok(_), false) => format!("not approved: cmf-cli plugin trust {path}"),
         };
-        let path = library.path.display();
+        let needed = library.manifest.as_ref().ok().and_then(Option::as_ref).map(Manifest::supported);
+        let (may_run, state) = match needed {
+            Some(Err(why)) => (false, why),
+            _ => (may_run, state),
+        };
         let problem = match &library.manifest {
             Ok(Some(m)) => {
                 report.text(format!("plugin    {:24} {path}: version {}, {state}", m.name, m.version))?;
@@ -141,7 +156,7 @@ fn list(report: &Report) -> Result<Outcome> {
             }
             Ok(None) => {
                 report.text(format!(
-                    "plugin    {:24} {path}: no manifest (cmf-cli plugin check --manifest), {state}",
+                    "plugin    {:24} {path}: no manifest (cmf-cli plugin check {path} --manifest), {state}",
                     "?"
                 ))?;
                 None

@@ -16,11 +16,10 @@ use crate::report::{Outcome, Report};
 /// Make the figures of the paper again.
 ///
 /// Writes each picture as .png and .svg, and report.html, one file with all pictures, numbers, settings and seeds.
-/// The full settings are the paper's where they are known (for `plane` that is days of computing); --quick is all
-/// figures in minutes on two cores.
+/// The full settings are the paper's where they are known; --quick is all figures in minutes on two cores.
 #[derive(Args)]
 #[command(after_help = "\
-Figures can also be named by their numbers in the paper: `cmf-cli reproduce 13` makes `plane`.
+Figures can also be named by their numbers in the paper: `cmf-cli reproduce 8` makes `line`.
 Figures of digits use the model and the digits given by --model and --mnist, whose defaults lie in this project's
 source: run them from there or say where they are.
 

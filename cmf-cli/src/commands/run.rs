@@ -4,18 +4,19 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use clap::{Arg, ArgAction, Args, Command, value_parser};
-use cmf_core::onnx::Shape as ModelShape;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, Args, Command, FromArgMatches, value_parser};
 use cmf_core::{Error, Result};
 use cmf_plugins::core_error;
-use cmf_plugins::host::{KindOfPlugin, Model as HostModel, ModelHost, Resolved};
-use cmf_plugins::sdk::{Kind, ModelInfo, Property, Shape};
+use cmf_plugins::host::{KindOfPlugin, ModelHost, Resolved};
+use cmf_plugins::sdk::{Kind, Property};
 use serde_json::json;
 
+use crate::engine::EngineArgs;
 use crate::model::Model;
 use crate::plugin_args::{PluginArgs, parameters, plugins};
 use crate::report::{Outcome, Report};
-use crate::task_files::Files;
+use crate::task_files::TaskFiles;
 
 /// Run a task, built in or from a plugin.
 ///
@@ -51,8 +52,15 @@ impl Run {
         let plugins = plugins()?;
         let wants_help = |word: &OsString| word == "--help" || word == "-h";
         let Some(task) = words.first().filter(|word| !wants_help(word)) else {
-            println!("{GENERAL}\nTasks: {}", plugins.names(KindOfPlugin::Task).join(", "));
-            return Ok(Outcome::of(!words.is_empty()));
+            let text = format!("{GENERAL}\nTasks: {}", plugins.names(KindOfPlugin::Task).join(", "));
+            if words.is_empty() {
+                // Prints it on standard error and ends the program, as for any command.
+                Command::new("run")
+                    .error(ErrorKind::MissingRequiredArgument, format!("TASK is missing\n\n{text}"))
+                    .exit();
+            }
+            println!("{text}");
+            return Ok(Outcome::Done);
         };
         let found = plugins.resolve(KindOfPlugin::Task, &task.to_string_lossy())?;
         // Prints help or what is wrong, and ends the program, as for any command.
@@ -67,32 +75,36 @@ impl Run {
         }
         let task = found.task(&parameters(&found.schema, &set)?)?;
         let model_path: Option<&PathBuf> = matches.get_one("model");
-        let model = model_path.map(|path| Model::open(path)).transpose()?;
         let report = Report { json: matches.get_flag("json"), quiet: matches.get_flag("quiet") };
+        let engine = match has_engine_options(&found) {
+            true => EngineArgs::from_arg_matches(&matches).map_err(|e| Error::Invalid(e.to_string()))?,
+            false => EngineArgs::default(),
+        };
+        let model = model_path.map(|path| Model::open(path, &engine, &report)).transpose()?;
         let inputs: Vec<PathBuf> = match &found.schema.inputs {
             Some(_) => matches.get_many("FILE").map(|all| all.cloned().collect()).unwrap_or_default(),
             None => Vec::new(),
         };
-        let info = model.as_ref().map(info);
-        let files = Files {
+        let opened = model.as_ref().map(Model::host);
+        let files = TaskFiles {
             inputs: &inputs,
             out: matches.get_one::<PathBuf>("out").map(PathBuf::as_path),
-            pixel_range: info.and_then(|i| i.pixel_range).unwrap_or((0.0, 1.0)),
+            pixel_range: opened.as_ref().and_then(|m| m.info.pixel_range).unwrap_or((0.0, 1.0)),
             report: &report,
             bar: report.progress(1000, &found.offer.name),
             written: Mutex::default(),
             results: Mutex::default(),
         };
         let seed = matches.get_one("seed").copied().unwrap_or(0);
-        let opened = model.as_ref().zip(info);
-        let opened = opened.map(|(m, info)| HostModel { w: &m.engine, gaussian: &m.gaussian, info });
         let outcome = task.run(&ModelHost::new(opened, &files, seed));
         files.bar.finish_and_clear();
         outcome.map_err(core_error)?;
         let written = files.written.into_inner().unwrap_or_default();
         let results = files.results.into_inner().unwrap_or_default();
+        let worker = model.as_ref().map(|m| &m.worker);
         report.document(&json!({
-            "task": found.offer.name, "model": model_path, "seed": seed, "outputs": written, "results": results,
+            "task": found.offer.name, "model": model_path, "engine": worker.map(|w| w.engine),
+            "device": worker.map(|w| &w.device), "seed": seed, "outputs": written, "results": results,
         }))?;
         Ok(Outcome::Done)
     }
@@ -158,6 +170,9 @@ fn command(found: &Resolved) -> Command {
             option("seed", "N", "Seed of the random numbers [default: 0]").value_parser(value_parser!(u64)),
         );
     }
+    if has_engine_options(found) {
+        command = EngineArgs::augment_args(command);
+    }
     for property in &found.schema.properties {
         command = command.arg(argument(property));
     }
@@ -172,6 +187,12 @@ fn command(found: &Resolved) -> Command {
         );
     }
     command
+}
+
+/// Whether the options that choose an engine are there: a task's own of the same name go first.
+fn has_engine_options(found: &Resolved) -> bool {
+    let names = ["engine", "device", "ort-lib", "ort_lib"];
+    found.schema.properties.iter().all(|p| !names.contains(&p.name.as_str()))
 }
 
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
@@ -207,18 +228,4 @@ fn argument(property: &Property) -> Arg {
         .allow_hyphen_values(true)
         .required(property.default.is_none())
         .value_parser(move |word: &str| check.parse_word(word).map(|_| word.to_string()).map_err(|e| e.text))
-}
-
-fn info(model: &Model) -> ModelInfo {
-    let m = &model.metadata;
-    ModelInfo {
-        shape: match m.shape {
-            ModelShape::Image { height, width, channels } => Shape::Image { height, width, channels },
-            ModelShape::Flat { dim } => Shape::Vector { dim },
-        },
-        pixel_range: m.pixel_range.map(|[low, high]| (low, high)),
-        sigma: m.sigma,
-        log_z: m.log_z.map(|z| (z.value, z.standard_error)),
-        has_hessian: model.dim() <= cmf_core::density::MOST_EXACT,
-    }
 }

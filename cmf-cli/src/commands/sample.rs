@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use cmf_core::conjugate::{ConjugateSolver, Solution, Status};
-use cmf_core::density::{self, exact_log_density_and_score};
+use cmf_core::density::tweedie;
 use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::sampler::Samples;
 use cmf_core::{Error, Result};
 use serde_json::json;
 
 use super::sample_energy::EnergySampling;
+use crate::engine::{EngineArgs, check_results};
 use crate::images::write_png;
 use crate::interrupt;
 use crate::model::Model;
@@ -33,6 +34,7 @@ Examples:
   cmf-cli sample --model models/mnist.onnx -n 64 --out grid.png
   cmf-cli sample --model models/mnist.onnx -n 1000 --seed 7 --out samples.npy
   cmf-cli sample --model models/mnist.onnx -n 10 --separate digits/
+  cmf-cli sample --model models/mnist.onnx --engine ort --device cuda --out grid.png
   cmf-cli sample --model models/eight-gaussians.onnx -n 2000 --out scatter.png --out points.csv
   cmf-cli sample --energy himmelblau -n 2000 --out scatter.png
   cmf-cli sample --energy plugin:./libmy_energy.so --set depth=5 --out points.npy")]
@@ -41,7 +43,7 @@ pub struct Sample {
     #[arg(long, short, value_name = "FILE", required_unless_present = "energy")]
     model: Option<PathBuf>,
     /// Sample e^{-E} of an energy instead: its name, or plugin:LIBRARY[#NAME]; `cmf-cli plugin list` shows names
-    #[arg(long, value_name = "ENERGY", conflicts_with_all = ["model", "separate", "columns", "noise"])]
+    #[arg(long, value_name = "ENERGY", conflicts_with_all = ["model", "separate", "columns", "noise", "EngineArgs"])]
     energy: Option<String>,
     /// A parameter of the energy
     #[arg(long, value_name = "NAME=VALUE", requires = "energy", value_parser = crate::plugin_args::parse_setting)]
@@ -68,6 +70,8 @@ pub struct Sample {
     /// What to do with the noise that the model learned with its data [default: remove for images, keep otherwise]
     #[arg(long, value_enum)]
     noise: Option<Noise>,
+    #[command(flatten)]
+    engine: EngineArgs,
     #[command(flatten)]
     report: Report,
 }
@@ -96,7 +100,7 @@ impl Sample {
             };
             return sampling.run();
         }
-        let model = Model::open(self.path())?;
+        let model = Model::open(self.path(), &self.engine, &self.report)?;
         self.check_outputs(&model)?;
         let start = GibbsStart::new(&model.gaussian.quadratic_start()?)?;
         let samples = self.draw_gibbs(&model, &start)?;
@@ -108,6 +112,7 @@ impl Sample {
         if noise == Noise::Remove {
             y = self.denoised(&model, y)?;
         }
+        check_results("sample", &y, d)?;
         for out in &self.out {
             self.write(&model, out, &y)?;
             self.report.text(out.display().to_string())?;
@@ -127,6 +132,8 @@ impl Sample {
         self.report.note(summary(&samples));
         self.report.document(&json!({
             "model": self.model,
+            "engine": model.worker.engine,
+            "device": model.worker.device,
             "seed": self.seed,
             "steps": self.steps,
             "requested": self.number,
@@ -186,13 +193,13 @@ impl Sample {
     }
 
     fn denoised(&self, model: &Model, y: Vec<f64>) -> Result<Vec<f64>> {
-        let (d, variance) = (model.dim(), model.metadata.sigma.powi(2));
+        let d = model.dim();
         let bar = self.report.progress(y.len() / d, "removing noise");
         let mut clean = Vec::with_capacity(y.len());
         // Blocks, so that a long run can be interrupted.
         for block in y.chunks(64 * d) {
             interrupt::check()?;
-            clean.extend(tweedie(model, block, variance)?);
+            clean.extend(tweedie(&model.engine, block, model.metadata.sigma)?);
             bar.inc((block.len() / d) as u64);
         }
         bar.finish_and_clear();
@@ -226,21 +233,6 @@ pub fn converged(solution: &Solution, d: usize) -> (Vec<f64>, usize) {
         (0..solution.rows.len()).filter(good).flat_map(|i| solution.y[i * d..][..d].to_vec()).collect();
     let failed = solution.rows.len() - y.len() / d;
     (y, failed)
-}
-
-/// y + sigma^2 grad log rho(y), the mean of the clean point given the noisy y (Robbins, 1956; Efron, 2011).
-pub fn tweedie(model: &Model, y: &[f64], variance: f64) -> Result<Vec<f64>> {
-    if variance == 0.0 {
-        return Ok(y.to_vec());
-    }
-    let mut score = vec![0.0; y.len()];
-    let rows = exact_log_density_and_score(&model.engine, 0.0, y, &mut score)?;
-    if rows.status.iter().any(|&s| s != density::Status::Evaluated) {
-        return Err(Error::NotFinite(
-            "the gradient of the log-density at a sample (use --noise keep)".into(),
-        ));
-    }
-    Ok(y.iter().zip(score).map(|(y, s)| y + variance * s).collect())
 }
 
 fn extension(path: &Path) -> String {

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cmf_core::density::{
-    Lanczos, MOST_EXACT, Status, bits_per_dimension, estimated_log_density, exact_log_density,
-};
+use cmf_core::density::{MOST_EXACT, bits_per_dimension};
 use cmf_core::{Error, Result};
 use cmf_plugins::data::Split;
+use cmf_plugins::sdk::{DensityRow, DensityStatus};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -15,6 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::data_spec::DataSpec;
+use crate::engine::EngineArgs;
 use crate::model::Model;
 use crate::report::{Outcome, Report};
 use crate::{batch, images, interrupt};
@@ -56,6 +56,8 @@ pub struct Score {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
     report: Report,
 }
 
@@ -85,7 +87,7 @@ struct Scored {
 impl Score {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
-        let model = Model::open(&self.model)?;
+        let model = Model::open(&self.model, &self.engine, &self.report)?;
         let mut inputs = match &self.data {
             Some(data) => self.data_rows(&model, data)?,
             None => self.images(&model)?,
@@ -163,30 +165,23 @@ impl Score {
 
     /// The rows' log-densities, or why they have none.
     fn evaluate(&self, model: &Model, rows: &[f64]) -> Result<Vec<Result<Scored, String>>> {
-        let d = model.dim();
-        let log_z = model.metadata.log_z.map_or(0.0, |z| z.value);
-        let (values, errors, status) = if d <= MOST_EXACT {
-            let exact = exact_log_density(&model.engine, log_z, rows)?;
-            (exact.value, None, exact.status)
-        } else {
-            let start = &model.gaussian.quadratic_start()?.hessian;
-            let settings = Lanczos { seed: self.seed, ..Lanczos::default() };
-            let estimate = estimated_log_density(&model.engine, log_z, rows, start, settings)?;
-            (estimate.value, Some(estimate.standard_error), estimate.status)
-        };
-        let range = model.metadata.pixel_range.filter(|_| model.metadata.log_z.is_some());
-        let row = |i: usize| match status[i] {
-            Status::Evaluated => Ok(Scored {
+        let (d, m) = (model.dim(), &model.metadata);
+        let range = m.pixel_range.filter(|_| m.log_z.is_some());
+        let scored = |row: DensityRow| match row.status {
+            DensityStatus::Evaluated => Ok(Scored {
                 name: String::new(),
-                log_density: values[i],
-                bits_per_dim: range.map(|[low, high]| bits_per_dimension(values[i], d, (low, high))),
-                standard_error: errors.as_ref().map(|e| e[i]),
+                log_density: row.value,
+                bits_per_dim: range.map(|[low, high]| bits_per_dimension(row.value, d, (low, high))),
+                standard_error: (d > MOST_EXACT).then_some(row.standard_error),
             }),
-            Status::NotPositiveDefinite => Err("the Hessian is not positive definite there".to_string()),
-            Status::NotFinite => Err("it is not finite there".to_string()),
-            Status::QuadratureUnconverged => Err("the Lanczos quadrature did not converge".to_string()),
+            DensityStatus::NotPositiveDefinite => {
+                Err("the Hessian is not positive definite there".to_string())
+            }
+            DensityStatus::NotFinite => Err("it is not finite there".to_string()),
+            DensityStatus::Unconverged => Err("the Lanczos quadrature did not converge".to_string()),
         };
-        Ok((0..values.len()).map(row).collect())
+        let rows = model.host().log_density(rows, None, self.seed)?;
+        Ok(rows.into_iter().map(scored).collect())
     }
 
     fn header(&self, model: &Model) -> String {
@@ -218,6 +213,8 @@ impl Score {
         let remaining = inputs.names.len() - scored.len();
         self.report.document(&json!({
             "model": self.model,
+            "engine": model.worker.engine,
+            "device": model.worker.device,
             "method": method,
             "normalised": model.metadata.log_z.is_some(),
             "log_z": model.metadata.log_z,

@@ -1,10 +1,11 @@
 //! `cmf-cli train`: learns a potential from data into a run directory, which it can resume.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
-use cmf_core::icnn::Architecture;
+use clap::{Args, Command, FromArgMatches, ValueEnum};
+use cmf_core::icnn::{Architecture, Icnn};
+use cmf_core::onnx::ModelFile;
 use cmf_core::ops::Activation;
 use cmf_core::train::{Metrics, TrainConfig, Trainer};
 use cmf_core::{Error, Result};
@@ -35,6 +36,7 @@ Examples:
   cmf-cli train --data mnist:data/mnist --out runs/mnist
   cmf-cli train --data photos/ --out runs/photos --sigma 0.05 --widths 512,512
   cmf-cli train --data checkerboard --out runs/checkerboard --updates 2000
+  cmf-cli train --data letters/ --init models/mnist.onnx --out runs/letters --learning-rate 1e-3
   cmf-cli train --resume --out runs/mnist")]
 pub struct Train {
     /// What to learn from: NAME, NAME:PATH or PATH
@@ -44,8 +46,11 @@ pub struct Train {
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
     /// Go on from the checkpoint in the run directory, with the settings of the run
-    #[arg(long, conflicts_with_all = ["data", "Settings"])]
+    #[arg(long, conflicts_with_all = ["data", "Settings", "init"])]
     resume: bool,
+    /// Start from the weights in this model file, whose network is then that of the run
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["widths", "rank", "diagonal", "activation", "beta"])]
+    init: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
     /// Updates between two looks at the model: the Sinkhorn divergence to held-out data, and a preview
@@ -153,6 +158,32 @@ impl Settings {
     }
 }
 
+/// The network in a model file for data of dimension d, and the noise that it was trained with.
+fn known_network(path: &Path, data: &DataSpec, d: usize) -> Result<(Icnn<f32>, f64)> {
+    let file = ModelFile::open(path)?;
+    let (Some(network), Some(metadata)) = (file.network()?, file.metadata()) else {
+        return Err(Error::file(path, "has no cmf.* properties, so its network is not known"));
+    };
+    if network.architecture().dim != d {
+        return Err(Error::file(
+            path,
+            format!(
+                "is a model of {} numbers a row, the data set {data} has {d}",
+                network.architecture().dim
+            ),
+        ));
+    }
+    Ok((network, metadata.sigma))
+}
+
+/// The settings of a run without options, for a network of this shape.
+pub fn default_settings(architecture: Architecture, sigma: f64) -> Result<TrainConfig> {
+    let matches = Settings::augment_args(Command::new("train")).get_matches_from(["train"]);
+    let settings = Settings::from_arg_matches(&matches).map_err(|e| Error::Invalid(e.to_string()))?;
+    let config = settings.config(architecture.dim, false);
+    Ok(TrainConfig { architecture, sigma, ..config })
+}
+
 impl Train {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
@@ -214,9 +245,18 @@ impl Train {
         let directory = RunDirectory::vacant(&self.out)?;
         let data = spec.open(self.settings.seed)?;
         let is_image = data.data.pixel_range().is_some();
-        let config = self.settings.config(data.data.shape().dim(), is_image);
+        let mut config = self.settings.config(data.data.shape().dim(), is_image);
+        let known = self.init.as_deref().map(|path| known_network(path, spec, config.architecture.dim));
+        let known = known.transpose()?;
+        if let Some((network, sigma)) = &known {
+            config.architecture = network.architecture().clone();
+            config.sigma = self.settings.sigma.unwrap_or(*sigma);
+        }
         let gaussian = gaussian(data.data.as_ref(), config.sigma)?;
-        let trainer = Trainer::new(config, &gaussian)?;
+        let trainer = match &known {
+            Some((network, _)) => Trainer::from_network(config, &gaussian, network)?,
+            None => Trainer::new(config, &gaussian)?,
+        };
         Run::new(directory, spec.clone(), data, trainer)
     }
 }

@@ -5,8 +5,6 @@
 mod digits;
 mod gaussians;
 mod line;
-#[cfg(feature = "train")]
-mod plane;
 mod report;
 
 use std::path::PathBuf;
@@ -32,10 +30,6 @@ pub enum Which {
     /// Mixtures on the line, moment against conjugate moment (figures 2 and 8 to 11)
     #[value(aliases = ["2", "8", "9", "10", "11"])]
     Line,
-    /// CMFGen on five laws in the plane, with Sinkhorn box plots (figures 4 and 13)
-    #[cfg(feature = "train")]
-    #[value(aliases = ["4", "13"])]
-    Plane,
     /// Samples of the MNIST model (figure 5)
     #[value(alias = "5")]
     Digits,
@@ -100,8 +94,6 @@ pub fn make(which: Which, settings: &Settings, report: &Report) -> Result<Option
         Which::All => return Ok(None),
         Which::Gaussians => gaussians::make(settings)?,
         Which::Line => line::make(settings)?,
-        #[cfg(feature = "train")]
-        Which::Plane => plane::make(settings, report)?,
         Which::Digits => digits::samples(settings, report)?,
         Which::Completions => digits::completions(settings, report)?,
     }))

@@ -48,6 +48,9 @@ fn a_named_library_runs_without_more_ado() {
     let spec = format!("plugin:{}", library.display());
     let args = ["sample", "--energy", &spec, "--no-plugins", "--out", "a.csv"];
     cli(home.path(), &args).fails_with(&["plugins are off"]);
+    // A path where a name is expected is told apart.
+    let args = ["sample", "--energy", "libdouble_well_c.so", "--out", "a.csv"];
+    cli(home.path(), &args).fails_with(&["for the library at this path write plugin:libdouble_well_c.so"]);
     sample(home.path(), None, &["--plugin", "missing.so"]).fails_with(&["missing.so: there is no such file"]);
 }
 
@@ -59,6 +62,14 @@ fn the_platforms_folder_runs_and_its_manifests_are_listed_without_running() {
     sample(home.path(), None, &[]).fails_with(&["there is no energy double-well-c"]);
     with_manifest(home.path(), &library);
     sample(home.path(), None, &[]).ok();
+    // Not if anyone may have put it there, though.
+    let set = |mode| {
+        let folder = library.parent().unwrap();
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).unwrap()
+    };
+    set(0o1777);
+    sample(home.path(), None, &[]).fails_with(&["every user may put files into its folder"]);
+    set(0o755);
     let listed = cli(home.path(), &["plugin", "list", "--json"]).ok().json();
     let plugin = &listed["plugins"][0];
     assert_eq!(plugin["manifest"]["energy"][0]["name"], "double-well-c");
@@ -73,9 +84,16 @@ fn the_platforms_folder_runs_and_its_manifests_are_listed_without_running() {
     let manifest = library.with_extension("toml");
     let text =
         std::fs::read_to_string(&manifest).unwrap().replace("double-well-c\"\nabout", "triple-well\"\nabout");
-    std::fs::write(&manifest, text).unwrap();
+    std::fs::write(&manifest, &text).unwrap();
     let args = ["sample", "--energy", "triple-well", "--out", "a.csv"];
     cli(home.path(), &args).fails_with(&["its manifest lists the energy triple-well"]);
+    // One of another interface is listed as what it is.
+    std::fs::write(&manifest, text.replace("abi = \"1.0\"", "abi = \"7.0\"")).unwrap();
+    let listed = cli(home.path(), &["plugin", "list"]).ok();
+    let words = "was built for plugin interface 7.0, this program supports 1.0 to 1.0";
+    assert!(listed.stdout.contains(words), "{}", listed.stdout);
+    // A named library is asked itself, whatever its manifest says.
+    sample(home.path(), None, &["--plugin", library.to_str().unwrap()]).ok();
     std::fs::write(&manifest, "name = 3").unwrap();
     let listed = cli(home.path(), &["plugin", "list"]).ok();
     assert!(listed.stdout.contains("is no plugin manifest"), "{}", listed.stdout);

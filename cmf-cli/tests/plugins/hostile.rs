@@ -27,7 +27,9 @@ fn each_way_to_misbehave_is_named() {
         (6, "wrote out of bounds: 1 places past the end of gradient [32]"),
         (9, "the moon is in the wrong place"),
         (10, "ended the process (exit status: 7)"),
-        (11, "gradient against differences: the gradient says"),
+        (11, "gradient against differences: the gradient says that coordinate "),
+        (13, "answered CMF_CANCELLED, which only a task may: enough"),
+        (14, "a large batch: wrote out of bounds: 20000 places past the end of gradient [20000]"),
     ] {
         let done = check(folder.path(), &hostile(folder.path(), how));
         assert_eq!(done.code, Some(1), "{how}: {}{}", done.stdout, done.stderr);
@@ -120,8 +122,12 @@ fn what_is_no_plugin_is_refused_before_its_code_runs() {
 #[test]
 fn errors_in_a_real_command_are_words_and_no_output() {
     let folder = folder();
-    for (how, words) in [(5, "the potential at chain 0 is not finite"), (9, "the moon is in the wrong place")]
-    {
+    for (how, words) in [
+        (5, "the potential at chain 0 is not finite"),
+        (9, "the moon is in the wrong place"),
+        // No user asked to stop, so it is no silent end either.
+        (13, "answered CMF_CANCELLED, which only a task may: enough"),
+    ] {
         let spec = format!("plugin:{}", hostile(folder.path(), how).display());
         cli(folder.path(), &["sample", "--energy", &spec, "--out", "a.npy"]).fails_with(&[words]);
         assert!(!folder.path().join("a.npy").exists());

@@ -92,6 +92,29 @@ fn samples_of_an_energy_have_its_moments() {
     }
 }
 
+/// On the rim of their domains these stand at hundreds and thousands of nats, so steep that no Langevin step from
+/// there is accepted: no chain may stay.
+#[test]
+fn no_chain_stays_on_the_rim_of_the_domain() {
+    let folder = folder();
+    // At the temperatures that are their defaults, 20 and 2.
+    let rosenbrock = |p: &[f64]| ((1.0 - p[0]).powi(2) + 100.0 * (p[1] - p[0] * p[0]).powi(2)) / 20.0;
+    let camel = |p: &[f64]| {
+        let x = p[0] * p[0];
+        (2.0 * x - 1.05 * x * x + x * x * x / 6.0 + p[0] * p[1] + p[1] * p[1]) / 2.0
+    };
+    type Surface = fn(&[f64]) -> f64;
+    let energies: [(&str, Surface); 2] = [("rosenbrock", rosenbrock), ("three-hump-camel", camel)];
+    for (name, energy) in energies {
+        let args = ["sample", "--energy", name, "-n", "500", "--steps", "400", "--out", "a.npy"];
+        cli(folder.path(), &args).ok();
+        let worst = npy(&folder.path().join("a.npy")).chunks_exact(2).map(energy).fold(0.0, f64::max);
+        // E of Rosenbrock's law is exponential with mean 1, that of the camel falls as fast: of 500 draws one
+        // beyond 20 has a probability of about 500 e^-20 = 1e-6.
+        assert!(worst < 20.0, "{name}: {worst}");
+    }
+}
+
 /// The model of the tests is (nearly) Gaussian, N(m, S), so the MAP of y under noise s is known:
 /// z = m + S (S + s² I)^{-1} (y - m).
 #[test]
@@ -140,6 +163,8 @@ fn help_and_errors_of_a_task_come_from_its_schema() {
     }
     let general = cli(folder.path(), &["run", "--help"]).ok().stdout;
     assert!(general.contains("Tasks: sample, score, inpaint"), "{general}");
+    let none = cli(folder.path(), &["run"]);
+    assert!(none.code == Some(2) && none.stderr.contains("TASK is missing"), "{}", none.stderr);
     let usage = |args: &[&str], words: &str| {
         let done = cli(folder.path(), &[&["run", spec.as_str()], args].concat());
         assert_eq!(done.code, Some(2), "{}", done.stderr);
@@ -174,6 +199,53 @@ fn a_task_in_c_goes_there_and_back() {
     assert!(back.iter().zip(image.iter()).all(|(a, b)| a.abs_diff(*b) <= 1));
 }
 
+/// Every tool of the host answers wrong calls and corner cases with a code and words, and lives on.
+#[test]
+fn the_hosts_tools_survive_wrong_calls() {
+    let folder = folder();
+    let library = folder.path().join("libnosy.so");
+    cc(&root().join("tests/plugins/nosy.c"), "cmf-plugins/include", &[], &library);
+    let spec = format!("plugin:{}", library.display());
+    let done = cli(folder.path(), &["run", &spec, "--model", model(8).to_str().unwrap(), "--json"]).ok();
+    assert!(done.stderr.contains("warning: a line of the log: is not UTF-8"), "{}", done.stderr);
+    let results = done.json()["results"].as_array().unwrap().clone();
+    let (ok, failed, invalid) = (0, 1, 2);
+    let expected = [
+        ("none ", ok, ""),
+        ("good ", ok, ""),
+        ("d value", invalid, "d: expected 64, the model's dimension, found 65"),
+        ("d gibbs", invalid, "found 63"),
+        ("d gaussian", invalid, "found 63"),
+        ("null x", invalid, "x: expected room for 64, found NULL"),
+        ("null status", invalid, "status: expected room for 1, found NULL"),
+        ("null report", invalid, "report: expected room for 1, found NULL"),
+        ("null context", invalid, "context: expected room for 1, found NULL"),
+        ("null label", invalid, "label: expected text, found NULL"),
+        ("null info", invalid, "info: expected room for 1, found NULL"),
+        ("large n", invalid, "x: too many numbers"),
+        ("overlap", invalid, "hv: overlaps another array of the call"),
+        ("few steps", invalid, "expected at least 8, found 3"),
+        ("no rows of nothing", invalid, "expected rows of 0 numbers"),
+        ("huge image", invalid, "too many numbers"),
+        ("empty image", invalid, "an image of 0x4 pixels"),
+        ("two channels", invalid, "2 channels, expected 1 or 3"),
+        // Words with a quotation mark in them are left out by the plugin.
+        ("label", invalid, ""),
+        ("nan", failed, "number 1 is NaN"),
+        ("no json", invalid, ""),
+        ("input 99", invalid, "there is no input 99"),
+        ("image of input 99", invalid, "there is no input 99"),
+        ("latin text", invalid, "the result: is not UTF-8"),
+    ];
+    assert_eq!(results.len(), 8 + 2 + expected.len() - 2, "{results:#?}");
+    for result in results {
+        let what = result["what"].as_str().unwrap();
+        let (_, code, words) = expected.iter().find(|e| what.starts_with(e.0)).unwrap();
+        assert!(result["code"] == *code && result["text"].as_str().unwrap().contains(words), "{result}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was written");
+}
+
 #[test]
 fn a_data_set_plugin_is_scored_like_any() {
     let folder = folder();
@@ -185,6 +257,34 @@ fn a_data_set_plugin_is_scored_like_any() {
     let args = ["score", "--model", model.to_str().unwrap(), "--data", &spec.replace("noise", "sound")];
     cli(folder.path(), &args)
         .fails_with(&["there is no parameter sound; expected one of: noise, rows, seed"]);
+    // By its name, once --plugin says where it is.
+    let named = |library: &[&str]| {
+        let args = ["score", "--model", model.to_str().unwrap(), "--data", "two-moons?rows=50"];
+        cli(folder.path(), &[&args[..], library].concat())
+    };
+    named(&["--plugin", library.to_str().unwrap()]).ok();
+    let args = ["score", "--model", model.to_str().unwrap(), "--data", library.to_str().unwrap()];
+    cli(folder.path(), &args).fails_with(&["is a library; for its data set write plugin:"]);
+    named(&[]).fails_with(&["there is no data set two-moons", "nor is there a file or folder of this name"]);
+}
+
+/// As the documentation has it: built, put into the platform's folder with its manifest, then known by its name.
+#[test]
+fn denoise_is_a_task_by_its_name_once_it_is_in_the_platforms_folder() {
+    let folder = folder();
+    let home = folder.path().join("data/cmf/plugins");
+    std::fs::create_dir_all(&home).unwrap();
+    let built = example("task");
+    let library = home.join(built.file_name().unwrap());
+    std::fs::copy(&built, &library).unwrap();
+    gradient(8).save(folder.path().join("noisy.png")).unwrap();
+    let line = ["run", "denoise", "--model", model(8).to_str().unwrap(), "noisy.png"].map(String::from);
+    let line: Vec<&str> = line.iter().map(String::as_str).collect();
+    cli(folder.path(), &line).fails_with(&["there is no task denoise", "has no good manifest", "--manifest"]);
+    cli(folder.path(), &["plugin", "check", library.to_str().unwrap(), "--manifest"]).ok();
+    cli(folder.path(), &line).ok();
+    assert!(folder.path().join("noisy.denoised.png").exists());
+    assert!(cli(folder.path(), &["run", "denoise", "--help"]).ok().stdout.contains("--noise <NOISE>"));
 }
 
 #[cfg(feature = "train")]
@@ -198,5 +298,12 @@ fn a_data_set_plugin_is_learned_from_and_resumed() {
     cli(folder.path(), &line.split(' ').collect::<Vec<_>>()).ok();
     let info = cli(folder.path(), &["info", "run/model.onnx", "--json"]).ok().stdout;
     assert!(info.contains("CC0-1.0") && info.contains("libspiral_c.so"), "{info}");
-    cli(&folder.path().join("run"), &["train", "--resume", "--out", "."]).ok();
+    // A run's settings are a file, not the user's word that a library may run.
+    let resumed = |more: &[&str]| {
+        cli(&folder.path().join("run"), &[&["train", "--resume", "--out", "."], more].concat())
+    };
+    resumed(&[]).fails_with(&["run.json: data plugin:", "is not approved", "or name it with --plugin"]);
+    resumed(&["--plugin", "../libspiral_c.so"]).ok();
+    cli(&folder.path().join("run"), &["plugin", "trust", "../libspiral_c.so"]).ok();
+    resumed(&[]).ok();
 }

@@ -6,7 +6,7 @@ use faer::{MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use super::{Pushed, Status, finite};
-use crate::error::{Result, check_len};
+use crate::error::{Error, Result, check_len};
 use crate::linalg::{dot, mirror};
 use crate::potential::{SecondOrder, rows};
 
@@ -42,6 +42,24 @@ pub fn exact_log_density_and_score(
 ) -> Result<ExactLogDensity> {
     check_len("score", score.len(), y.len())?;
     evaluate(w, log_z, y, Some(score))
+}
+
+/// y + σ² ∇ log ρ(y), the mean of the clean point given the noisy y [n, d]: [n, d] (Robbins, 1956; Efron, 2011).
+///
+/// Errors: as [`exact_log_density`]; [`Error::NotFinite`] if a row has no density.
+pub fn tweedie(w: &dyn SecondOrder, y: &[f64], sigma: f64) -> Result<Vec<f64>> {
+    if sigma == 0.0 {
+        return Ok(y.to_vec());
+    }
+    let mut score = vec![0.0; y.len()];
+    // log Z does not enter the score.
+    let rows = exact_log_density_and_score(w, 0.0, y, &mut score)?;
+    if let Some(i) = rows.status.iter().position(|&s| s != Status::Evaluated) {
+        return Err(Error::NotFinite(format!(
+            "the gradient of the log-density at row {i} (noise that cannot be removed can be kept)"
+        )));
+    }
+    Ok(y.iter().zip(score).map(|(y, s)| y + sigma * sigma * s).collect())
 }
 
 fn evaluate(

@@ -18,7 +18,7 @@ mod score;
 pub(crate) mod tests;
 
 pub use by_products::ByProducts;
-pub use exact::{ExactLogDensity, exact_log_density, exact_log_density_and_score};
+pub use exact::{ExactLogDensity, exact_log_density, exact_log_density_and_score, tweedie};
 pub use lanczos::{EstimatedLogDensity, Lanczos, estimated_log_density};
 pub use score::{ScoreEstimator, ScoreReport};
 

@@ -274,3 +274,24 @@ fn bits_per_dimension_of_the_uniform_density_are_eight() {
         assert!((bits_per_dimension(log_density, 3, (lo, hi)) - 8.0).abs() < 1e-12);
     }
 }
+
+/// Of data N(m, S), S with the noise in it, the clean point given y has the mean m + (S - σ² I) S^{-1} (y - m).
+#[test]
+fn tweedie_is_the_posterior_mean_of_a_gaussian() {
+    let (d, sigma) = (7, 0.4);
+    let gaussian = gaussian(d, 5);
+    let start = gaussian.quadratic_start().unwrap();
+    let w = Quadratic::new(start.hessian, start.centre).unwrap();
+    let y = normals(3 * d, 6);
+    let found = tweedie(&w, &y, sigma).unwrap();
+    let centred: Vec<f64> = y.iter().enumerate().map(|(i, y)| y - gaussian.mean[i % d]).collect();
+    let mut solved = centred;
+    crate::linalg::Cholesky::new(&gaussian.covariance, d, "S").unwrap().solve_rows(&mut solved).unwrap();
+    for ((found, y), s) in found.iter().zip(&y).zip(&solved) {
+        // (S - σ² I) S^{-1} (y - m) + m = y - σ² S^{-1} (y - m), up to the rounding of two factorisations.
+        assert!((found - (y - sigma * sigma * s)).abs() < 1e-10, "{found}");
+    }
+    assert_eq!(tweedie(&w, &y, 0.0).unwrap(), y);
+    let saddle = Quadratic::new(vec![1.0, 0.0, 0.0, -1.0], vec![0.0; 2]).unwrap();
+    assert!(tweedie(&saddle, &[1.0, 2.0], sigma).unwrap_err().to_string().contains("at row 0"));
+}

@@ -1,4 +1,4 @@
-//! The most likely completion: several annealed starts, the best of them ascended exactly.
+//! The most likely completion: an exact ascent from the Gaussian's, or from the best of several annealed starts.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -11,14 +11,17 @@ use crate::density::{ScoreEstimator, exact_log_density};
 use crate::error::{Error, Result};
 use crate::potential::SecondOrder;
 
-/// Maximises log ρ(y) over the hidden coordinates from several annealed starts.
+/// Maximises log ρ(y) over the hidden coordinates.
 ///
-/// 1. Exploration. Start 0 is the conditional Gaussian mean. The others are draws of the conditional Gaussian that
+/// 1. Exploration. Start 0, by default the only one, is the conditional Gaussian mean. The others are draws of the conditional Gaussian that
 ///    walk `explore` Langevin steps with estimated scores while the temperature falls from 1 to 0: log ρ
 ///    has many local maxima, and a walk of estimated scores costs a few percent of exact ones.
 /// 2. Choice. One exact log ρ each; start 0 and the best of the others go on, so that the result is
 ///    never below a plain ascent from the Gaussian mean.
 /// 3. Ascent. L-BFGS with exact scores, in the whitened coordinates of the [`Hole`].
+///
+/// More starts reach higher densities, and not better pictures: a high peak can be narrow. With the middle of 36 digits
+/// hidden, a reader knew 0.72 of the completions from one start, 0.47 of the likelier ones from five.
 #[derive(Debug, Clone, Copy)]
 pub struct Mode {
     /// Starts, at least 1.
@@ -37,7 +40,7 @@ pub struct Mode {
 
 impl Default for Mode {
     fn default() -> Self {
-        Mode { starts: 5, explore: 30, finalists: 2, tolerance: 3.0, max_evaluations: 30, seed: 0 }
+        Mode { starts: 1, explore: 30, finalists: 2, tolerance: 3.0, max_evaluations: 30, seed: 0 }
     }
 }
 

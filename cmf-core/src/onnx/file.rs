@@ -95,7 +95,13 @@ impl ModelFile {
             })?;
             let [rows, cols] = shape;
             let float = found.data_type == pb::tensor_proto::DataType::Float as i32;
-            if !float || found.dims != [rows as i64, cols as i64] || found.raw_data.len() != rows * cols * 4 {
+            // Other writers may store numbers one by one; the checks know that there are as many as claimed.
+            let (numbers, _) = found.raw_data.as_chunks::<4>();
+            let numbers: Vec<f32> = match numbers {
+                [] => found.float_data.clone(),
+                raw => raw.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            };
+            if !float || found.dims != [rows as i64, cols as i64] || numbers.len() != rows * cols {
                 return Err(Error::file(
                     &self.path,
                     format!(
@@ -104,8 +110,7 @@ impl ModelFile {
                     ),
                 ));
             }
-            let (numbers, _) = found.raw_data.as_chunks::<4>();
-            Ok(Array::matrix(numbers.iter().map(|b| f32::from_le_bytes(*b)).collect(), rows, cols))
+            Ok(Array::matrix(numbers, rows, cols))
         })
     }
 }

@@ -1,19 +1,25 @@
-//! The model file, one self-describing ONNX graph, and the tract engine that runs it.
+//! The model file, one self-describing ONNX graph, and the engines that run it.
 //!
 //! [`export`] writes a network with its [`Metadata`]; [`ModelFile::open`] checks and reads any ONNX
-//! model of a convex potential; [`TractModel::load`] makes it a [`crate::Potential`].
+//! model of a convex potential; [`TractModel::load`] makes it a [`crate::Potential`], and so does
+//! `OrtModel::load` with the feature `ort`.
 
 mod builder;
 mod check;
 mod differences;
-mod engine;
 mod file;
 mod graph;
 mod memory;
 mod metadata;
 mod moments;
+#[cfg(feature = "ort")]
+mod onnxruntime;
+mod probes;
+mod tract;
 
-pub use engine::TractModel;
 pub use file::{ModelFile, export, export_function};
 pub use graph::Function;
 pub use metadata::{Data, FORMAT_VERSION, LogZ, Metadata, Probe, Shape};
+#[cfg(feature = "ort")]
+pub use onnxruntime::{Device, OnnxRuntime, OrtModel};
+pub use tract::TractModel;

@@ -39,6 +39,9 @@ const LAMBDA_MARGIN: f64 = 1.1;
 const LAMBDA_ITERATIONS: usize = 8;
 const LAMBDA_PARTICLES: usize = 32;
 
+/// Langevin steps from the data's Gaussian to the Gibbs factor of a network that a run starts from.
+const WARM_UP_STEPS: usize = 100;
+
 /// What one update saw.
 #[derive(Debug, Clone, Copy)]
 pub struct Metrics {
@@ -91,17 +94,48 @@ impl Trainer {
     /// Starts a run at the closed-form potential of `gaussian`, the data's mean and covariance with σ²
     /// added.
     pub fn new(config: TrainConfig, gaussian: &Gaussian) -> Result<Self> {
+        Self::start_at(config, gaussian, None)
+    }
+
+    /// Starts a run at a network that is known already, that of a model file, say; `gaussian` is still that of
+    /// the data, whose Gibbs factor preconditions the inner loops.
+    ///
+    /// Fails if the network's architecture is not that of the settings. Weights that must be positive and are 0
+    /// become 1e-6 of their unit, and a constant of the potential is dropped: log Z is estimated anew.
+    pub fn from_network(config: TrainConfig, gaussian: &Gaussian, network: &Icnn<f32>) -> Result<Self> {
+        if *network.architecture() != config.architecture {
+            return Err(Error::Invalid(format!(
+                "the network to start from is {:?}, the settings say {:?}",
+                network.architecture(),
+                config.architecture
+            )));
+        }
+        Self::start_at(config, gaussian, Some(network))
+    }
+
+    fn start_at(config: TrainConfig, gaussian: &Gaussian, known: Option<&Icnn<f32>>) -> Result<Self> {
         config.validate()?;
         let d = config.architecture.dim;
         check_len("the data's dimension", gaussian.dim(), d)?;
         let start = gaussian.quadratic_start()?;
         let gibbs = GibbsStart::new(&start)?;
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-        let weights = initial_weights(&config.architecture, &start, rng.random())?;
-        let network = Icnn::new(config.architecture.clone(), weights)?;
+        let network = match known {
+            Some(network) => network.cast()?,
+            None => {
+                let weights = initial_weights(&config.architecture, &start, rng.random())?;
+                Icnn::new(config.architecture.clone(), weights)?
+            }
+        };
         let parameters = Parameters::from_network(&network, &Default::default())?;
-        // Exact draws from the start's Gibbs factor need no warm-up, and its map gives their conjugates.
-        let particles = gibbs.draw(&inner::normal(&mut rng, config.particles * d))?;
+        let particles = match known {
+            // Exact draws from the start's Gibbs factor need no warm-up, and its map gives their conjugates.
+            None => gibbs.draw(&inner::normal(&mut rng, config.particles * d))?,
+            Some(network) => {
+                let (n, seed) = (config.particles, rng.random());
+                gibbs.gibbs(network, n, WARM_UP_STEPS, seed, &mut |_, _| true)?.state.x
+            }
+        };
         let conjugates = gibbs.map(&particles)?;
         let power = inner::normal(&mut rng, LAMBDA_PARTICLES.min(config.particles) * d);
         let amortiser =

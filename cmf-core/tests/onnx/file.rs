@@ -51,6 +51,32 @@ fn weights_and_metadata_come_back_and_the_bytes_are_the_same() {
     assert_eq!(left.len(), 2, "no temporary file stays: {left:?}");
 }
 
+/// Other writers store numbers one by one instead of as bytes.
+#[test]
+fn numbers_stored_one_by_one_give_the_same_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::write(&path, good()).unwrap();
+    let network = |path: &Path| ModelFile::open(path).unwrap().network().unwrap().unwrap();
+    let expected = network(&path);
+    let mut model = pb::ModelProto::decode(&good()[..]).unwrap();
+    for tensor in &mut graph(&mut model).initializer {
+        if tensor.data_type == pb::tensor_proto::DataType::Float as i32 {
+            let (numbers, _) = tensor.raw_data.as_chunks::<4>();
+            tensor.float_data = numbers.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            tensor.raw_data.clear();
+        }
+    }
+    std::fs::write(&path, model.encode_to_vec()).unwrap();
+    let found = network(&path);
+    let arch = expected.architecture();
+    for ((name, _, a), (_, _, b)) in expected.weights().named(arch).iter().zip(found.weights().named(arch)) {
+        assert_eq!(a.to_vec(), b.to_vec(), "{name}");
+    }
+    let engine = TractModel::load(&ModelFile::open(&path).unwrap());
+    assert!(engine.is_ok(), "the probes are answered");
+}
+
 #[test]
 fn no_number_of_the_network_is_stored_twice() {
     let network = random_network(40, &[32, 32], 1, false, Activation::Elu);

@@ -77,6 +77,26 @@ fn load(model: &pb::ModelProto) -> cmf_core::Result<TractModel> {
     TractModel::load(&file)
 }
 
+/// Such a gradient has no inverse: no model is like that, but a broken runtime is.
+#[test]
+fn a_gradient_that_is_the_same_everywhere_is_refused() {
+    let mut model = exponential();
+    let graph = model.graph.as_mut().unwrap();
+    graph.node[0].op_type = "Sign".into();
+    graph.node.insert(0, node("Abs", &["points"], "size"));
+    graph.node[1].input = vec!["shifted".into()];
+    // sign(|x| + 1) is 1 everywhere.
+    graph.initializer.push(pb::TensorProto {
+        name: "constant".into(),
+        data_type: pb::tensor_proto::DataType::Float as i32,
+        float_data: vec![1.0],
+        ..Default::default()
+    });
+    graph.node.insert(1, node("Add", &["size", "constant"], "shifted"));
+    let message = load(&model).map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("the gradient is the same at 0, 1 and -1"), "{message}");
+}
+
 #[test]
 fn a_foreign_model_runs_with_hessians_by_differences() {
     let engine = load(&exponential()).unwrap();
@@ -143,6 +163,42 @@ fn needs(mut model: pb::ModelProto, bomb: &str) -> pb::ModelProto {
     graph.node[at].input[0] = "shifted".into();
     graph.node.splice(at..at, [mean, node("Add", &["points", "mean"], "shifted")]);
     model
+}
+
+#[cfg(feature = "ort")]
+#[test]
+#[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
+fn with_onnxruntime_foreign_models_run_and_stay_within_bounds() {
+    use cmf_core::onnx::{Device, OrtModel};
+    let load = |model: &pb::ModelProto| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("foreign.onnx");
+        std::fs::write(&path, model.encode_to_vec()).unwrap();
+        OrtModel::load(&ModelFile::open(&path).unwrap(), crate::onnxruntime::runtime(), Device::Cpu)
+    };
+    let engine = load(&exponential()).unwrap();
+    let x = [-1.0, 0.5, 1.0, 0.0, 2.0, -0.25];
+    let (mut value, mut gradient) = ([0.0; 2], [0.0; 6]);
+    engine.value_and_gradient(&x, &mut value, &mut gradient).unwrap();
+    // One rounding to f32 a number.
+    assert_close("gradient", &gradient, &x.map(f64::exp), 1e-6);
+    let mut hv = [0.0; 6];
+    engine.hvp(&x, &[1.0; 6], &mut hv).unwrap();
+    // As for tract: central differences of an f32 gradient.
+    assert_close("hvp", &hv, &x.map(f64::exp), 1e-4);
+
+    let refused = |model: &pb::ModelProto, words: &[&str]| {
+        let message = load(model).err().unwrap().to_string();
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    };
+    // Of constants, which would be multiplied when the session is made.
+    let nodes = vec![node("Mul", &["column", "row"], "bomb")];
+    let bomb = with(nodes, &[("column", &[1 << 16, 1]), ("row", &[1, 1 << 16])]);
+    refused(&needs(bomb, "bomb"), &["bomb", "[65536, 65536]", "1024 MiB"]);
+    // The value is declared [n] but computed as [n, 1].
+    let mut model = exponential();
+    model.graph.as_mut().unwrap().node[1].attribute[0].i = 1;
+    refused(&model, &["foreign.onnx", "value"]);
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod engine;
 mod file;
 mod foreign;
 mod golden;
+#[cfg(feature = "ort")]
+mod onnxruntime;
 
 use cmf_core::icnn::Icnn;
 use cmf_core::onnx::{Metadata, ModelFile, Probe, TractModel, export};

@@ -13,6 +13,26 @@ pub const UNSUPPORTED: i32 = 3;
 pub const CANCELLED: i32 = 4;
 pub const PANIC: i32 = 5;
 
+/// The splits of a data set.
+pub const TRAIN: u32 = 0;
+pub const HELD_OUT: u32 = 1;
+
+/// How the rows of a conjugate end.
+pub const CONVERGED: i32 = 0;
+pub const OUT_OF_STEPS: i32 = 1;
+pub const STALLED: i32 = 2;
+pub const NON_FINITE: i32 = 3;
+
+/// How log-densities end.
+pub const EVALUATED: i32 = 0;
+pub const NOT_POSITIVE_DEFINITE: i32 = 1;
+pub const NOT_FINITE: i32 = 2;
+pub const UNCONVERGED: i32 = 3;
+
+/// The levels of the log.
+pub const INFO: u32 = 0;
+pub const WARNING: u32 = 1;
+
 pub const ENERGY: &str = "cmf.energy/1";
 pub const DATASET: &str = "cmf.dataset/1";
 pub const TASK: &str = "cmf.task/1";

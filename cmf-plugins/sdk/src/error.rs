@@ -73,6 +73,14 @@ impl Error {
         Error { status: Status::Cancelled, text: "interrupted".into() }
     }
 
+    /// The same error with words before it that say where it comes from; none if they are empty.
+    pub fn of(self, source: &str) -> Error {
+        match source {
+            "" => self,
+            source => Error { text: format!("{source}: {}", self.text), ..self },
+        }
+    }
+
     /// Fails with [`Status::Invalid`] unless a slice has the length that the call asks for.
     pub fn check_len(what: &str, found: usize, expected: usize) -> Result<()> {
         if found == expected {

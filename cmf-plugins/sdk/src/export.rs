@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::abi::{self, *};
 use crate::error::{Error, Result};
-use crate::guard::{enter, object, slice, slice_mut, text_of};
+use crate::guard::{Arrays, enter, object, place, text_of};
 use crate::schema::Schema;
 use crate::table_host::TableHost;
 use crate::traits::{DataSet, Energy, Entry, Split, Task};
@@ -201,8 +201,7 @@ unsafe fn energy_of<'a>(energy: *const Object, d: usize) -> Result<&'a dyn Energ
 /// `to` is NULL or the caller's pointer to be written.
 unsafe fn hand_over<T>(to: *mut *mut Object, object: T) -> Result<()> {
     // SAFETY: the caller's promise.
-    let to = unsafe { to.as_mut() }.ok_or_else(|| Error::invalid("the place for the object: found NULL"))?;
-    *to = Box::into_raw(Box::new(object)).cast();
+    unsafe { place("the place for the object", to) }?.write(Box::into_raw(Box::new(object)).cast());
     Ok(())
 }
 
@@ -251,8 +250,9 @@ unsafe extern "C" fn energy_domain(
         for (what, values) in [("low end of the domain", &from), ("high end of the domain", &to)] {
             Error::check_len(what, values.len(), d)?;
         }
-        slice_mut("low", low, Some(d))?.copy_from_slice(&from);
-        slice_mut("high", high, Some(d))?.copy_from_slice(&to);
+        let mut arrays = Arrays::default();
+        arrays.write("low", low, Some(d))?.copy_from_slice(&from);
+        arrays.write("high", high, Some(d))?.copy_from_slice(&to);
         Ok(())
     })
 }
@@ -268,9 +268,9 @@ unsafe extern "C" fn energy_value_and_gradient(
 ) -> i32 {
     // SAFETY: the header's promises about the arguments are those that are passed on.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let (energy, len) = (energy_of(energy, d)?, n.checked_mul(d));
-        let (x, value) = (slice("x", x, len)?, slice_mut("value", value, Some(n))?);
-        energy.value_and_gradient(x, value, slice_mut("gradient", gradient, len)?)
+        let (energy, len, mut arrays) = (energy_of(energy, d)?, n.checked_mul(d), Arrays::default());
+        let (x, value) = (arrays.read("x", x, len)?, arrays.write("value", value, Some(n))?);
+        energy.value_and_gradient(x, value, arrays.write("gradient", gradient, len)?)
     })
 }
 
@@ -285,8 +285,9 @@ unsafe extern "C" fn energy_hvp(
 ) -> i32 {
     // SAFETY: the header's promises about the arguments are those that are passed on.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let (energy, len) = (energy_of(energy, d)?, n.checked_mul(d));
-        energy.hvp(slice("x", x, len)?, slice("v", v, len)?, slice_mut("hv", hv, len)?)
+        let (energy, len, mut arrays) = (energy_of(energy, d)?, n.checked_mul(d), Arrays::default());
+        let (x, v) = (arrays.read("x", x, len)?, arrays.read("v", v, len)?);
+        energy.hvp(x, v, arrays.write("hv", hv, len)?)
     })
 }
 
@@ -330,15 +331,15 @@ unsafe extern "C" fn dataset_info(
         // SAFETY: by the header NULL (against the rules) or a live data set.
         let object = unsafe { object("dataset", dataset.cast::<DatasetObject>()) }?;
         // SAFETY: by the header NULL (against the rules) or the caller's struct.
-        let info = unsafe { info.as_mut() }.ok_or_else(|| Error::invalid("info: found NULL"))?;
+        let info = unsafe { place("info", info) }?;
         let (rank, shape) = object.data.shape().axes();
-        *info = CmfDatasetInfo {
+        info.write(CmfDatasetInfo {
             rank,
             shape,
             rows: [object.data.rows(Split::Train), object.data.rows(Split::HeldOut)],
             pixel_range: object.data.pixel_range().map_or([0.0, 0.0], |(low, high)| [low, high]),
             licence: object.licence.as_ref().map_or(std::ptr::null(), |s| s.as_ptr()),
-        };
+        });
         Ok(())
     })
 }
@@ -359,17 +360,13 @@ unsafe extern "C" fn dataset_read(
         if d != dim {
             return Err(Error::invalid(format!("d: expected {dim}, found {d}")));
         }
-        let split = match split {
-            0 => Split::Train,
-            1 => Split::HeldOut,
-            other => return Err(Error::invalid(format!("split: expected 0 or 1, found {other}"))),
-        };
-        let rows = slice("rows", rows, Some(n))?;
+        let (split, mut arrays) = (Split::from_code(split)?, Arrays::default());
+        let rows = arrays.read("rows", rows, Some(n))?;
         let most = data.rows(split);
         if let Some(row) = rows.iter().find(|&&row| row >= most) {
             return Err(Error::invalid(format!("row {row} of a split of {most} rows")));
         }
-        data.read(split, rows, slice_mut("out", out, n.checked_mul(d))?)
+        data.read(split, rows, arrays.write("out", out, n.checked_mul(d))?)
     })
 }
 

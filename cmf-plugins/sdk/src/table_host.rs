@@ -6,7 +6,8 @@ use crate::abi::{CmfError, CmfGibbsReport, CmfHost, CmfInputInfo, CmfModelInfo, 
 use crate::error::{Error, Result};
 use crate::guard::{call, text_of};
 use crate::traits::{
-    ConjugateRow, DensityRow, DensityStatus, GibbsReport, Host, Input, Level, ModelInfo, RowStatus, Shape,
+    ConjugateRow, DensityRow, DensityStatus, Files, GibbsReport, Host, Input, Level, ModelInfo, RowStatus,
+    Shape,
 };
 
 /// [`Host`] over the table that `run` was given.
@@ -189,7 +190,9 @@ impl Host for TableHost<'_> {
         // SAFETY: the context is the table's own.
         self.table.seed.map_or(0, |f| unsafe { f(self.table.context) })
     }
+}
 
+impl Files for TableHost<'_> {
     fn input_count(&self) -> usize {
         // SAFETY: the context is the table's own.
         self.table.input_count.map_or(0, |f| unsafe { f(self.table.context) })
@@ -261,36 +264,12 @@ impl Host for TableHost<'_> {
         if let Some(f) = self.table.log {
             let text = c_text(text);
             // SAFETY: the text lives for the call.
-            unsafe { f(self.table.context, u32::from(level == Level::Warning), text.as_ptr()) }
+            unsafe { f(self.table.context, level as u32, text.as_ptr()) }
         }
     }
 
     fn cancelled(&self) -> bool {
         // SAFETY: the context is the table's own.
         self.table.cancelled.is_some_and(|f| unsafe { f(self.table.context) } != 0)
-    }
-}
-
-impl RowStatus {
-    /// From the code of `cmf_plugin.h`; codes of later versions count as stalled.
-    fn from_code(code: i32) -> RowStatus {
-        match code {
-            0 => RowStatus::Converged,
-            1 => RowStatus::OutOfSteps,
-            3 => RowStatus::NonFinite,
-            _ => RowStatus::Stalled,
-        }
-    }
-}
-
-impl DensityStatus {
-    /// From the code of `cmf_plugin.h`; codes of later versions count as unconverged.
-    fn from_code(code: i32) -> DensityStatus {
-        match code {
-            0 => DensityStatus::Evaluated,
-            1 => DensityStatus::NotPositiveDefinite,
-            2 => DensityStatus::NotFinite,
-            _ => DensityStatus::Unconverged,
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! The traits that plugins implement, and the host's tools that a task is given.
 
+use crate::abi;
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 
@@ -86,11 +87,23 @@ impl Shape {
 
 /// The two disjoint parts of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Split {
     /// What a model learns from.
-    Train,
+    Train = abi::TRAIN,
     /// What it is judged by.
-    HeldOut,
+    HeldOut = abi::HELD_OUT,
+}
+
+impl Split {
+    /// The split of a code of `cmf_plugin.h`.
+    pub fn from_code(code: u32) -> Result<Split> {
+        match code {
+            abi::TRAIN => Ok(Split::Train),
+            abi::HELD_OUT => Ok(Split::HeldOut),
+            other => Err(Error::invalid(format!("split: expected 0 or 1, found {other}"))),
+        }
+    }
 }
 
 /// A finite set of examples with random access.
@@ -151,15 +164,28 @@ pub struct GibbsReport {
 
 /// How the conjugate's solve of one row ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
 pub enum RowStatus {
     /// The residual reached the tolerance.
-    Converged,
+    Converged = abi::CONVERGED,
     /// The budget of steps ran out.
-    OutOfSteps,
+    OutOfSteps = abi::OUT_OF_STEPS,
     /// No further progress.
-    Stalled,
+    Stalled = abi::STALLED,
     /// Something is not finite.
-    NonFinite,
+    NonFinite = abi::NON_FINITE,
+}
+
+impl RowStatus {
+    /// From the code of `cmf_plugin.h`; codes of later versions count as stalled.
+    pub fn from_code(code: i32) -> RowStatus {
+        match code {
+            abi::CONVERGED => RowStatus::Converged,
+            abi::OUT_OF_STEPS => RowStatus::OutOfSteps,
+            abi::NON_FINITE => RowStatus::NonFinite,
+            _ => RowStatus::Stalled,
+        }
+    }
 }
 
 /// One row of a conjugate.
@@ -173,15 +199,28 @@ pub struct ConjugateRow {
 
 /// How the evaluation of one log-density ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
 pub enum DensityStatus {
     /// The value holds.
-    Evaluated,
+    Evaluated = abi::EVALUATED,
     /// The value is -∞: the Hessian has no Cholesky factor.
-    NotPositiveDefinite,
+    NotPositiveDefinite = abi::NOT_POSITIVE_DEFINITE,
     /// The value is -∞: something is not finite.
-    NotFinite,
+    NotFinite = abi::NOT_FINITE,
     /// An estimate whose error may exceed its standard error.
-    Unconverged,
+    Unconverged = abi::UNCONVERGED,
+}
+
+impl DensityStatus {
+    /// From the code of `cmf_plugin.h`; codes of later versions count as unconverged.
+    pub fn from_code(code: i32) -> DensityStatus {
+        match code {
+            abi::EVALUATED => DensityStatus::Evaluated,
+            abi::NOT_POSITIVE_DEFINITE => DensityStatus::NotPositiveDefinite,
+            abi::NOT_FINITE => DensityStatus::NotFinite,
+            _ => DensityStatus::Unconverged,
+        }
+    }
 }
 
 /// One log-density.
@@ -210,15 +249,37 @@ pub struct Input {
 
 /// How important a line for the user is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Level {
     /// A remark.
-    Info,
+    Info = abi::INFO,
     /// Something to know even when quiet.
-    Warning,
+    Warning = abi::WARNING,
 }
 
-/// The host's tools; all may be called from several threads.
-pub trait Host: Sync {
+/// The host's files and its terminal; all may be called from several threads.
+pub trait Files: Sync {
+    /// The number of files that the user named.
+    fn input_count(&self) -> usize;
+    /// One of them.
+    fn input(&self, index: usize) -> Result<Input>;
+    /// Writes an image [height, width, channels] as NAME.label.png beside input `input`, or as the user says.
+    fn write_image(&self, input: Option<usize>, label: &str, shape: [usize; 3], values: &[f64])
+    -> Result<()>;
+    /// Writes a table [n, d] as NAME.label.npy, likewise.
+    fn write_table(&self, input: Option<usize>, label: &str, d: usize, values: &[f64]) -> Result<()>;
+    /// A result for standard output: one flat JSON object.
+    fn result(&self, json: &str) -> Result<()>;
+    /// The share of the work that is done, 0 to 1.
+    fn progress(&self, fraction: f64);
+    /// A line for the user.
+    fn log(&self, level: Level, text: &str);
+    /// Whether the user has asked to stop.
+    fn cancelled(&self) -> bool;
+}
+
+/// The host's tools: the model, random numbers, and [`Files`].
+pub trait Host: Files {
     /// What is known of the model.
     fn model(&self) -> Result<ModelInfo>;
     /// w(x_i) and ∇w(x_i). `x`: [n, d], `value`: [n], `gradient`: [n, d].
@@ -243,21 +304,4 @@ pub trait Host: Sync {
     fn normal(&self, out: &mut [f64]) -> Result<()>;
     /// The seed of all this, for generators of the task's own.
     fn seed(&self) -> u64;
-    /// The number of files that the user named.
-    fn input_count(&self) -> usize;
-    /// One of them.
-    fn input(&self, index: usize) -> Result<Input>;
-    /// Writes an image [height, width, channels] as NAME.label.png beside input `input`, or as the user says.
-    fn write_image(&self, input: Option<usize>, label: &str, shape: [usize; 3], values: &[f64])
-    -> Result<()>;
-    /// Writes a table [n, d] as NAME.label.npy, likewise.
-    fn write_table(&self, input: Option<usize>, label: &str, d: usize, values: &[f64]) -> Result<()>;
-    /// A result for standard output: one flat JSON object.
-    fn result(&self, json: &str) -> Result<()>;
-    /// The share of the work that is done, 0 to 1.
-    fn progress(&self, fraction: f64);
-    /// A line for the user.
-    fn log(&self, level: Level, text: &str);
-    /// Whether the user has asked to stop.
-    fn cancelled(&self) -> bool;
 }

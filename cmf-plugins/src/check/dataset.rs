@@ -8,8 +8,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::buffer::Output;
-use super::{Check, Suite, close};
-use crate::host::{Library, Offer, PluginDataSet};
+use super::{Check, Suite, close, eight_threads, offered};
+use crate::host::{Library, Offer, Offered, PluginDataSet, explained};
 
 const SPLITS: [Split; 2] = [Split::Train, Split::HeldOut];
 /// Opening may take long: after this much time fewer than 1000 lives will do.
@@ -21,7 +21,7 @@ pub(super) fn check(suite: &mut Suite, library: &Library, offer: &Offer) {
     let mut opened = None;
     suite.check("shape, rows and pixel range", |_| {
         let parameters = parameters?;
-        let data = PluginDataSet::new(factory, &offer.name, &parameters).map_err(|e| e.text)?;
+        let data = PluginDataSet::new(factory, offered(offer, &parameters)).map_err(|e| e.text)?;
         let note = format!("{:?}, {:?} rows", data.shape(), SPLITS.map(|s| data.rows(s)));
         opened = Some((data, parameters));
         Ok(note)
@@ -32,30 +32,35 @@ pub(super) fn check(suite: &mut Suite, library: &Library, offer: &Offer) {
     suite.check("opened and closed 1000 times", |_| {
         let (begin, mut n) = (Instant::now(), 0);
         while n < 1000 && (n < 3 || begin.elapsed() < LIVES) {
-            PluginDataSet::new(factory, &offer.name, &parameters).map_err(|e| e.text)?;
+            PluginDataSet::new(factory, offered(offer, &parameters)).map_err(|e| e.text)?;
             n += 1;
         }
-        Ok(format!("{n} times"))
+        Ok(match n {
+            1000 => String::new(),
+            n => format!("only {n} times: opening is slow, and {} seconds were up", LIVES.as_secs()),
+        })
     });
     suite.check("eight threads at once", |_| {
         let d = data.shape().dim();
         let indices: Vec<usize> = (0..data.rows(Split::Train).min(32)).collect();
         let mut want = vec![0.0; indices.len() * d];
         data.read(Split::Train, &indices, &mut want).map_err(|e| e.text)?;
-        let (data, indices, want) = (&data, &indices, &want);
-        let work = move || -> Check {
+        eight_threads(|| {
             let mut out = vec![0.0; want.len()];
             for _ in 0..50 {
-                data.read(Split::Train, indices, &mut out).map_err(|e| e.text)?;
-                close("rows with other threads at work", &out, want, 0.0)?;
+                data.read(Split::Train, &indices, &mut out).map_err(|e| e.text)?;
+                close("rows with other threads at work", &out, &want, 0.0)?;
             }
             Ok(String::new())
-        };
-        std::thread::scope(|scope| {
-            let all: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
-            all.into_iter()
-                .try_fold(String::new(), |_, t| t.join().unwrap_or(Err("a thread panicked".into())))
         })
+    });
+    suite.check("unknown names", |_| {
+        match PluginDataSet::new(factory, Offered { name: "no-such-data-set", ..offered(offer, &parameters) })
+        {
+            Ok(_) => Err("opened a data set of a name that it does not offer, expected CMF_INVALID".into()),
+            Err(e) if e.status == Status::Invalid => Ok(String::new()),
+            Err(e) => Err(format!("answered {:?} ({e}), expected CMF_INVALID", e.status)),
+        }
     });
 }
 
@@ -71,7 +76,8 @@ fn read(
     let mut out = Output::new("out", rows.len() * d);
     let at = out.as_mut_ptr();
     // SAFETY: the object is live and the arrays have the lengths that are said.
-    call(|error| unsafe { f(data.object(), split, rows.len(), rows.as_ptr(), d, at, error) })?;
+    call(|error| unsafe { f(data.object(), split, rows.len(), rows.as_ptr(), d, at, error) })
+        .map_err(|e| explained("", e))?;
     Ok(out)
 }
 

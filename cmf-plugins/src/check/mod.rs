@@ -15,7 +15,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::host::{KindOfPlugin, Library, inspect};
+use crate::host::{KindOfPlugin, Library, Offer, Offered, inspect};
 
 /// What the suite says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,7 +109,8 @@ pub fn run(path: &Path, settings: &Settings, say: &mut dyn FnMut(Event)) {
             let mut offers = Vec::new();
             suite.check(&format!("{} entries", kind.word()), |_| {
                 offers = library.offers(kind).map_err(|e| e.to_string())?;
-                Ok(offers.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", "))
+                let names: Vec<&str> = offers.iter().map(|o| o.name.as_str()).collect();
+                Ok(if names.is_empty() { "none".into() } else { names.join(", ") })
             });
             any |= !offers.is_empty();
             for offer in offers {
@@ -128,6 +129,19 @@ pub fn run(path: &Path, settings: &Settings, say: &mut dyn FnMut(Event)) {
         });
     }
     say(Event::End);
+}
+
+/// An entry with its parameters; the suite says itself which it is.
+fn offered<'a>(offer: &'a Offer, parameters: &'a Parameters) -> Offered<'a> {
+    Offered { source: "", name: &offer.name, parameters }
+}
+
+/// Does the same on eight threads at once; the first failure.
+fn eight_threads(work: impl Fn() -> Check + Sync) -> Check {
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(&work)).collect();
+        all.into_iter().try_fold(String::new(), |_, t| t.join().unwrap_or(Err("a thread panicked".into())))
+    })
 }
 
 fn unknown_ids(library: &Library) -> Check {

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cmf_core::closed_form::Quadratic;
 use cmf_core::gaussian::Gaussian;
-use cmf_plugin::{Error, Input, Level, ModelInfo, Parameters, Result, Schema, Shape, Status, Task};
+use cmf_plugin::{Error, Files, Input, Level, ModelInfo, Parameters, Result, Schema, Shape, Status, Task};
 
-use super::Suite;
-use crate::host::{Library, Model, ModelHost, Offer, PluginTask, TaskFiles};
+use super::{Suite, eight_threads};
+use crate::host::{Library, Model, ModelHost, Offer, Offered, PluginTask};
 
 const SIDE: usize = 4;
 
@@ -49,6 +49,26 @@ pub(super) fn check(suite: &mut Suite, library: &Library, offer: &Offer) {
             false => Err("a second run with the same seed and inputs gave other outputs".into()),
         }
     });
+    suite.check("eight runs at once", |_| {
+        eight_threads(|| {
+            let memory = Memory::new(inputs, hole, false);
+            run(factory, &offer.name, &parameters, &memory, seed).map_err(|e| e.text)?;
+            match memory.said() == said {
+                true => Ok(String::new()),
+                false => Err("a run beside others gave other outputs than a run alone".into()),
+            }
+        })
+    });
+    if inputs > 0 {
+        suite.check("inputs of another size", |_| {
+            let memory = Memory { side: SIDE + 1, ..Memory::new(inputs, hole, false) };
+            match run(factory, &offer.name, &parameters, &memory, seed) {
+                Err(e) if e.status == Status::Panic => Err(e.text),
+                Err(e) => Ok(e.text),
+                Ok(()) => Ok("accepted".into()),
+            }
+        });
+    }
     suite.check("stops when asked to", |_| {
         let memory = Memory::new(inputs, hole, true);
         match run(factory, &offer.name, &parameters, &memory, seed) {
@@ -95,12 +115,14 @@ fn run(
         has_hessian: true,
     };
     let host = ModelHost::new(Some(Model { w: &w, gaussian: &gaussian, info }), memory, seed);
-    PluginTask::new(factory, name, parameters)?.run(&host)
+    PluginTask::new(factory, Offered { source: "", name, parameters })?.run(&host)
 }
 
 /// Files in memory, and what was written to them.
 struct Memory {
     inputs: usize,
+    /// Of the images, in pixels.
+    side: usize,
     hole: bool,
     cancel: bool,
     asked: AtomicUsize,
@@ -109,7 +131,7 @@ struct Memory {
 
 impl Memory {
     fn new(inputs: usize, hole: bool, cancel: bool) -> Memory {
-        Memory { inputs, hole, cancel, asked: 0.into(), said: Mutex::default() }
+        Memory { inputs, side: SIDE, hole, cancel, asked: 0.into(), said: Mutex::default() }
     }
 
     fn said(&self) -> Vec<String> {
@@ -123,7 +145,7 @@ impl Memory {
     }
 }
 
-impl TaskFiles for Memory {
+impl Files for Memory {
     fn input_count(&self) -> usize {
         self.inputs
     }
@@ -132,13 +154,14 @@ impl TaskFiles for Memory {
         if index >= self.inputs {
             return Err(Error::invalid(format!("input {index} of {}", self.inputs)));
         }
+        let side = self.side;
         let pixel = |i: usize| ((i * 7 + index * 3) % 11) as f64 / 10.0;
         let alpha =
-            self.hole.then(|| (0..SIDE * SIDE).map(|i| if i % SIDE == 0 { 0.0 } else { 1.0 }).collect());
+            self.hole.then(|| (0..side * side).map(|i| if i % side == 0 { 0.0 } else { 1.0 }).collect());
         Ok(Input {
             name: format!("input-{index}.png"),
-            shape: vec![SIDE, SIDE, 1],
-            values: (0..SIDE * SIDE).map(pixel).collect(),
+            shape: vec![side, side, 1],
+            values: (0..side * side).map(pixel).collect(),
             alpha,
         })
     }

@@ -8,6 +8,7 @@ mod memory;
 mod npy;
 mod toys;
 
+use std::env::consts::DLL_EXTENSION;
 use std::path::Path;
 
 use cmf_core::{Error, Result};
@@ -89,6 +90,9 @@ pub fn name_of(path: &Path) -> Result<&'static str> {
         _ if found.is_dir() => Ok(if idx::is_in(path) { "mnist" } else { "images" }),
         "npy" => Ok("npy"),
         "csv" => Ok("csv"),
+        DLL_EXTENSION => {
+            Err(Error::file(path, format!("is a library; for its data set write plugin:{}", path.display())))
+        }
         _ => Err(Error::file(path, "expected a folder, a .npy file or a .csv file")),
     }
 }

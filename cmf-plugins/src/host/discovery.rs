@@ -14,7 +14,7 @@ pub enum Origin {
     Named,
     /// In the platform's folder, where the user put it: may run.
     Folder,
-    /// By `CMF_PLUGIN_PATH`: may run once its bytes are approved.
+    /// By `CMF_PLUGIN_PATH` or what a file says: may run once its bytes are approved.
     Path,
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cmf_core::{Error, Result};
 use cmf_plugin::abi::{self, CmfDatasetFactory, CmfEnergyFactory, CmfEntry, CmfPlugin, CmfTaskFactory};
 use cmf_plugin::{Schema, text_of};
-use object::{Architecture, BinaryFormat, FileKind, Object, ObjectKind};
+use object::{Architecture, BinaryFormat, FileKind, Object, ObjectKind, ObjectSegment};
 use sha2::{Digest, Sha256};
 
 use super::plugins::KindOfPlugin;
@@ -29,6 +29,19 @@ pub struct Inspected {
 /// Reads a file and refuses what can be no plugin here: another kind of file, another machine's library,
 /// one without the symbol, one that anyone may write.
 pub fn inspect(path: &Path) -> Result<Inspected> {
+    let without = "so it is no CMF plugin; see cmf_plugin.h, or start from `cmf-cli plugin new`";
+    let (path, bytes) = read_library(path, abi::SYMBOL, without)?;
+    let hash = Sha256::digest(&bytes).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    Ok(Inspected { path, sha256: hash })
+}
+
+/// The file itself and its bytes, if they are a library of this machine that exports `symbol`, which not
+/// everyone may write; `without` ends the message about a library without the symbol.
+pub(super) fn read_library(path: &Path, symbol: &str, without: &str) -> Result<(PathBuf, Vec<u8>)> {
     let fail = |message: String| Error::file(path, message);
     let real = path.canonicalize().map_err(|e| fail(format!("cannot read: {e}")))?;
     let found = real.metadata().map_err(|e| fail(format!("cannot read: {e}")))?;
@@ -39,43 +52,53 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
         return Err(fail(format!("is larger than {} MiB, expected a dynamic library", MOST_BYTES >> 20)));
     }
     check_writers(&real).map_err(&fail)?;
+    // A link to the file may lie where everyone can replace it.
+    let given = std::path::absolute(path).map_err(|e| fail(format!("cannot read: {e}")))?;
+    check_writers(&given).map_err(&fail)?;
     let bytes = std::fs::read(&real).map_err(|e| fail(format!("cannot read: {e}")))?;
-    check_content(&bytes).map_err(&fail)?;
-    let hash = Sha256::digest(&bytes).iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
-    Ok(Inspected { path: real, sha256: hash })
+    check_content(&bytes, symbol, without).map_err(&fail)?;
+    Ok((real, bytes))
 }
 
 /// Refuses files that every user may write, or replace in their folder.
-#[cfg(unix)]
 pub(super) fn check_writers(path: &Path) -> Result<(), String> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode =
-        |p: &Path| p.metadata().map(|m| m.permissions().mode()).map_err(|e| format!("cannot read: {e}"));
     if mode(path)? & 0o002 != 0 {
         let file = path.display();
         return Err(format!("every user may write this file, so its code is nobody's: run chmod o-w {file}"));
     }
-    let Some(folder) = path.parent() else { return Ok(()) };
     // In a sticky folder such as /tmp nobody replaces another's files.
-    if mode(folder)? & 0o1002 == 0o002 {
+    match path.parent() {
+        Some(folder) if mode(folder)? & 0o1002 == 0o002 => {
+            let folder = folder.display();
+            Err(format!("every user may replace files in its folder: run chmod o-w {folder}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a folder that every user may put files into, sticky or not.
+pub(super) fn check_folder(folder: &Path) -> Result<(), String> {
+    if mode(folder)? & 0o002 != 0 {
         let folder = folder.display();
-        return Err(format!("every user may replace files in its folder: run chmod o-w {folder}"));
+        return Err(format!("every user may put files into its folder: run chmod o-w {folder}"));
     }
     Ok(())
 }
 
-/// Other systems keep this in access lists that are not read here.
-#[cfg(not(unix))]
-pub(super) fn check_writers(_path: &Path) -> Result<(), String> {
-    Ok(())
+#[cfg(unix)]
+fn mode(path: &Path) -> Result<u32, String> {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().map(|m| m.permissions().mode()).map_err(|e| format!("cannot read: {e}"))
 }
 
-/// Whether the bytes are a library of this machine with the one symbol.
-fn check_content(bytes: &[u8]) -> Result<(), String> {
+/// Other systems keep this in access lists that are not read here.
+#[cfg(not(unix))]
+fn mode(_path: &Path) -> Result<u32, String> {
+    Ok(0)
+}
+
+/// Whether the bytes are a whole library of this machine with the symbol.
+fn check_content(bytes: &[u8], symbol: &str, without: &str) -> Result<(), String> {
     let kind = FileKind::parse(bytes).map_err(|_| {
         let what = if bytes.is_empty() {
             "an empty file"
@@ -91,12 +114,11 @@ fn check_content(bytes: &[u8]) -> Result<(), String> {
     }
     let file =
         object::File::parse(bytes).map_err(|e| format!("is damaged, expected a dynamic library: {e}"))?;
-    let here = here();
-    if file.format() != BinaryFormat::native_object() || file.architecture() != here {
+    let (found, ours) = (file.architecture(), here().unwrap_or(file.architecture()));
+    if file.format() != BinaryFormat::native_object() || found != ours {
         return Err(format!(
-            "is a library for another architecture: found {:?} {:?}, this machine runs {:?} {here:?}; build it here",
+            "is a library for another architecture: found {:?} {found:?}, this machine runs {:?} {ours:?}; build it here",
             file.format(),
-            file.architecture(),
             BinaryFormat::native_object()
         ));
     }
@@ -104,32 +126,39 @@ fn check_content(bytes: &[u8]) -> Result<(), String> {
         return Err(format!("is a file of the kind {:?}, expected a dynamic library", file.kind()));
     }
     let damaged = |e| format!("is damaged, its exports cannot be read: {e}");
+    // The loader maps segments whether the file is long enough or not, and dies when it reads them.
+    if file.segments().any(|segment| segment.data().is_err()) {
+        return Err("is cut short, expected a whole dynamic library: copy it again".into());
+    }
     let exports: Vec<_> = file.exports().map_err(damaged)?.collect::<Result<_, _>>().map_err(damaged)?;
     // Mach-O puts an underscore before every name.
-    let underscored = format!("_{}", abi::SYMBOL);
+    let underscored = format!("_{symbol}");
     let is_entry = |name: object::read::NameOrOrdinal<&[u8]>| match name {
         object::read::NameOrOrdinal::Name(name) => {
-            name == abi::SYMBOL.as_bytes() || name == underscored.as_bytes()
+            name == symbol.as_bytes() || name == underscored.as_bytes()
         }
         _ => false,
     };
     if !exports.iter().any(|e| is_entry(e.name())) {
-        return Err(format!(
-            "lacks the symbol {}, so it is no CMF plugin; see cmf_plugin.h, or start from `cmf-cli plugin new`",
-            abi::SYMBOL
-        ));
+        return Err(format!("lacks the symbol {symbol}, {without}"));
     }
     Ok(())
 }
 
-fn here() -> Architecture {
+/// What the system said; the error itself only names the function that failed.
+pub(super) fn reason(e: &libloading::Error) -> String {
+    std::error::Error::source(e).map_or(e.to_string(), ToString::to_string)
+}
+
+/// This machine's architecture; of one that is not listed here the system's loader is the judge.
+fn here() -> Option<Architecture> {
     match std::env::consts::ARCH {
-        "x86_64" => Architecture::X86_64,
-        "x86" => Architecture::I386,
-        "aarch64" => Architecture::Aarch64,
-        "arm" => Architecture::Arm,
-        "riscv64" => Architecture::Riscv64,
-        _ => Architecture::Unknown,
+        "x86_64" => Some(Architecture::X86_64),
+        "x86" => Some(Architecture::I386),
+        "aarch64" => Some(Architecture::Aarch64),
+        "arm" => Some(Architecture::Arm),
+        "riscv64" => Some(Architecture::Riscv64),
+        _ => None,
     }
 }
 
@@ -164,18 +193,23 @@ impl Library {
         let fail = |message: String| Error::file(path, message);
         // SAFETY: running a library's code is as safe as the library; the user asked for it by name or trust.
         let library = unsafe { libloading::Library::new(path) }
-            .map_err(|e| fail(format!("the system's loader refuses it: {e}")))?;
+            .map_err(|e| fail(format!("the system's loader refuses it: {}", reason(&e))))?;
         // For good: see the type.
         let library = Box::leak(Box::new(library));
         // SAFETY: by the header the symbol is a cmf_plugin, constant for the life of the process.
         let table = unsafe { library.get::<*const CmfPlugin>(abi::SYMBOL) }
             .map_err(|e| fail(format!("lacks the symbol {}: {e}", abi::SYMBOL)))?;
         let table: *const CmfPlugin = *table;
-        // SAFETY: as above; the symbol's address is not NULL.
-        let table: &'static CmfPlugin = unsafe { table.as_ref() }
-            .filter(|t| std::ptr::from_ref(*t).is_aligned())
-            .ok_or_else(|| fail(format!("its symbol {} leads nowhere", abi::SYMBOL)))?;
-        check_version(table.abi_major, table.abi_minor).map_err(&fail)?;
+        if table.is_null() || !table.is_aligned() {
+            return Err(fail(format!("its symbol {} leads nowhere", abi::SYMBOL)));
+        }
+        // SAFETY: both numbers come first in every version; what follows has another form in another major one,
+        // so that a reference to all of it waits for the check.
+        let version =
+            unsafe { ((&raw const (*table).abi_major).read(), (&raw const (*table).abi_minor).read()) };
+        check_version(version, (abi::MAJOR, abi::MINOR)).map_err(&fail)?;
+        // SAFETY: as above, and this version is understood.
+        let table: &'static CmfPlugin = unsafe { &*table };
         // SAFETY: by the header both are text that lives as long as the process.
         let text = |what, from| unsafe { text_of(what, from) }.map_err(|e| fail(e.text));
         let id =
@@ -214,22 +248,32 @@ impl Library {
         self.table.get_factory.map_or(std::ptr::null(), |f| unsafe { f(id.as_ptr()) })
     }
 
+    /// The factory of an id, whose table is a `T`.
+    ///
+    /// # Safety
+    /// `T` is the table that the header gives this id.
+    unsafe fn table_of<T: 'static>(&self, id: &str) -> Option<&'static T> {
+        let table = self.factory(id).cast::<T>();
+        // SAFETY: by the header such a table is constant and lives as long as the process.
+        if table.is_aligned() { unsafe { table.as_ref() } } else { None }
+    }
+
     /// The energies' factory, if there is one.
     pub fn energies(&self) -> Option<&'static CmfEnergyFactory> {
-        // SAFETY: by the header this id leads to this table, which lives as long as the process.
-        unsafe { self.factory(abi::ENERGY).cast::<CmfEnergyFactory>().as_ref() }
+        // SAFETY: the header's table of this id.
+        unsafe { self.table_of(abi::ENERGY) }
     }
 
     /// The data sets' factory, if there is one.
     pub fn datasets(&self) -> Option<&'static CmfDatasetFactory> {
-        // SAFETY: as for the energies.
-        unsafe { self.factory(abi::DATASET).cast::<CmfDatasetFactory>().as_ref() }
+        // SAFETY: the header's table of this id.
+        unsafe { self.table_of(abi::DATASET) }
     }
 
     /// The tasks' factory, if there is one.
     pub fn tasks(&self) -> Option<&'static CmfTaskFactory> {
-        // SAFETY: as for the energies.
-        unsafe { self.factory(abi::TASK).cast::<CmfTaskFactory>().as_ref() }
+        // SAFETY: the header's table of this id.
+        unsafe { self.table_of(abi::TASK) }
     }
 
     /// What the library offers of a kind.
@@ -277,13 +321,14 @@ impl Library {
     }
 }
 
-/// Whether a plugin that needs `major`.`minor` is understood.
-fn check_version(major: u32, minor: u32) -> Result<(), String> {
-    let (ours, least) = (abi::MAJOR, abi::MINOR);
-    if major != ours {
+/// Whether a host of the version `ours` understands a plugin that needs `needed`, each (major, minor).
+pub(super) fn check_version(needed: (u32, u32), ours: (u32, u32)) -> Result<(), String> {
+    let ((major, minor), (most, least)) = (needed, ours);
+    let supported = format!("this program supports {most}.0 to {most}.{least}");
+    if major != most {
         return Err(format!(
-            "was built for plugin interface {major}.{minor}, this program supports {ours}.0 to {ours}.{least}: {}",
-            if major < ours {
+            "was built for plugin interface {major}.{minor}, {supported}: {}",
+            if major < most {
                 "build the plugin again with the header or crate of this release"
             } else {
                 "use a newer cmf-cli, or a build of the plugin for this one"
@@ -292,7 +337,7 @@ fn check_version(major: u32, minor: u32) -> Result<(), String> {
     }
     if minor > least {
         return Err(format!(
-            "needs plugin interface {major}.{minor}, this program supports {ours}.0 to {ours}.{least}: use a newer cmf-cli, or an older build of the plugin"
+            "needs plugin interface {major}.{minor}, {supported}: use a newer cmf-cli, or an older build of the plugin"
         ));
     }
     Ok(())
@@ -304,14 +349,24 @@ mod tests {
 
     #[test]
     fn versions_are_named_with_what_to_do() {
-        assert!(check_version(1, 0).is_ok());
-        let e = check_version(0, 3).unwrap_err();
+        assert!(check_version((1, 0), (1, 0)).is_ok());
+        let e = check_version((0, 3), (1, 0)).unwrap_err();
         assert!(
             e.contains("built for plugin interface 0.3") && e.contains("supports 1.0 to 1.0: build"),
             "{e}"
         );
-        assert!(check_version(2, 0).unwrap_err().contains("use a newer cmf-cli"));
-        assert!(check_version(1, 1).unwrap_err().contains("needs plugin interface 1.1"));
+        assert!(check_version((2, 0), (1, 0)).unwrap_err().contains("use a newer cmf-cli"));
+        assert!(check_version((1, 1), (1, 0)).unwrap_err().contains("needs plugin interface 1.1"));
+    }
+
+    /// New powers are new ids, which raise the minor version of the host: older plugins go on.
+    #[test]
+    fn a_plugin_of_today_is_understood_by_later_minor_versions() {
+        for later in [(1, 1), (1, 7)] {
+            assert!(check_version((abi::MAJOR, abi::MINOR), later).is_ok());
+        }
+        let e = check_version((1, 9), (1, 7)).unwrap_err();
+        assert!(e.contains("supports 1.0 to 1.7: use a newer cmf-cli"), "{e}");
     }
 
     #[test]
@@ -349,5 +404,15 @@ mod tests {
         assert!(inspect(&path).unwrap_err().to_string().contains("every user may replace files"));
         set(folder.path(), 0o1777);
         assert!(inspect(&path).unwrap_err().to_string().contains("text file"));
+        assert!(check_folder(folder.path()).unwrap_err().contains("every user may put files"));
+        set(folder.path(), 0o755);
+        assert!(check_folder(folder.path()).is_ok());
+        // A link in such a folder is as bad, wherever it leads.
+        let open = tempfile::tempdir().unwrap();
+        let link = open.path().join("x.so");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(inspect(&link).unwrap_err().to_string().contains("text file"));
+        set(open.path(), 0o777);
+        assert!(inspect(&link).unwrap_err().to_string().contains("every user may replace files"));
     }
 }

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use cmf_core::files::write_atomically;
 use cmf_core::{Error, Result};
+use cmf_plugin::abi;
 use serde::{Deserialize, Serialize};
 
-use super::library::{Library, Offer};
+use super::library::{Library, Offer, check_version};
 use super::plugins::KindOfPlugin;
 
 /// `libNAME.toml` beside `libNAME.so`: what the library offers.
@@ -55,7 +56,11 @@ impl Manifest {
         let path = manifest_path(library);
         let fail = |message: String| Error::file(&path, message);
         match path.metadata() {
-            Err(_) => return Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(fail(format!("cannot read: {e}"))),
+            Ok(found) if !found.is_file() => {
+                return Err(fail("is no file, expected a plugin manifest".into()));
+            }
             Ok(found) if found.len() > MOST_BYTES => return Err(fail("is too large for a manifest".into())),
             Ok(_) => {}
         }
@@ -67,6 +72,17 @@ impl Manifest {
             ))
         })?;
         Ok(Some(manifest))
+    }
+
+    /// Fails, with what is needed, supported and to be done, if this program is not made for such a plugin.
+    pub fn supported(&self) -> Result<(), String> {
+        let needed = self
+            .abi
+            .split_once('.')
+            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let needed =
+            needed.ok_or_else(|| format!("its manifest says abi {:?}, expected MAJOR.MINOR", self.abi))?;
+        check_version(needed, (abi::MAJOR, abi::MINOR))
     }
 
     /// What a loaded library says of itself.

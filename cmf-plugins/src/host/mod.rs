@@ -4,11 +4,13 @@
 //! library outside the platform's folder needs the user's word, files that anyone can write are refused, and
 //! what a file is (library, architecture, symbol) is read from it before any of its code runs.
 
+pub mod cuda;
 mod discovery;
 mod library;
 mod manifest;
 mod model_host;
 mod objects;
+pub mod onnxruntime;
 mod plugins;
 mod potential;
 mod table;
@@ -17,8 +19,9 @@ mod trust;
 pub use discovery::{Found, Origin, Search, plugin_folder};
 pub use library::{Inspected, Library, Offer, inspect};
 pub use manifest::{Manifest, manifest_path};
-pub use model_host::{Model, ModelHost, TaskFiles};
-pub use objects::{PluginDataSet, PluginEnergy, PluginTask};
+pub use model_host::{Model, ModelHost};
+pub(crate) use objects::explained;
+pub use objects::{Offered, PluginDataSet, PluginEnergy, PluginTask};
 pub use plugins::{KindOfPlugin, Plugins, Resolved};
 pub use potential::EnergyPotential;
 pub use trust::TrustStore;

@@ -12,8 +12,8 @@ use cmf_core::gaussian::Gaussian;
 use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::potential::rows;
 use cmf_plugin::{
-    ConjugateRow, DensityRow, DensityStatus, Error, GibbsReport, Host, Input, Level, ModelInfo, Result,
-    RowStatus,
+    ConjugateRow, DensityRow, DensityStatus, Error, Files, GibbsReport, Host, Input, Level, ModelInfo,
+    Result, RowStatus,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -31,31 +31,55 @@ pub struct Model<'a> {
     pub info: ModelInfo,
 }
 
-/// What a program does for a task beside the mathematics; the methods are those of [`Host`].
-pub trait TaskFiles: Sync {
-    /// As [`Host::input_count`].
-    fn input_count(&self) -> usize;
-    /// As [`Host::input`].
-    fn input(&self, index: usize) -> Result<Input>;
-    /// As [`Host::write_image`].
-    fn write_image(&self, input: Option<usize>, label: &str, shape: [usize; 3], values: &[f64])
-    -> Result<()>;
-    /// As [`Host::write_table`].
-    fn write_table(&self, input: Option<usize>, label: &str, d: usize, values: &[f64]) -> Result<()>;
-    /// As [`Host::result`].
-    fn result(&self, json: &str) -> Result<()>;
-    /// As [`Host::progress`].
-    fn progress(&self, fraction: f64);
-    /// As [`Host::log`].
-    fn log(&self, level: Level, text: &str);
-    /// As [`Host::cancelled`].
-    fn cancelled(&self) -> bool;
+impl Model<'_> {
+    /// log ρ(y_i) of each row of `y` [n, d]: exact up to [`MOST_EXACT`] dimensions, above that estimated, with a
+    /// standard error and probes that `seed` decides. ∇ log ρ(y_i), if `score` [n, d] is given, is exact or refused.
+    pub fn log_density(
+        &self,
+        y: &[f64],
+        score: Option<&mut [f64]>,
+        seed: u64,
+    ) -> cmf_core::Result<Vec<DensityRow>> {
+        let (d, log_z) = (self.w.dim(), self.info.log_z.map_or(0.0, |z| z.0));
+        let (value, error, status) = match score {
+            Some(_) if d > MOST_EXACT => {
+                return Err(cmf_core::Error::Invalid(format!(
+                    "the gradient of the log-density is exact or not given, and {d} dimensions are too many"
+                )));
+            }
+            Some(score) => {
+                let exact = exact_log_density_and_score(self.w, log_z, y, score)?;
+                (exact.value, vec![], exact.status)
+            }
+            None if d <= MOST_EXACT => {
+                let exact = exact_log_density(self.w, log_z, y)?;
+                (exact.value, vec![], exact.status)
+            }
+            None => {
+                let start = &self.gaussian.quadratic_start()?.hessian;
+                let settings = Lanczos { seed, ..Lanczos::default() };
+                let estimate = estimated_log_density(&self.w, log_z, y, start, settings)?;
+                (estimate.value, estimate.standard_error, estimate.status)
+            }
+        };
+        let row = |i: usize| DensityRow {
+            value: value[i],
+            standard_error: error.get(i).copied().unwrap_or(0.0),
+            status: match status[i] {
+                RowOutcome::Evaluated => DensityStatus::Evaluated,
+                RowOutcome::NotPositiveDefinite => DensityStatus::NotPositiveDefinite,
+                RowOutcome::NotFinite => DensityStatus::NotFinite,
+                RowOutcome::QuadratureUnconverged => DensityStatus::Unconverged,
+            },
+        };
+        Ok((0..value.len()).map(row).collect())
+    }
 }
 
 /// [`Host`] over a model.
 pub struct ModelHost<'a> {
     model: Option<Model<'a>>,
-    files: &'a dyn TaskFiles,
+    files: &'a dyn Files,
     seed: u64,
     rng: Mutex<ChaCha8Rng>,
     /// Gibbs runs so far.
@@ -64,7 +88,7 @@ pub struct ModelHost<'a> {
 
 impl<'a> ModelHost<'a> {
     /// For one run of a task. A task that asks for a model that is not there is told so.
-    pub fn new(model: Option<Model<'a>>, files: &'a dyn TaskFiles, seed: u64) -> Self {
+    pub fn new(model: Option<Model<'a>>, files: &'a dyn Files, seed: u64) -> Self {
         // A stream of its own: Gibbs runs use stream 0.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(1);
@@ -115,40 +139,6 @@ impl<'a> ModelHost<'a> {
         };
         Ok(solution.rows.iter().map(row).collect())
     }
-
-    fn densities(&self, y: &[f64], score: Option<&mut [f64]>) -> cmf_core::Result<Vec<DensityRow>> {
-        let model = self.opened().map_err(crate::core_error)?;
-        let log_z = model.info.log_z.map_or(0.0, |z| z.0);
-        let (value, error, status) = if model.w.dim() <= MOST_EXACT {
-            let exact = match score {
-                Some(score) => exact_log_density_and_score(model.w, log_z, y, score)?,
-                None => exact_log_density(model.w, log_z, y)?,
-            };
-            (exact.value, vec![], exact.status)
-        } else if score.is_some() {
-            let d = model.w.dim();
-            let message = format!(
-                "the gradient of the log-density is exact or not given, and {d} dimensions are too many"
-            );
-            return Err(cmf_core::Error::Invalid(message));
-        } else {
-            let start = &model.gaussian.quadratic_start()?.hessian;
-            let settings = Lanczos { seed: self.seed, ..Lanczos::default() };
-            let estimate = estimated_log_density(&model.w, log_z, y, start, settings)?;
-            (estimate.value, estimate.standard_error, estimate.status)
-        };
-        let row = |i: usize| DensityRow {
-            value: value[i],
-            standard_error: error.get(i).copied().unwrap_or(0.0),
-            status: match status[i] {
-                RowOutcome::Evaluated => DensityStatus::Evaluated,
-                RowOutcome::NotPositiveDefinite => DensityStatus::NotPositiveDefinite,
-                RowOutcome::NotFinite => DensityStatus::NotFinite,
-                RowOutcome::QuadratureUnconverged => DensityStatus::Unconverged,
-            },
-        };
-        Ok((0..value.len()).map(row).collect())
-    }
 }
 
 impl Host for ModelHost<'_> {
@@ -191,7 +181,7 @@ impl Host for ModelHost<'_> {
     }
 
     fn log_density(&self, y: &[f64], score: Option<&mut [f64]>) -> Result<Vec<DensityRow>> {
-        self.densities(y, score).map_err(plugin_error)
+        self.opened()?.log_density(y, score, self.seed).map_err(plugin_error)
     }
 
     fn gaussian(&self) -> Result<(Vec<f64>, Vec<f64>)> {
@@ -214,7 +204,9 @@ impl Host for ModelHost<'_> {
     fn seed(&self) -> u64 {
         self.seed
     }
+}
 
+impl Files for ModelHost<'_> {
     fn input_count(&self) -> usize {
         self.files.input_count()
     }
@@ -231,13 +223,21 @@ impl Host for ModelHost<'_> {
         values: &[f64],
     ) -> Result<()> {
         check_label(label)?;
-        Error::check_len("the image", values.len(), shape.iter().product())?;
+        let len = shape.iter().try_fold(1_usize, |len, &axis| len.checked_mul(axis));
+        if len != Some(values.len()) {
+            let found = values.len();
+            return Err(Error::invalid(format!("the image: expected {shape:?} numbers, found {found}")));
+        }
         check_finite("the image", values)?;
         self.files.write_image(input, label, shape, values)
     }
 
     fn write_table(&self, input: Option<usize>, label: &str, d: usize, values: &[f64]) -> Result<()> {
         check_label(label)?;
+        if d == 0 || !values.len().is_multiple_of(d) {
+            let found = values.len();
+            return Err(Error::invalid(format!("the table: expected rows of {d} numbers, found {found}")));
+        }
         check_finite("the table", values)?;
         self.files.write_table(input, label, d, values)
     }

@@ -1,14 +1,14 @@
 //! From a name to an energy, a data set or a task: built in, or from a plugin that may run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cmf_core::{Error, Result};
 use cmf_plugin::{DataSet, Energy, Entry, Parameters, Schema, Task};
 
 use super::discovery::{Found, Origin, Search};
-use super::library::{Library, Offer, inspect};
+use super::library::{Library, Offer, check_folder, inspect};
 use super::manifest::{Item, Manifest};
-use super::objects::{PluginDataSet, PluginEnergy, PluginTask};
+use super::objects::{Offered, PluginDataSet, PluginEnergy, PluginTask};
 use super::trust::TrustStore;
 use crate::data::DATASETS;
 use crate::energies::ENERGIES;
@@ -77,12 +77,6 @@ pub struct Plugins {
     found: Vec<Found>,
 }
 
-/// What a library's own error is prefixed with.
-fn of_library(library: &Library, name: &str, e: cmf_plugin::Error) -> cmf_plugin::Error {
-    let text = format!("plugin {} ({}): {name}: {}", library.name(), library.path().display(), e.text);
-    cmf_plugin::Error { text, ..e }
-}
-
 impl Plugins {
     /// Looks for libraries, without loading any.
     pub fn find(search: Search) -> Result<Plugins> {
@@ -94,43 +88,74 @@ impl Plugins {
         &self.found
     }
 
-    /// What `NAME` or `plugin:PATH[#NAME]` stands for. Only what is needed to know is loaded.
+    /// What `NAME` or `plugin:PATH[#NAME]` stands for, as a user says it: a library named here may run.
     pub fn resolve(&self, kind: KindOfPlugin, spec: &str) -> Result<Resolved> {
-        if let Some(path) = spec.strip_prefix("plugin:") {
-            return self.named(kind, path);
+        match spec.strip_prefix("plugin:") {
+            Some(path) => self.in_library(kind, path, |_| Origin::Named),
+            None => self.by_name(kind, spec),
         }
-        if let Some(offer) = kind.builtins().into_iter().find(|o| o.name == spec) {
+    }
+
+    /// As [`resolve`](Self::resolve) for what a file says, a run's settings say: that is not the user's word, so
+    /// a library that it names must also be named by `--plugin`, lie in the platform's folder or be approved.
+    pub fn resolve_recorded(&self, kind: KindOfPlugin, spec: &str) -> Result<Resolved> {
+        match spec.strip_prefix("plugin:") {
+            Some(path) => self.in_library(kind, path, |path| {
+                let same = |found: &&Found| {
+                    found.path.canonicalize().is_ok_and(|p| Some(p) == path.canonicalize().ok())
+                };
+                self.found.iter().find(same).map_or(Origin::Path, |found| found.origin)
+            }),
+            None => self.by_name(kind, spec),
+        }
+    }
+
+    fn by_name(&self, kind: KindOfPlugin, name: &str) -> Result<Resolved> {
+        if let Some(offer) = kind.builtins().into_iter().find(|o| o.name == name) {
             return resolved(offer, None);
         }
         for found in &self.found {
-            let listed = match &found.manifest {
-                Ok(Some(manifest)) => kind.items(manifest).iter().any(|item| item.name == spec),
-                // Named libraries need no manifest: they may be asked themselves.
-                Ok(None) => found.origin == Origin::Named,
-                Err(e) if found.origin == Origin::Named => return Err(Error::Invalid(e.to_string())),
-                Err(_) => false,
-            };
-            if !listed {
+            let manifest = found.manifest.as_ref().ok().and_then(Option::as_ref);
+            let listed = manifest.is_some_and(|m| kind.items(m).iter().any(|item| item.name == name));
+            // Named libraries need no manifest: they may be asked themselves.
+            if !listed && found.origin != Origin::Named {
                 continue;
             }
             let library = self.load(&found.path, found.origin)?;
-            if let Some(offer) = library.offers(kind)?.into_iter().find(|o| o.name == spec) {
+            if let Some(offer) = library.offers(kind)?.into_iter().find(|o| o.name == name) {
                 return resolved(offer, Some(library));
             }
-            if matches!(found.manifest, Ok(Some(_))) {
+            if listed {
                 let message = format!(
-                    "its manifest lists the {} {spec}, but the library does not offer it; \
+                    "its manifest lists the {} {name}, but the library does not offer it; \
                      write the manifest again with `cmf-cli plugin check --manifest`",
                     kind.word()
                 );
                 return Err(Error::file(&found.path, message));
             }
         }
-        Err(Error::Invalid(format!(
-            "there is no {} {spec}; expected one of {}, or plugin:PATH (`cmf-cli plugin list` shows what there is)",
+        Err(Error::Invalid(self.unknown(kind, name)))
+    }
+
+    /// That there is no such name, with what a user may have meant.
+    fn unknown(&self, kind: KindOfPlugin, name: &str) -> String {
+        let mut text = format!(
+            "there is no {} {name}; expected one of {}, or plugin:PATH (`cmf-cli plugin list` shows what there is)",
             kind.word(),
             self.names(kind).join(", ")
-        )))
+        );
+        if Path::new(name).is_file() {
+            text += &format!("; for the library at this path write plugin:{name}");
+        }
+        for found in self.found.iter().filter(|f| f.origin != Origin::Named) {
+            if !matches!(found.manifest, Ok(Some(_))) {
+                let path = found.path.display();
+                text += &format!(
+                    "; what {path} offers is not known, as it has no good manifest: write it with `cmf-cli plugin check {path} --manifest`"
+                );
+            }
+        }
+        text
     }
 
     /// The names that are known without running any plugin.
@@ -141,13 +166,19 @@ impl Plugins {
     }
 
     /// PATH or PATH#NAME.
-    fn named(&self, kind: KindOfPlugin, spec: &str) -> Result<Resolved> {
+    fn in_library(
+        &self,
+        kind: KindOfPlugin,
+        spec: &str,
+        origin: impl FnOnce(&Path) -> Origin,
+    ) -> Result<Resolved> {
         // The whole may be a path with a # in it.
         let (path, name) = match spec.rsplit_once('#') {
             Some((path, name)) if !Path::new(spec).exists() => (path, Some(name)),
             _ => (spec, None),
         };
-        let library = self.load(&PathBuf::from(path), Origin::Named)?;
+        let path = Path::new(path);
+        let library = self.load(path, origin(path))?;
         let offers = library.offers(kind)?;
         let names = || offers.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
         let chosen = match (name, &offers[..]) {
@@ -160,8 +191,11 @@ impl Plugins {
             })?,
             (None, [only]) => only,
             (None, _) => {
-                let message =
-                    format!("this plugin has several; say which: plugin:{path}#NAME with one of {}", names());
+                let message = format!(
+                    "this plugin has several; say which: plugin:{}#NAME with one of {}",
+                    path.display(),
+                    names()
+                );
                 return Err(Error::file(path, message));
             }
         };
@@ -174,14 +208,18 @@ impl Plugins {
             return Err(Error::file(path, "plugins are off (--no-plugins)"));
         }
         let file = inspect(path)?;
+        // What lies in the platform's folder runs because the user put it there.
+        if let (Origin::Folder, Some(folder)) = (origin, path.parent()) {
+            check_folder(folder).map_err(|e| Error::file(path, e))?;
+        }
         if origin == Origin::Path && !TrustStore::open()?.contains(&file) {
             return Err(Error::file(
                 path,
                 format!(
-                    "was found by CMF_PLUGIN_PATH and is not approved (SHA-256 {}): approve it with \
-                     `cmf-cli plugin trust {}`, or name it with --plugin",
+                    "was not named on the command line and is not approved (SHA-256 {}): approve it with \
+                     `cmf-cli plugin trust {path}`, or name it with --plugin {path}",
                     file.sha256,
-                    path.display()
+                    path = path.display()
                 ),
             ));
         }
@@ -201,46 +239,35 @@ impl Resolved {
 
     /// Makes the energy.
     pub fn energy(&self, parameters: &Parameters) -> Result<Box<dyn Energy>> {
-        let name = &self.offer.name;
-        match &self.library {
-            None => create(&ENERGIES, name, parameters),
-            Some(library) => {
-                let table = library.energies().ok_or_else(|| self.gone(library))?;
-                let made = PluginEnergy::new(table, name, parameters);
-                Ok(Box::new(Labelled {
-                    inner: made.map_err(|e| core_error(of_library(library, name, e)))?,
-                    library: *library,
-                    name: name.clone(),
-                }))
-            }
-        }
+        let Some(library) = &self.library else { return create(&ENERGIES, &self.offer.name, parameters) };
+        let table = library.energies().ok_or_else(|| self.gone(library))?;
+        let source = self.source(library);
+        Ok(Box::new(PluginEnergy::new(table, self.offered(&source, parameters)).map_err(core_error)?))
     }
 
     /// Opens the data set.
     pub fn dataset(&self, parameters: &Parameters) -> Result<Box<dyn DataSet>> {
-        let name = &self.offer.name;
-        match &self.library {
-            None => create(&DATASETS, name, parameters),
-            Some(library) => {
-                let table = library.datasets().ok_or_else(|| self.gone(library))?;
-                let made = PluginDataSet::new(table, name, parameters);
-                Ok(Box::new(made.map_err(|e| core_error(of_library(library, name, e)))?))
-            }
-        }
+        let Some(library) = &self.library else { return create(&DATASETS, &self.offer.name, parameters) };
+        let table = library.datasets().ok_or_else(|| self.gone(library))?;
+        let source = self.source(library);
+        Ok(Box::new(PluginDataSet::new(table, self.offered(&source, parameters)).map_err(core_error)?))
     }
 
     /// Makes the task.
     pub fn task(&self, parameters: &Parameters) -> Result<Box<dyn Task>> {
-        let name = &self.offer.name;
-        match &self.library {
-            None => create(&TASKS, name, parameters),
-            Some(library) => {
-                let table = library.tasks().ok_or_else(|| self.gone(library))?;
-                let made = PluginTask::new(table, name, parameters);
-                let inner = made.map_err(|e| core_error(of_library(library, name, e)))?;
-                Ok(Box::new(Labelled { inner, library: *library, name: name.clone() }))
-            }
-        }
+        let Some(library) = &self.library else { return create(&TASKS, &self.offer.name, parameters) };
+        let table = library.tasks().ok_or_else(|| self.gone(library))?;
+        let source = self.source(library);
+        Ok(Box::new(PluginTask::new(table, self.offered(&source, parameters)).map_err(core_error)?))
+    }
+
+    fn offered<'a>(&'a self, source: &'a str, parameters: &'a Parameters) -> Offered<'a> {
+        Offered { source, name: &self.offer.name, parameters }
+    }
+
+    /// What the errors of a library's object begin with.
+    fn source(&self, library: &Library) -> String {
+        format!("plugin {} ({}): {}", library.name(), library.path().display(), self.offer.name)
     }
 
     fn gone(&self, library: &Library) -> Error {
@@ -252,46 +279,4 @@ fn create<T: ?Sized>(entries: &[Entry<T>], name: &str, parameters: &Parameters) 
     let entry = entries.iter().find(|e| e.name == name);
     let entry = entry.ok_or_else(|| Error::Invalid(format!("there is no built-in {name}")))?;
     (entry.create)(parameters).map_err(core_error)
-}
-
-/// An object of a plugin whose errors say which plugin they come from.
-struct Labelled<T> {
-    inner: T,
-    library: Library,
-    name: String,
-}
-
-impl<T> Labelled<T> {
-    fn label(&self, e: cmf_plugin::Error) -> cmf_plugin::Error {
-        of_library(&self.library, &self.name, e)
-    }
-}
-
-impl Energy for Labelled<PluginEnergy> {
-    fn dim(&self) -> usize {
-        self.inner.dim()
-    }
-
-    fn domain(&self) -> (Vec<f64>, Vec<f64>) {
-        self.inner.domain()
-    }
-
-    fn value_and_gradient(
-        &self,
-        x: &[f64],
-        value: &mut [f64],
-        gradient: &mut [f64],
-    ) -> cmf_plugin::Result<()> {
-        self.inner.value_and_gradient(x, value, gradient).map_err(|e| self.label(e))
-    }
-
-    fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> cmf_plugin::Result<()> {
-        self.inner.hvp(x, v, hv).map_err(|e| self.label(e))
-    }
-}
-
-impl Task for Labelled<PluginTask> {
-    fn run(&self, host: &dyn cmf_plugin::Host) -> cmf_plugin::Result<()> {
-        self.inner.run(host).map_err(|e| self.label(e))
-    }
 }

@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cmf_plugin::abi::{CmfError, CmfGibbsReport, CmfHost, CmfInputInfo, CmfModelInfo, NO_INPUT};
-use cmf_plugin::guard::{enter, object, slice, slice_mut};
-use cmf_plugin::{DensityStatus, Error, Host, Input, Level, Result, RowStatus, text_of};
+use cmf_plugin::guard::{Arrays, enter, object, place};
+use cmf_plugin::{Error, Host, Input, Level, Result, text_of};
 
 /// A table that lends out a host.
 pub(super) struct HostTable<'a> {
@@ -19,13 +19,15 @@ pub(super) struct HostTable<'a> {
 /// What the table's context pointer leads to.
 struct Context<'a> {
     host: &'a dyn Host,
-    /// Inputs that were asked for, with their names as C has them; kept until the run is over.
-    inputs: Mutex<HashMap<usize, Arc<(Input, CString)>>>,
+    /// The input that was asked for last: it is asked about, and then read.
+    last: Mutex<Option<(usize, Arc<Input>)>>,
+    /// Names of inputs as C has them, kept until the run is over.
+    names: Mutex<HashMap<usize, CString>>,
 }
 
 impl<'a> HostTable<'a> {
     pub(super) fn new(host: &'a dyn Host) -> HostTable<'a> {
-        let context = Box::new(Context { host, inputs: Mutex::default() });
+        let context = Box::new(Context { host, last: Mutex::default(), names: Mutex::default() });
         let table = CmfHost {
             context: std::ptr::from_ref::<Context>(&context).cast_mut().cast(),
             model: Some(model),
@@ -77,16 +79,21 @@ impl Context<'_> {
         }
     }
 
-    fn input(&self, index: usize) -> Result<Arc<(Input, CString)>> {
-        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(input) = inputs.get(&index) {
-            return Ok(input.clone());
+    fn input(&self, index: usize) -> Result<Arc<Input>> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((i, input)) if *i == index => Ok(input.clone()),
+            _ => {
+                let input = Arc::new(self.host.input(index)?);
+                *last = Some((index, input.clone()));
+                Ok(input)
+            }
         }
-        let input = self.host.input(index)?;
-        let name = CString::new(input.name.as_str()).unwrap_or_default();
-        let input = Arc::new((input, name));
-        inputs.insert(index, input.clone());
-        Ok(input)
+    }
+
+    fn name(&self, index: usize, input: &Input) -> *const c_char {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.entry(index).or_insert_with(|| CString::new(input.name.as_str()).unwrap_or_default()).as_ptr()
     }
 }
 
@@ -94,11 +101,10 @@ unsafe extern "C" fn model(context: *mut c_void, info: *mut CmfModelInfo, error:
     // SAFETY: the header's promises about the arguments are those that are passed on; here and below.
     enter(unsafe { error.as_mut() }, || unsafe {
         let model = of(context)?.host.model()?;
-        let info = info.as_mut().ok_or_else(|| Error::invalid("info: found NULL"))?;
-        let (rank, shape) = model.shape.axes();
+        let (info, (rank, shape)) = (place("info", info)?, model.shape.axes());
         let (low, high) = model.pixel_range.unwrap_or((0.0, 0.0));
         let (log_z, log_z_error) = model.log_z.unwrap_or((0.0, 0.0));
-        *info = CmfModelInfo {
+        info.write(CmfModelInfo {
             dim: model.shape.dim(),
             rank,
             shape,
@@ -108,7 +114,7 @@ unsafe extern "C" fn model(context: *mut c_void, info: *mut CmfModelInfo, error:
             log_z_error,
             has_log_z: u32::from(model.log_z.is_some()),
             has_hessian: u32::from(model.has_hessian),
-        };
+        });
         Ok(())
     })
 }
@@ -124,10 +130,13 @@ unsafe extern "C" fn value_and_gradient(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let context = of(context)?;
+        let (context, mut arrays) = (of(context)?, Arrays::default());
         let len = context.len(n, d)?;
-        let (x, value) = (slice("x", x, len)?, slice_mut("value", value, Some(n))?);
-        context.host.value_and_gradient(x, value, slice_mut("gradient", gradient, len)?)
+        if n == 0 {
+            return Ok(());
+        }
+        let (x, value) = (arrays.read("x", x, len)?, arrays.write("value", value, Some(n))?);
+        context.host.value_and_gradient(x, value, arrays.write("gradient", gradient, len)?)
     })
 }
 
@@ -142,9 +151,13 @@ unsafe extern "C" fn hvp(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let context = of(context)?;
+        let (context, mut arrays) = (of(context)?, Arrays::default());
         let len = context.len(n, d)?;
-        context.host.hvp(slice("x", x, len)?, slice("v", v, len)?, slice_mut("hv", hv, len)?)
+        if n == 0 {
+            return Ok(());
+        }
+        let (x, v) = (arrays.read("x", x, len)?, arrays.read("v", v, len)?);
+        context.host.hvp(x, v, arrays.write("hv", hv, len)?)
     })
 }
 
@@ -158,10 +171,13 @@ unsafe extern "C" fn hessian(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let context = of(context)?;
+        let (context, mut arrays) = (of(context)?, Arrays::default());
         let len = context.len(n, d)?;
+        if n == 0 {
+            return Ok(());
+        }
         let square = len.and_then(|len| len.checked_mul(d));
-        context.host.hessian(slice("x", x, len)?, slice_mut("hessian", hessian, square)?)
+        context.host.hessian(arrays.read("x", x, len)?, arrays.write("hessian", hessian, square)?)
     })
 }
 
@@ -176,10 +192,14 @@ unsafe extern "C" fn contraction(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let context = of(context)?;
+        let (context, mut arrays) = (of(context)?, Arrays::default());
         let len = context.len(n, d)?;
+        if n == 0 {
+            return Ok(());
+        }
         let square = len.and_then(|len| len.checked_mul(d));
-        context.host.contraction(slice("x", x, len)?, slice("m", m, square)?, slice_mut("out", out, len)?)
+        let (x, m) = (arrays.read("x", x, len)?, arrays.read("m", m, square)?);
+        context.host.contraction(x, m, arrays.write("out", out, len)?)
     })
 }
 
@@ -195,19 +215,16 @@ unsafe extern "C" fn conjugate(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let context = of(context)?;
+        let (context, mut arrays) = (of(context)?, Arrays::default());
         let len = context.len(n, d)?;
-        let (x, y) = (slice("x", x, len)?, slice_mut("y", y, len)?);
-        let status = slice_mut("status", status, Some(n))?;
-        let residual = slice_mut("residual", residual, Some(n))?;
+        if n == 0 {
+            return Ok(());
+        }
+        let (x, y) = (arrays.read("x", x, len)?, arrays.write("y", y, len)?);
+        let status = arrays.write("status", status, Some(n))?;
+        let residual = arrays.write("residual", residual, Some(n))?;
         for (i, row) in context.host.conjugate(x, y)?.into_iter().enumerate() {
-            status[i] = match row.status {
-                RowStatus::Converged => 0,
-                RowStatus::OutOfSteps => 1,
-                RowStatus::Stalled => 2,
-                RowStatus::NonFinite => 3,
-            };
-            residual[i] = row.residual;
+            (status[i], residual[i]) = (row.status as i32, row.residual);
         }
         Ok(())
     })
@@ -224,16 +241,19 @@ unsafe extern "C" fn gibbs(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let context = of(context)?;
+        let (context, mut arrays) = (of(context)?, Arrays::default());
         let len = context.len(n, d)?;
-        let run = context.host.gibbs(steps, slice_mut("x", x, len)?)?;
-        let report = report.as_mut().ok_or_else(|| Error::invalid("report: found NULL"))?;
-        *report = CmfGibbsReport {
+        if n == 0 {
+            return Ok(());
+        }
+        let (x, report) = (arrays.write("x", x, len)?, place("report", report)?);
+        let run = context.host.gibbs(steps, x)?;
+        report.write(CmfGibbsReport {
             acceptance: run.acceptance,
             step_size: run.step_size,
             r_hat: run.r_hat.unwrap_or(0.0),
             effective_sample_size: run.effective_sample_size.unwrap_or(0.0),
-        };
+        });
         Ok(())
     })
 }
@@ -251,21 +271,18 @@ unsafe extern "C" fn log_density(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let context = of(context)?;
+        let (context, mut arrays) = (of(context)?, Arrays::default());
         let len = context.len(n, d)?;
-        let y = slice("y", y, len)?;
-        let score = if score.is_null() { None } else { Some(slice_mut("score", score, len)?) };
-        let value = slice_mut("value", value, Some(n))?;
-        let spread = slice_mut("standard_error", standard_error, Some(n))?;
-        let status = slice_mut("status", status, Some(n))?;
+        if n == 0 {
+            return Ok(());
+        }
+        let y = arrays.read("y", y, len)?;
+        let score = if score.is_null() { None } else { Some(arrays.write("score", score, len)?) };
+        let value = arrays.write("value", value, Some(n))?;
+        let spread = arrays.write("standard_error", standard_error, Some(n))?;
+        let status = arrays.write("status", status, Some(n))?;
         for (i, row) in context.host.log_density(y, score)?.into_iter().enumerate() {
-            (value[i], spread[i]) = (row.value, row.standard_error);
-            status[i] = match row.status {
-                DensityStatus::Evaluated => 0,
-                DensityStatus::NotPositiveDefinite => 1,
-                DensityStatus::NotFinite => 2,
-                DensityStatus::Unconverged => 3,
-            };
+            (value[i], spread[i], status[i]) = (row.value, row.standard_error, row.status as i32);
         }
         Ok(())
     })
@@ -280,23 +297,27 @@ unsafe extern "C" fn gaussian(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let context = of(context)?;
+        let (context, mut arrays) = (of(context)?, Arrays::default());
         context.len(1, d)?;
         let (m, s) = context.host.gaussian()?;
-        slice_mut("mean", mean, Some(d))?.copy_from_slice(&m);
-        slice_mut("covariance", covariance, d.checked_mul(d))?.copy_from_slice(&s);
+        arrays.write("mean", mean, Some(d))?.copy_from_slice(&m);
+        arrays.write("covariance", covariance, d.checked_mul(d))?.copy_from_slice(&s);
         Ok(())
     })
 }
 
 unsafe extern "C" fn uniform(context: *mut c_void, n: usize, out: *mut f64, error: *mut CmfError) -> i32 {
     // SAFETY: as above.
-    enter(unsafe { error.as_mut() }, || unsafe { of(context)?.host.uniform(slice_mut("out", out, Some(n))?) })
+    enter(unsafe { error.as_mut() }, || unsafe {
+        of(context)?.host.uniform(Arrays::default().write("out", out, Some(n))?)
+    })
 }
 
 unsafe extern "C" fn normal(context: *mut c_void, n: usize, out: *mut f64, error: *mut CmfError) -> i32 {
     // SAFETY: as above.
-    enter(unsafe { error.as_mut() }, || unsafe { of(context)?.host.normal(slice_mut("out", out, Some(n))?) })
+    enter(unsafe { error.as_mut() }, || unsafe {
+        of(context)?.host.normal(Arrays::default().write("out", out, Some(n))?)
+    })
 }
 
 /// Runs a function without an error to report; a panic of the host's leaves `otherwise`.
@@ -322,17 +343,17 @@ unsafe extern "C" fn input_info(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let input = of(context)?.input(index)?;
-        let info = info.as_mut().ok_or_else(|| Error::invalid("info: found NULL"))?;
+        let (context, info) = (of(context)?, place("info", info)?);
+        let input = context.input(index)?;
         let mut shape = [1; 3];
-        shape.iter_mut().zip(&input.0.shape).for_each(|(to, from)| *to = *from);
-        *info = CmfInputInfo {
-            name: input.1.as_ptr(),
-            rank: input.0.shape.len(),
+        shape.iter_mut().zip(&input.shape).for_each(|(to, from)| *to = *from);
+        info.write(CmfInputInfo {
+            name: context.name(index, &input),
+            rank: input.shape.len(),
             shape,
-            has_alpha: u32::from(input.0.alpha.is_some()),
+            has_alpha: u32::from(input.alpha.is_some()),
             unused: 0,
-        };
+        });
         Ok(())
     })
 }
@@ -347,13 +368,15 @@ unsafe extern "C" fn input_read(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let input = of(context)?.input(index)?;
-        Error::check_len("values", len, input.0.values.len())?;
-        slice_mut("values", values, Some(len))?.copy_from_slice(&input.0.values);
+        let (input, mut arrays) = (of(context)?.input(index)?, Arrays::default());
+        Error::check_len("values", len, input.values.len())?;
+        arrays.write("values", values, Some(len))?.copy_from_slice(&input.values);
         if !alpha.is_null() {
-            let pixels = input.0.shape[0].checked_mul(input.0.shape[1]);
-            let to = slice_mut("alpha", alpha, pixels)?;
-            match &input.0.alpha {
+            let &[height, width, _] = &input.shape[..] else {
+                return Err(Error::invalid("alpha: expected NULL, a table has none"));
+            };
+            let to = arrays.write("alpha", alpha, height.checked_mul(width))?;
+            match &input.alpha {
                 Some(from) => to.copy_from_slice(from),
                 None => to.fill(1.0),
             }
@@ -376,10 +399,11 @@ unsafe extern "C" fn write_image(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let shape = slice("shape", shape, Some(3))?;
+        let mut arrays = Arrays::default();
+        let shape = arrays.read("shape", shape, Some(3))?;
         let shape = [shape[0], shape[1], shape[2]];
         let len = shape.iter().try_fold(1_usize, |len, &axis| len.checked_mul(axis));
-        let (label, values) = (text_of("label", label)?, slice("values", values, len)?);
+        let (label, values) = (text_of("label", label)?, arrays.read("values", values, len)?);
         of(context)?.host.write_image(input_of(input), &label, shape, values)
     })
 }
@@ -395,7 +419,8 @@ unsafe extern "C" fn write_table(
 ) -> i32 {
     // SAFETY: as above.
     enter(unsafe { error.as_mut() }, || unsafe {
-        let (label, values) = (text_of("label", label)?, slice("values", values, n.checked_mul(d))?);
+        let (label, mut arrays) = (text_of("label", label)?, Arrays::default());
+        let values = arrays.read("values", values, n.checked_mul(d))?;
         of(context)?.host.write_table(input_of(input), &label, d, values)
     })
 }
@@ -417,7 +442,9 @@ unsafe extern "C" fn log(context: *mut c_void, level: u32, text: *const c_char) 
     // SAFETY: as above.
     quietly((), || unsafe {
         let level = if level == 0 { Level::Info } else { Level::Warning };
-        of(context)?.host.log(level, &text_of("text", text)?);
+        // A line that cannot be read is not lost without a word.
+        let text = text_of("a line of the log", text).unwrap_or_else(|e| e.text);
+        of(context)?.host.log(level, &text);
         Ok(())
     });
 }

@@ -1,8 +1,11 @@
 //! Sample: Langevin draws of the Gibbs factor, moved to the data by the conjugate's gradient.
 
+use cmf_core::density::tweedie;
 use cmf_plugin::{Entry, Error, Host, Level, Parameters, Result, RowStatus, Shape, Task};
 
-use super::{check_cancelled, tweedie};
+use super::check_cancelled;
+use super::model::HostPotential;
+use crate::error::plugin_error;
 
 pub(super) const SAMPLE: Entry<dyn Task> = Entry {
     name: "sample",
@@ -55,11 +58,12 @@ impl Task for Sample {
         let image = matches!(model.shape, Shape::Image { .. });
         let mut y = kept;
         if self.noise == "remove" || (self.noise == "auto" && image) {
+            let w = HostPotential::new(host)?;
             let mut clean = Vec::with_capacity(y.len());
             // Blocks, so that a long run can be stopped.
             for block in y.chunks(64 * d) {
                 check_cancelled(host)?;
-                clean.extend(tweedie(host, block, model.sigma)?);
+                clean.extend(tweedie(&w, block, model.sigma).map_err(plugin_error)?);
             }
             y = clean;
         }

@@ -11,7 +11,7 @@
  * - Threads. [any] may be called from any thread, on one object from several at once. [owner] is called once,
  *   after every other call on the object has returned. [run] is for the time of one `run` only, any thread.
  * - Layout. Arrays are row-major, rows one after the other: [n, d] has n rows of d doubles. Where n is 0,
- *   arrays may be NULL, nothing is written and the answer is CMF_OK.
+ *   arrays may be NULL, nothing is written and the answer is CMF_OK. What is written overlaps nothing else.
  * - Text is UTF-8 that ends in NUL. Parameters are a flat JSON object without spaces around its punctuation:
  *   the host has checked it against the entry's schema and has filled in the defaults, so every key is there.
  * - Status. Functions that return int32_t answer CMF_OK or an error code, and on an error put words in
@@ -22,7 +22,6 @@
  * new factory ids, and the minor number counts them. A host of 1.m takes plugins that need 1.0 to 1.m. */
 #ifndef CMF_PLUGIN_H
 #define CMF_PLUGIN_H
-
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,8 +43,8 @@ enum {
     CMF_FAILED = 1,      /* it did not work; the text says why */
     CMF_INVALID = 2,     /* an argument does not fit: unknown name, wrong d or length, bad parameter */
     CMF_UNSUPPORTED = 3, /* this object does not do that, ever */
-    CMF_CANCELLED = 4,   /* the user asked to stop */
-    CMF_PANIC = 5        /* the callee broke and caught itself; do not use the object again */
+    CMF_CANCELLED = 4,   /* the user asked to stop: for tasks, once `cancelled` has said so */
+    CMF_PANIC = 5        /* the callee broke and caught itself; do nothing more with the object but destroy it */
 };
 
 /* Words for an error. The caller owns it; the callee writes at most 1023 bytes and a NUL. */

@@ -13,16 +13,10 @@ use super::differences;
 use super::file::ModelFile;
 use super::graph::{self, Function};
 use super::memory;
-use super::metadata::Probe;
+use super::probes;
 use crate::error::{Error, Result};
 use crate::icnn::Icnn;
 use crate::potential::{Potential, SecondOrder, check_hessian, check_hvp, check_value_and_gradient};
-
-/// Largest relative difference between a probe's answers and the engine's.
-///
-/// Sums of up to a few thousand f32 products keep relative errors near 1e-5; a damaged file or a broken
-/// library is wrong in the first digits.
-const PROBE_TOLERANCE: f64 = 1e-3;
 
 /// The functions that tract evaluates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,11 +54,7 @@ impl TractModel {
             graphs: Mutex::new(HashMap::from([(Planned::ValueAndGradient, first)])),
             plans: Mutex::default(),
         };
-        let tried = match file.metadata() {
-            Some(metadata) => model.replay(&metadata.probes),
-            None => model.try_origin(),
-        };
-        tried.map_err(|e| Error::file(file.path(), e))?;
+        probes::check(&model, file)?;
         Ok(model)
     }
 
@@ -74,31 +64,6 @@ impl TractModel {
             Some(_) => None,
             None => Some("a foreign ONNX model: Hessian products are finite differences of its gradient"),
         }
-    }
-
-    /// Compares the engine's answers at the probes with the recorded ones.
-    pub fn replay(&self, probes: &[Probe]) -> Result<()> {
-        let d = self.dim;
-        let x: Vec<f64> = probes.iter().flat_map(|p| &p.x).map(|&v| f64::from(v)).collect();
-        let (mut value, mut gradient) = (vec![0.0; probes.len()], vec![0.0; x.len()]);
-        self.value_and_gradient(&x, &mut value, &mut gradient)?;
-        for (i, (probe, gradient)) in probes.iter().zip(gradient.chunks_exact(d)).enumerate() {
-            let expected: Vec<f64> = probe.gradient.iter().map(|&v| f64::from(v)).collect();
-            let what = |what| format!("the {what} of probe {i}");
-            compare(&what("value"), &value[i..=i], &[probe.value])?;
-            compare(&what("gradient"), gradient, &expected)?;
-        }
-        Ok(())
-    }
-
-    /// Evaluates at 0, which shows whether the outputs have the shapes that they should.
-    fn try_origin(&self) -> Result<()> {
-        let (mut value, mut gradient) = ([0.0], vec![0.0; self.dim]);
-        self.value_and_gradient(&vec![0.0; self.dim], &mut value, &mut gradient)?;
-        if value.iter().chain(&gradient).all(|v| v.is_finite()) {
-            return Ok(());
-        }
-        Err(Error::NotFinite("the model's value or gradient at 0".into()))
     }
 
     /// The plan of `function` for `rows` rows, made when first asked for.
@@ -244,6 +209,16 @@ fn optimised(mut model: TypedModel) -> TractResult<TypedModel> {
     Ok(model)
 }
 
+/// Fails if a graph's arrays for `rows` rows would take too much memory; runs nothing of the size that it refuses.
+#[cfg(feature = "ort")]
+pub(super) fn check_memory(proto: &pb::ModelProto, rows: usize, d: usize) -> Result<()> {
+    let mut model = translate(proto)?;
+    guarded(move || {
+        model.set_input_fact(0, f32::fact([rows, d]).into())?;
+        memory::derive_within_bounds(&mut model.into_compact()?)
+    })
+}
+
 /// Runs tract, which checks less of a foreign graph than it should: a panic of its becomes an error.
 fn guarded<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(run)) {
@@ -254,20 +229,6 @@ fn guarded<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T> {
 
 fn failed(message: impl ToString) -> Error {
     Error::Engine { engine: "tract", message: message.to_string() }
-}
-
-/// Fails unless |found - expected| <= PROBE_TOLERANCE max(1, max |expected|) for every element.
-fn compare(what: &str, found: &[f64], expected: &[f64]) -> Result<()> {
-    let scale = expected.iter().fold(1.0f64, |m, v| m.max(v.abs()));
-    for (found, expected) in found.iter().zip(expected) {
-        let close = (found - expected).abs() <= PROBE_TOLERANCE * scale;
-        if !close {
-            return Err(Error::Invalid(format!(
-                "{what} came out as {found}; expected {expected}: the file or the runtime is damaged, export it again"
-            )));
-        }
-    }
-    Ok(())
 }
 
 impl Potential for TractModel {

@@ -1,0 +1,371 @@
+//! The network run by ONNX Runtime, a library that is found at run time, on the processor or a GPU.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ort::environment::Environment;
+use ort::ep::{CUDA, ExecutionProvider};
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{Session, SessionInputValue};
+use ort::value::TensorRef;
+use prost::Message;
+use tract_onnx::pb;
+
+use super::differences;
+use super::file::ModelFile;
+use super::graph::{self, Function};
+use super::probes;
+use super::tract;
+use crate::error::{Error, Result};
+use crate::icnn::Icnn;
+use crate::potential::{
+    Potential, SecondOrder, check_contraction, check_hessian, check_hvp, check_value_and_gradient,
+};
+
+/// ONNX Runtime, started from one library for the whole process.
+pub struct OnnxRuntime {
+    library: PathBuf,
+    environment: Environment,
+}
+
+static STARTED: Mutex<Option<&'static OnnxRuntime>> = Mutex::new(None);
+
+impl OnnxRuntime {
+    /// The oldest minor version of ONNX Runtime 1 whose interface serves.
+    pub const OLDEST_MINOR: u32 = ort::MINOR_VERSION;
+
+    /// Loads the library, which runs its code, and starts it; later calls must name the same file.
+    ///
+    /// Looks at nothing before that: `cmf_plugins::host::onnxruntime` finds a library and tells what is wrong
+    /// with a file that is none.
+    pub fn start(library: &Path) -> Result<&'static OnnxRuntime> {
+        let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = *started {
+            if runtime.library == library {
+                return Ok(runtime);
+            }
+            return Err(failed(format!("this process already uses {}", runtime.library.display())));
+        }
+        let environment = guarded(|| {
+            // What goes wrong comes back as an error; the library's own log would repeat it.
+            let silent = Arc::new(|_: ort::logging::LogLevel, _: &str, _: &str, _: &str, _: &str| ());
+            let builder = ort::init_from(library).map_err(failed)?;
+            builder.with_name("cmf").with_telemetry(false).with_logger(silent).build().map_err(failed)
+        })
+        .map_err(|e| Error::file(library, e))?;
+        let runtime = OnnxRuntime { library: library.to_path_buf(), environment };
+        Ok(started.insert(Box::leak(Box::new(runtime))))
+    }
+
+    /// The library file.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// Why this library cannot compute on a GPU, as far as it says without trying.
+    pub fn cuda_missing(&self) -> Option<&'static str> {
+        match guarded(|| CUDA::is_available().map_err(failed)) {
+            Ok(true) => None,
+            _ => Some("this libonnxruntime was built without CUDA; the releases have a build for GPUs"),
+        }
+    }
+}
+
+/// Where sessions compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// This machine's processor.
+    Cpu,
+    /// The GPU of this number, by CUDA.
+    Cuda(u32),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => write!(f, "cpu"),
+            Device::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+/// A graph that may ask for any memory: its arrays are bounded for each number of rows before it runs with that.
+struct Stranger {
+    proto: pb::ModelProto,
+    bounded: Mutex<HashSet<usize>>,
+}
+
+impl Stranger {
+    fn bound(&self, rows: usize, d: usize) -> Result<()> {
+        let mut bounded = self.bounded.lock().unwrap_or_else(PoisonError::into_inner);
+        if !bounded.contains(&rows) {
+            tract::check_memory(&self.proto, rows, d)?;
+            bounded.insert(rows);
+        }
+        Ok(())
+    }
+}
+
+/// A model file's potential, evaluated by ONNX Runtime in f32.
+///
+/// The value and gradient come from the graph of the file, Hessian products from a graph made of the same
+/// weights. Whole Hessians and their contractions are graphs on a GPU; on the processor the host's interpreter
+/// takes them, as for tract. A session serves one call at a time, so that each function has a pool of them that
+/// grows with the callers there are at once.
+pub struct OrtModel {
+    dim: usize,
+    network: Option<Icnn<f32>>,
+    runtime: &'static OnnxRuntime,
+    device: Device,
+    /// Whether Hessians and their contractions are graphs too.
+    second_order_graphs: bool,
+    /// The graph of the file, encoded.
+    first: Vec<u8>,
+    /// The same graph, if it is not the one that is written here for its network.
+    stranger: Option<Stranger>,
+    idle: Mutex<HashMap<Function, Vec<Session>>>,
+}
+
+impl OrtModel {
+    /// Makes the file's model ready on a device and replays its probes, or evaluates a foreign model near 0.
+    ///
+    /// Fails if the library cannot run the graph there (nothing falls back to another device) or an answer is
+    /// not the recorded one.
+    pub fn load(file: &ModelFile, runtime: &'static OnnxRuntime, device: Device) -> Result<Self> {
+        let network = file.network()?;
+        let own = network.as_ref().map(|n| graph::model(Function::ValueAndGradient, n)).transpose()?;
+        let known = own.is_some_and(|own| own.graph == file.proto().graph);
+        let stranger = (!known).then(|| Stranger { proto: file.proto().clone(), bounded: Mutex::default() });
+        let model = OrtModel {
+            dim: file.dim(),
+            network,
+            stranger,
+            runtime,
+            device,
+            second_order_graphs: device != Device::Cpu,
+            first: file.proto().encode_to_vec(),
+            idle: Mutex::default(),
+        };
+        probes::check(&model, file)?;
+        Ok(model)
+    }
+
+    /// The device that computes.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    fn known(&self, what: &str) -> Result<&Icnn<f32>> {
+        self.network.as_ref().ok_or_else(|| failed(format!("a foreign ONNX model gives no {what}")))
+    }
+
+    /// An idle session of `function`, or a new one.
+    fn take(&self, function: Function) -> Result<Session> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = idle.get_mut(&function).and_then(Vec::pop) {
+            return Ok(session);
+        }
+        drop(idle);
+        let made;
+        let bytes = match function {
+            Function::ValueAndGradient => &self.first,
+            other => {
+                made = graph::model(other, self.known("second derivatives")?)?.encode_to_vec();
+                &made
+            }
+        };
+        guarded(|| open(self.runtime, self.device, bytes).map_err(|e| failed(e.to_string())))
+    }
+
+    fn give_back(&self, function: Function, session: Session) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.entry(function).or_default().push(session);
+    }
+
+    /// Evaluates `function` on n rows, `most` at a time: inputs [n, ...] and outputs [n, ...], each with its
+    /// name and the shape of a row.
+    fn evaluate<const I: usize, const O: usize>(
+        &self,
+        function: Function,
+        n: usize,
+        most: usize,
+        inputs: [(&[usize], &[f64]); I],
+        outputs: [(&str, &[usize], &mut [f64]); O],
+    ) -> Result<()> {
+        if n == 0 {
+            return Ok(());
+        }
+        if let (Function::ValueAndGradient, Some(stranger)) = (function, &self.stranger) {
+            for rows in [most.min(n), n % most].into_iter().filter(|&rows| rows > 0) {
+                stranger.bound(rows, self.dim)?;
+            }
+        }
+        let mut session = self.take(function)?;
+        let mut outputs = outputs;
+        for from in (0..n).step_by(most) {
+            let held = most.min(n - from);
+            let whole = |row: &[usize]| [&[held], row].concat();
+            let part = |row: &[usize]| {
+                let size: usize = row.iter().product();
+                from * size..(from + held) * size
+            };
+            let single =
+                inputs.map(|(row, data)| -> Vec<f32> { data[part(row)].iter().map(|&v| v as f32).collect() });
+            guarded(|| {
+                let mut values = Vec::with_capacity(I);
+                for ((row, _), data) in inputs.iter().zip(&single) {
+                    let tensor = TensorRef::from_array_view((whole(row), &data[..])).map_err(failed)?;
+                    values.push(SessionInputValue::from(tensor));
+                }
+                let results = session.run(&values[..]).map_err(failed)?;
+                for (name, row, out) in &mut outputs {
+                    let value = results.get(*name).ok_or_else(|| failed(format!("no output {name}")))?;
+                    let (shape, data) = value.try_extract_tensor::<f32>().map_err(failed)?;
+                    let expected = whole(row);
+                    if shape.iter().map(|&d| d as usize).ne(expected.iter().copied()) {
+                        return Err(failed(format!(
+                            "the output {name} comes out with the shape {shape}; expected {expected:?}"
+                        )));
+                    }
+                    out[part(row)].iter_mut().zip(data).for_each(|(o, r)| *o = f64::from(*r));
+                }
+                Ok(())
+            })?;
+        }
+        self.give_back(function, session);
+        Ok(())
+    }
+}
+
+/// Most rows of one run: products are efficient, intermediate arrays stay small.
+const MOST_ROWS: usize = 256;
+
+/// Rows of one run where each has its own [d, d] matrix.
+fn second_order_rows(d: usize) -> usize {
+    ((1 << 24) / (d * d)).clamp(1, MOST_ROWS)
+}
+
+/// A session that computes on `device` or not at all.
+fn open(runtime: &OnnxRuntime, device: Device, bytes: &[u8]) -> ort::Result<Session> {
+    let threads = rayon::current_num_threads();
+    let mut builder = SessionBuilder::new(&runtime.environment)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(threads)?
+        // Between two batches other threads have work to do.
+        .with_intra_op_spinning(false)?;
+    if let Device::Cuda(n) = device {
+        // TF32 keeps ten bits of a factor, which is not what f32 promises.
+        let cuda = CUDA::default().with_device_id(n as i32).with_tf32(false).build().error_on_failure();
+        builder = builder.with_execution_providers([cuda])?.with_disable_cpu_fallback()?;
+    }
+    builder.commit_from_memory(bytes)
+}
+
+/// A panic in the binding, which trusts its library more than it should, becomes an error.
+fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(failed("the library makes its binding panic")))
+}
+
+fn failed(message: impl ToString) -> Error {
+    Error::Engine { engine: "ort", message: message.to_string() }
+}
+
+impl Potential for OrtModel {
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
+        let n = check_value_and_gradient(self.dim, x, value, gradient)?;
+        let row = &[self.dim][..];
+        let outputs = [("value", &[][..], value), ("gradient", row, gradient)];
+        self.evaluate(Function::ValueAndGradient, n, MOST_ROWS, [(row, x)], outputs)
+    }
+
+    fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
+        let n = check_hvp(self.dim, x, v, hv)?;
+        let row = &[self.dim][..];
+        match self.network {
+            Some(_) => self.evaluate(Function::Hvp, n, MOST_ROWS, [(row, x), (row, v)], [("hvp", row, hv)]),
+            None => differences::hvp(self, x, v, hv),
+        }
+    }
+}
+
+impl SecondOrder for OrtModel {
+    fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
+        let d = self.dim;
+        let n = check_hessian(d, x, hessian)?;
+        match &self.network {
+            None => differences::hessian(self, x, hessian),
+            Some(network) if !self.second_order_graphs => network.hessian(x, hessian),
+            Some(_) => {
+                let outputs = [("hessian", &[d, d][..], hessian)];
+                self.evaluate(Function::Hessian, n, second_order_rows(d), [(&[d], x)], outputs)
+            }
+        }
+    }
+
+    /// Not available for a foreign model: third derivatives by differences of f32 gradients are noise.
+    fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
+        let d = self.dim;
+        let n = check_contraction(d, x, m, out)?;
+        let network = self.known("contraction of its Hessian")?;
+        if !self.second_order_graphs {
+            return network.hessian_contraction(x, m, out);
+        }
+        let inputs = [(&[d][..], x), (&[d, d][..], m)];
+        let outputs = [("contraction", &[d][..], out)];
+        self.evaluate(Function::HessianContraction, n, second_order_rows(d), inputs, outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gaussian::Gaussian;
+    use crate::icnn::{Architecture, initial_weights};
+    use crate::onnx::{Metadata, Probe, export};
+    use crate::ops::Activation;
+
+    /// The graphs that a GPU evaluates, evaluated on the processor.
+    #[test]
+    #[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
+    fn with_onnxruntime_second_order_graphs_agree_with_the_reference() {
+        let (d, n) = (6, 5);
+        let data: Vec<f64> = (0..40 * d).map(|i| (i * 7919 % 1009) as f64 / 1009.0 - 0.5).collect();
+        let start = Gaussian::fit(&data, d, 0.3).unwrap().quadratic_start().unwrap();
+        let activation = Activation::Softplus { beta: 2.0 };
+        let arch = Architecture { dim: d, widths: vec![7, 5], rank: 2, diagonal: true, activation };
+        let mut weights = initial_weights(&arch, &start, 1).unwrap();
+        weights.output = crate::host::Array::matrix(vec![0.7; arch.units()], 1, arch.units());
+        let reference = Icnn::<f64>::new(arch.clone(), weights).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        let x = &data[..n * d];
+        let metadata = Metadata { probes: Probe::record(&reference, x).unwrap(), ..Metadata::new(arch) };
+        export(&path, &reference.cast().unwrap(), &metadata).unwrap();
+        let library = std::env::var_os("ORT_DYLIB_PATH").expect("ORT_DYLIB_PATH names a libonnxruntime");
+        let runtime = OnnxRuntime::start(Path::new(&library)).unwrap();
+        let mut engine = OrtModel::load(&ModelFile::open(&path).unwrap(), runtime, Device::Cpu).unwrap();
+        engine.second_order_graphs = true;
+        let run = |w: &dyn SecondOrder, m: &[f64]| {
+            let (mut hessian, mut contraction) = (vec![0.0; n * d * d], vec![0.0; n * d]);
+            w.hessian(x, &mut hessian).unwrap();
+            w.hessian_contraction(x, m, &mut contraction).unwrap();
+            [hessian, contraction]
+        };
+        let unit: Vec<f64> = (0..d * d).map(|k| if k % (d + 1) == 0 { 1.0 } else { 0.1 }).collect();
+        let m = unit.repeat(n);
+        for (found, expected) in run(&engine, &m).iter().zip(&run(&reference, &m)) {
+            let scale = expected.iter().fold(1.0f64, |s, v| s.max(v.abs()));
+            for (a, b) in found.iter().zip(expected) {
+                // f32 rounds to 6e-8; sums of a few hundred terms lose about two digits.
+                assert!((a - b).abs() <= 1e-5 * scale, "{a} {b}");
+            }
+        }
+    }
+}
