@@ -72,7 +72,7 @@ impl Painter {
         request: Request,
         go_on: &dyn Fn(f64) -> bool,
     ) -> Result<Completed> {
-        let w = &self.model.engine;
+        let w = self.model.engine.as_ref();
         let hole = Hole::new(w, &self.model.gaussian, &problem.row, &problem.hidden)?;
         let monitor = |from: f64, to: f64| {
             move |share: f64| match go_on(from + (to - from) * share) {

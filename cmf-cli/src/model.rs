@@ -60,7 +60,7 @@ impl Model {
             log_z: m.log_z.map(|z| (z.value, z.standard_error)),
             has_hessian: self.dim() <= MOST_EXACT,
         };
-        HostModel { w: &self.engine, gaussian: &self.gaussian, info }
+        HostModel { w: self.engine.as_ref(), gaussian: &self.gaussian, info }
     }
 
     /// The pixels of an image model.

@@ -83,24 +83,3 @@ impl<P: Potential + ?Sized> Potential for &P {
         (**self).hvp(x, v, hv)
     }
 }
-
-impl<P: Potential + ?Sized> Potential for Box<P> {
-    fn dim(&self) -> usize {
-        (**self).dim()
-    }
-    fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
-        (**self).value_and_gradient(x, value, gradient)
-    }
-    fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
-        (**self).hvp(x, v, hv)
-    }
-}
-
-impl<P: SecondOrder + ?Sized> SecondOrder for Box<P> {
-    fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
-        (**self).hessian(x, hessian)
-    }
-    fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
-        (**self).hessian_contraction(x, m, out)
-    }
-}

@@ -104,7 +104,7 @@ impl Sample {
         self.check_outputs(&model)?;
         let start = GibbsStart::new(&model.gaussian.quadratic_start()?)?;
         let samples = self.draw_gibbs(&model, &start)?;
-        let solution = start.conjugate(&model.engine, &samples.state.x)?;
+        let solution = start.conjugate(model.engine.as_ref(), &samples.state.x)?;
         let d = model.dim();
         let (mut y, failed) = converged(&solution, d);
         let image = model.grid().is_some();
@@ -184,7 +184,7 @@ impl Sample {
         let steps = self.steps as usize;
         let bar = self.report.progress(steps, "sampling");
         let samples =
-            start.gibbs(&model.engine, self.number as usize, steps, self.seed, &mut |done, _| {
+            start.gibbs(model.engine.as_ref(), self.number as usize, steps, self.seed, &mut |done, _| {
                 bar.set_position(done as u64);
                 !interrupt::asked()
             })?;
@@ -199,7 +199,7 @@ impl Sample {
         // Blocks, so that a long run can be interrupted.
         for block in y.chunks(64 * d) {
             interrupt::check()?;
-            clean.extend(tweedie(&model.engine, block, model.metadata.sigma)?);
+            clean.extend(tweedie(model.engine.as_ref(), block, model.metadata.sigma)?);
             bar.inc((block.len() / d) as u64);
         }
         bar.finish_and_clear();

@@ -99,7 +99,8 @@ impl Verify {
         for loaded in present(&self.engine, &file, &self.report)? {
             let mut differences = Vec::new();
             for (set, answers) in sets.iter().zip(&answers) {
-                differences.extend(Answers::of(&loaded.potential, set)?.compare(answers, set, metadata));
+                differences
+                    .extend(Answers::of(loaded.potential.as_ref(), set)?.compare(answers, set, metadata));
             }
             names.push(loaded.worker.to_string());
             let who = json!(loaded.worker);

@@ -60,11 +60,6 @@ impl OnnxRuntime {
         Ok(started.insert(Box::leak(Box::new(runtime))))
     }
 
-    /// The library file.
-    pub fn library(&self) -> &Path {
-        &self.library
-    }
-
     /// Why this library cannot compute on a GPU, as far as it says without trying.
     pub fn cuda_missing(&self) -> Option<&'static str> {
         match guarded(|| CUDA::is_available().map_err(failed)) {
@@ -151,11 +146,6 @@ impl OrtModel {
         };
         probes::check(&model, file)?;
         Ok(model)
-    }
-
-    /// The device that computes.
-    pub fn device(&self) -> Device {
-        self.device
     }
 
     fn known(&self, what: &str) -> Result<&Icnn<f32>> {
