@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 use cmf_core::Result;
 
-use crate::commands::{bench, doctor, info, inpaint, plugin, run, sample, score, verify};
+use crate::commands::{
+    bench, doctor, eval, info, inpaint, plugin, reproduce, run, sample, score, solve_1d, verify,
+};
 use crate::plugin_args::PluginArgs;
 use crate::report::Outcome;
 
@@ -51,6 +53,13 @@ pub enum Command {
     Score(score::Score),
     /// Fill the hole in an image, or in each image of a folder
     Inpaint(inpaint::Inpaint),
+    /// Measure how far samples, or a model's draws, are from data
+    Eval(eval::Eval),
+    /// Make the figures of the paper again
+    Reproduce(reproduce::Reproduce),
+    /// Solve for a potential on the line, without a network
+    #[command(name = "solve-1d")]
+    Solve1d(solve_1d::Solve1d),
     /// Run a task, built in or from a plugin
     Run(run::Run),
     /// List, check, trust and start plugins
@@ -76,6 +85,9 @@ impl Command {
             Command::Sample(c) => c.run(),
             Command::Score(c) => c.run(),
             Command::Inpaint(c) => c.run(),
+            Command::Eval(c) => c.run(),
+            Command::Reproduce(c) => c.run(),
+            Command::Solve1d(c) => c.run(),
             Command::Run(c) => c.run(PluginArgs::default()),
             Command::Plugin(c) => c.run(),
             Command::Info(c) => c.run(),

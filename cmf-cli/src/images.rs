@@ -1,6 +1,6 @@
 //! Image files in and out: decoding under limits, what is refused and why, PNG written whole or not at all.
 
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Write};
 use std::path::Path;
 
 use cmf_core::files::write_atomically;
@@ -147,12 +147,21 @@ fn is_animated(format: ImageFormat, bytes: &[u8], limits: &Limits) -> image::Ima
 
 /// Writes `picture` as a PNG, whole or not at all.
 pub fn write_png(path: &Path, picture: &Picture) -> Result<()> {
-    write_atomically(path, |file| {
-        let mut encoder = PngEncoder::new(file);
-        if let Some(icc) = &picture.icc {
-            encoder.set_icc_profile(icc.clone()).map_err(|e| e.to_string())?;
-        }
-        let (width, height) = (picture.width as u32, picture.height as u32);
-        encoder.write_image(&picture.bytes, width, height, picture.color.into()).map_err(|e| e.to_string())
-    })
+    write_atomically(path, |file| encode_png(file, picture))
+}
+
+/// The bytes of `picture` as a PNG file.
+pub fn png_bytes(picture: &Picture) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    encode_png(&mut bytes, picture).map_err(|message| Error::Engine { engine: "png", message })?;
+    Ok(bytes)
+}
+
+fn encode_png(out: impl Write, picture: &Picture) -> Result<(), String> {
+    let mut encoder = PngEncoder::new(out);
+    if let Some(icc) = &picture.icc {
+        encoder.set_icc_profile(icc.clone()).map_err(|e| e.to_string())?;
+    }
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    encoder.write_image(&picture.bytes, width, height, picture.color.into()).map_err(|e| e.to_string())
 }

@@ -3,9 +3,11 @@
 mod args;
 mod batch;
 mod commands;
+mod compare;
 mod completion;
 mod data_spec;
 mod engine;
+mod figures;
 mod grid;
 #[cfg(feature = "train")]
 mod health;
@@ -15,9 +17,11 @@ mod jpeg;
 mod mask;
 mod model;
 mod pictures;
+mod plot;
 mod plugin_args;
 mod plugin_check;
 mod plugin_new;
+mod points;
 mod report;
 #[cfg(feature = "train")]
 mod run_directory;

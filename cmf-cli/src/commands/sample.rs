@@ -227,7 +227,7 @@ impl Sample {
 }
 
 /// The rows that converged, and how many did not.
-fn converged(solution: &Solution, d: usize) -> (Vec<f64>, usize) {
+pub fn converged(solution: &Solution, d: usize) -> (Vec<f64>, usize) {
     let good = |i: &usize| solution.rows[*i].status == Status::Converged;
     let y: Vec<f64> =
         (0..solution.rows.len()).filter(good).flat_map(|i| solution.y[i * d..][..d].to_vec()).collect();
