@@ -59,6 +59,7 @@ impl Painter {
     /// Opens the image model at `path`.
     pub fn open(path: &Path) -> Result<Painter> {
         let model = Model::open(path)?;
+        model.require_gibbs(path, "inpainting")?;
         Ok(Painter { grid: model.require_grid(path)?, model })
     }
 

@@ -5,6 +5,8 @@ mod batch;
 mod commands;
 mod completion;
 mod data_spec;
+#[cfg(feature = "train")]
+mod energy_spec;
 mod grid;
 #[cfg(feature = "train")]
 mod health;

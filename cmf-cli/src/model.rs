@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use cmf_core::gaussian::Gaussian;
+use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::onnx::{Metadata, ModelFile, Shape, TractModel};
-use cmf_core::{Error, Result};
+use cmf_core::{Error, Result, Source};
 
 use crate::grid::Grid;
 
@@ -32,6 +33,25 @@ impl Model {
             return Err(Error::file(path, message));
         };
         Ok(Model { metadata, engine: TractModel::load(&file)?, gaussian })
+    }
+
+    /// Fails for a model whose source is N(0, I), about which `what` knows nothing.
+    pub fn require_gibbs(&self, path: &Path, what: &str) -> Result<()> {
+        match self.metadata.source {
+            Source::Gibbs => Ok(()),
+            Source::Gaussian => Err(Error::file(
+                path,
+                format!(
+                    "is a generative input-convex network, whose source is N(0, I); {what} expects a conjugate moment \
+                     measure, whose source is e^-w/Z (`sample` and `score` take both)"
+                ),
+            )),
+        }
+    }
+
+    /// The closed-form start of the model's potential.
+    pub fn start(&self) -> Result<GibbsStart> {
+        GibbsStart::new(&self.gaussian.quadratic_start_from(self.metadata.source)?)
     }
 
     /// The dimension d.

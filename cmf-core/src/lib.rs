@@ -12,6 +12,7 @@
 pub mod closed_form;
 pub mod conjugate;
 pub mod density;
+pub mod energy;
 pub mod error;
 pub mod files;
 pub mod gaussian;
@@ -26,6 +27,7 @@ pub mod potential;
 pub mod preconditioner;
 pub mod sampler;
 pub mod sinkhorn;
+pub mod source;
 
 #[cfg(feature = "onnx")]
 pub mod onnx;
@@ -34,3 +36,4 @@ pub mod train;
 
 pub use error::{Error, Result};
 pub use potential::{Potential, SecondOrder};
+pub use source::Source;

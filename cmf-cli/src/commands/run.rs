@@ -68,6 +68,9 @@ impl Run {
         let task = found.task(&parameters(&found.schema, &set)?)?;
         let model_path: Option<&PathBuf> = matches.get_one("model");
         let model = model_path.map(|path| Model::open(path)).transpose()?;
+        if let (Some(model), Some(path)) = (&model, model_path) {
+            model.require_gibbs(path, "a task")?;
+        }
         let report = Report { json: matches.get_flag("json"), quiet: matches.get_flag("quiet") };
         let inputs: Vec<PathBuf> = match &found.schema.inputs {
             Some(_) => matches.get_many("FILE").map(|all| all.cloned().collect()).unwrap_or_default(),

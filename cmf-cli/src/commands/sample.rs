@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use cmf_core::conjugate::{ConjugateSolver, Solution, Status};
-use cmf_core::density::{self, exact_log_density_and_score};
+use cmf_core::density::{self, exact_log_density_and_score, exact_log_density_from_gaussian};
 use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::sampler::Samples;
-use cmf_core::{Error, Result};
+use cmf_core::{Error, Result, Source};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
 use serde_json::json;
 
 use super::sample_energy::EnergySampling;
@@ -22,7 +25,8 @@ use crate::table::{write_csv, write_npy};
 ///
 /// Each sample is its own Markov chain x ~ e^{-w}/Z (Metropolis-adjusted Langevin, preconditioned by
 /// the data's covariance) that is mapped to data by the convex solve y = argmax <x,y> - w(y). Samples
-/// whose solve does not converge are reported and left out.
+/// whose solve does not converge are reported and left out. Of a generative input-convex network (`train
+/// --method gaussian-icnn`) x is drawn from N(0, I) itself.
 #[derive(Args)]
 #[command(after_help = "\
 The model learns data to which noise of a known standard deviation was added (see `cmf-cli info`).
@@ -98,9 +102,20 @@ impl Sample {
         }
         let model = Model::open(self.path())?;
         self.check_outputs(&model)?;
-        let start = GibbsStart::new(&model.gaussian.quadratic_start()?)?;
-        let samples = self.draw_gibbs(&model, &start)?;
-        let solution = start.conjugate(&model.engine, &samples.state.x)?;
+        let start = model.start()?;
+        let (x, chains) = match model.metadata.source {
+            Source::Gibbs => {
+                let samples = self.draw_gibbs(&model, &start)?;
+                (samples.state.x.clone(), Some(samples))
+            }
+            Source::Gaussian => {
+                let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+                let noise: Vec<f64> =
+                    (0..self.number as usize * model.dim()).map(|_| rng.sample(StandardNormal)).collect();
+                (start.draw(&noise)?, None)
+            }
+        };
+        let solution = start.conjugate(&model.engine, &x)?;
         let d = model.dim();
         let (mut y, failed) = converged(&solution, d);
         let image = model.grid().is_some();
@@ -124,19 +139,23 @@ impl Sample {
                 ConjugateSolver::default().tolerance
             ));
         }
-        self.report.note(summary(&samples));
+        self.report.note(match &chains {
+            Some(samples) => summary(samples),
+            None => "the source N(0, I) was drawn exactly".into(),
+        });
         self.report.document(&json!({
             "model": self.model,
             "seed": self.seed,
-            "steps": self.steps,
+            "source": model.metadata.source,
+            "steps": chains.as_ref().map(|_| self.steps),
             "requested": self.number,
             "written": y.len() / d,
             "unconverged": failed,
             "worst_residual": solution.worst_residual(),
-            "acceptance": samples.acceptance,
-            "step_size": samples.step_size,
-            "r_hat": samples.r_hat,
-            "effective_sample_size": samples.effective_sample_size,
+            "acceptance": chains.as_ref().map(|c| c.acceptance),
+            "step_size": chains.as_ref().map(|c| c.step_size),
+            "r_hat": chains.as_ref().and_then(|c| c.r_hat),
+            "effective_sample_size": chains.as_ref().and_then(|c| c.effective_sample_size),
             "noise": if noise == Noise::Keep { "kept" } else { "removed" },
             "outputs": self.out,
             "separate": self.separate,
@@ -234,7 +253,10 @@ pub fn tweedie(model: &Model, y: &[f64], variance: f64) -> Result<Vec<f64>> {
         return Ok(y.to_vec());
     }
     let mut score = vec![0.0; y.len()];
-    let rows = exact_log_density_and_score(&model.engine, 0.0, y, &mut score)?;
+    let rows = match model.metadata.source {
+        Source::Gibbs => exact_log_density_and_score(&model.engine, 0.0, y, &mut score)?,
+        Source::Gaussian => exact_log_density_from_gaussian(&model.engine, y, Some(&mut score))?,
+    };
     if rows.status.iter().any(|&s| s != density::Status::Evaluated) {
         return Err(Error::NotFinite(
             "the gradient of the log-density at a sample (use --noise keep)".into(),

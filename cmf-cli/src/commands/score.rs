@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use cmf_core::density::{
     Lanczos, MOST_EXACT, Status, bits_per_dimension, estimated_log_density, exact_log_density,
+    exact_log_density_from_gaussian,
 };
-use cmf_core::{Error, Result};
+use cmf_core::{Error, Result, Source};
 use cmf_plugins::data::Split;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,7 +22,8 @@ use crate::{batch, images, interrupt};
 
 /// Print the log-density of images or data under a model.
 ///
-/// log rho(y) = -w(grad w(y)) + log det Hess w(y) - log Z, in nats: one line per image or data row on
+/// log rho(y) = -w(grad w(y)) + log det Hess w(y) - log Z, in nats (with |x|^2/2 for w(x), x = grad w(y), where
+/// the model's source is N(0, I)): one line per image or data row on
 /// standard output, tab-separated, and the mean on standard error. The log-determinant is exact up to
 /// 2048 dimensions and estimated with a standard error above; the output says which. The standard error
 /// of log Z is common to all rows and is given beside the mean.
@@ -86,6 +88,9 @@ impl Score {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         let model = Model::open(&self.model)?;
+        if model.dim() > MOST_EXACT {
+            model.require_gibbs(&self.model, "an estimated log-density")?;
+        }
         let mut inputs = match &self.data {
             Some(data) => self.data_rows(&model, data)?,
             None => self.images(&model)?,
@@ -165,7 +170,10 @@ impl Score {
     fn evaluate(&self, model: &Model, rows: &[f64]) -> Result<Vec<Result<Scored, String>>> {
         let d = model.dim();
         let log_z = model.metadata.log_z.map_or(0.0, |z| z.value);
-        let (values, errors, status) = if d <= MOST_EXACT {
+        let (values, errors, status) = if model.metadata.source == Source::Gaussian {
+            let exact = exact_log_density_from_gaussian(&model.engine, rows, None)?;
+            (exact.value, None, exact.status)
+        } else if d <= MOST_EXACT {
             let exact = exact_log_density(&model.engine, log_z, rows)?;
             (exact.value, None, exact.status)
         } else {

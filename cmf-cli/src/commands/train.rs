@@ -1,28 +1,32 @@
-//! `cmf-cli train`: learns a potential from data into a run directory, which it can resume.
+//! `cmf-cli train`: learns a potential from data or an energy into a run directory, which it can resume.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use cmf_core::energy::{self, Domain};
+use cmf_core::gaussian::Gaussian;
 use cmf_core::icnn::Architecture;
 use cmf_core::ops::Activation;
-use cmf_core::train::{Metrics, TrainConfig, Trainer};
-use cmf_core::{Error, Result};
+use cmf_core::train::{Method, Metrics, TrainConfig, Trainer, least_squares_applies};
+use cmf_core::{Error, Potential, Result};
 use cmf_plugins::data::Split;
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::data_spec::DataSpec;
-use crate::health::Health;
+use crate::energy_spec::{EnergySpec, OpenedEnergy};
+use crate::health::{Health, Seen};
 use crate::interrupt;
+use crate::plugin_args::parse_setting;
 use crate::report::{Outcome, Report};
-use crate::run_directory::{Run, RunDirectory, gaussian};
+use crate::run_directory::{Lesson, Run, RunDirectory, gaussian};
 
-/// Learn a model from data and write a run directory.
+/// Learn a model from data or from an energy and write a run directory.
 ///
 /// The run directory holds run.json (settings and data), metrics.csv, checkpoint.bin, preview pictures of
-/// image models, and at the end model.onnx. Training starts from the closed-form solution for the data's
-/// mean and covariance and needs no Python and no GPU.
+/// image models, and at the end model.onnx. Training starts from the closed-form solution for the mean and
+/// covariance of the data, or of e^-E, and needs no Python and no GPU.
 #[derive(Args)]
 #[command(after_help = "\
 Data sets: mnist:FOLDER (the four idx files, gzipped or not), a folder of images of one size, an .npy or
@@ -31,24 +35,52 @@ eight-gaussians.
 Ctrl-C writes a checkpoint and ends; --resume goes on from the last checkpoint, also after a crash, and
 ends with the weights of an unbroken run.
 
+An energy E is known up to a constant; the model's density is fitted to e^-E by regression on the Monge-Ampere
+equation: E(y) - w(grad w(y)) + log det Hess w(y) must be constant, at --batch points of the domain and at
+--particles points of the model itself. Before that its gradient is compared with its values and its mass is
+looked for: a wrong gradient, NaN, or no finite normaliser end the command with a message.
+
+--method gaussian-icnn learns the baseline: the same network and solvers, but data are the image of N(0, I),
+not of e^-w/Z.
+
 Examples:
   cmf-cli train --data mnist:data/mnist --out runs/mnist
   cmf-cli train --data photos/ --out runs/photos --sigma 0.05 --widths 512,512
   cmf-cli train --data checkerboard --out runs/checkerboard --updates 2000
+  cmf-cli train --data checkerboard --method gaussian-icnn --out runs/baseline
+  cmf-cli train --energy himmelblau --out runs/himmelblau
+  cmf-cli train --energy 'plugin:./libmy_energy.so#well?depth=3' --domain=-4,4 --out runs/well
   cmf-cli train --resume --out runs/mnist")]
 pub struct Train {
     /// What to learn from: NAME, NAME:PATH or PATH
-    #[arg(long, value_name = "DATA", required_unless_present = "resume")]
+    #[arg(long, value_name = "DATA", required_unless_present_any = ["resume", "energy"])]
     data: Option<DataSpec>,
+    /// Learn from an energy instead: NAME or plugin:LIBRARY[#NAME], with ?NAME=VALUE&... for its parameters;
+    /// `cmf-cli plugin list` shows names
+    #[arg(long, value_name = "ENERGY", conflicts_with = "data")]
+    energy: Option<EnergySpec>,
+    /// A parameter of the energy
+    #[arg(long, value_name = "NAME=VALUE", requires = "energy", value_parser = parse_setting)]
+    set: Vec<(String, String)>,
+    /// Where to learn the energy: LOW,HIGH for every coordinate, or LOW,HIGH of each in turn [default: the
+    /// energy's own suggestion]
+    #[arg(
+        long,
+        value_name = "LOW,HIGH",
+        requires = "energy",
+        value_delimiter = ',',
+        allow_hyphen_values = true
+    )]
+    domain: Vec<f64>,
     /// The run directory: a new or empty folder, or with --resume that of an earlier run
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
     /// Go on from the checkpoint in the run directory, with the settings of the run
-    #[arg(long, conflicts_with_all = ["data", "Settings"])]
+    #[arg(long, conflicts_with_all = ["data", "energy", "Settings"])]
     resume: bool,
     #[command(flatten)]
     settings: Settings,
-    /// Updates between two looks at the model: the Sinkhorn divergence to held-out data, and a preview
+    /// Updates between two looks at the model: how its samples compare with held-out data or the energy, and a preview
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     look_every: u32,
     /// Seconds between two checkpoints
@@ -62,6 +94,9 @@ pub struct Train {
 #[derive(Args)]
 #[group(id = "Settings", multiple = true)]
 struct Settings {
+    /// What carries which law to the data
+    #[arg(long, value_enum, default_value_t = Choice::Cmf, conflicts_with = "energy")]
+    method: Choice,
     /// Updates in all
     #[arg(long, value_name = "N", default_value_t = 3000)]
     updates: usize,
@@ -76,10 +111,10 @@ struct Settings {
     #[arg(long)]
     amortise: bool,
     /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "energy")]
     sigma: Option<f64>,
-    /// Units of each hidden layer
-    #[arg(long, value_delimiter = ',', default_values_t = [768])]
+    /// Units of each hidden layer [default: 768, for energies 256]
+    #[arg(long, value_delimiter = ',')]
     widths: Vec<usize>,
     /// Rank of each unit's quadratic term
     #[arg(long, default_value_t = 1)]
@@ -93,18 +128,28 @@ struct Settings {
     /// The sharpness of softplus
     #[arg(long, default_value_t = 1.0)]
     beta: f64,
-    /// Data points per update
-    #[arg(long, default_value_t = 128)]
-    batch: usize,
-    /// Persistent Gibbs particles
-    #[arg(long, default_value_t = 128)]
-    particles: usize,
+    /// Data points per update, or uniform points of the energy's domain [default: 128, for energies 256 in up
+    /// to 3 dimensions and 0 above]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Persistent particles of the source [default: 128]
+    #[arg(long)]
+    particles: Option<usize>,
     /// Adam's step size on linear and quadratic forms; other parameters follow in proportion
     #[arg(long, default_value_t = 3e-3)]
     learning_rate: f64,
     /// Seed of all randomness
     #[arg(long, default_value_t = 0)]
     seed: u64,
+}
+
+/// A method of learning from samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Choice {
+    /// A conjugate moment measure: the Gibbs factor e^-w/Z of the potential itself
+    Cmf,
+    /// The generative input-convex network: N(0, I)
+    GaussianIcnn,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -114,28 +159,48 @@ enum Kind {
 }
 
 impl Settings {
-    fn config(&self, dim: usize, is_image: bool) -> TrainConfig {
+    fn method(&self) -> Method {
+        match self.method {
+            Choice::Cmf => Method::Samples,
+            Choice::GaussianIcnn => Method::GaussianIcnn,
+        }
+    }
+
+    /// The settings of a run; `noise` is the σ of data for which none was given.
+    fn config(&self, method: Method, dim: usize, noise: f64) -> TrainConfig {
         let activation = match self.activation {
             Kind::Elu => Activation::Elu,
             Kind::Softplus => Activation::Softplus { beta: self.beta },
         };
+        let energy = matches!(method, Method::Energy { .. });
         // The proportions of the three step sizes were found on MNIST.
         let pace = self.learning_rate / 3e-3;
+        let widths = match (&self.widths[..], energy) {
+            ([], false) => vec![768],
+            ([], true) => vec![256],
+            (given, _) => given.to_vec(),
+        };
+        let batch = match energy {
+            false => 128,
+            true if dim <= MOST_UNIFORM => 256,
+            true => 0,
+        };
+        let architecture = Architecture { dim, widths, rank: self.rank, diagonal: self.diagonal, activation };
         TrainConfig {
-            architecture: Architecture {
-                dim,
-                widths: self.widths.clone(),
-                rank: self.rank,
-                diagonal: self.diagonal,
-                activation,
+            method: match method {
+                Method::Energy { domain, .. } => {
+                    Method::Energy { domain, least_squares: least_squares_applies(&architecture) }
+                }
+                other => other,
             },
-            sigma: self.sigma.unwrap_or(if is_image { 0.1 } else { 0.05 }),
+            architecture,
+            sigma: self.sigma.unwrap_or(noise),
             updates: self.updates,
             conjugate_updates: self.conjugate_updates,
             conjugate_weight: self.conjugate_weight,
             amortise: self.amortise,
-            batch: self.batch,
-            particles: self.particles,
+            batch: self.batch.unwrap_or(batch),
+            particles: self.particles.unwrap_or(128),
             langevin_steps: 3,
             langevin_step: 0.3,
             conjugate_steps: 5,
@@ -157,12 +222,11 @@ impl Train {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         let mut run = self.start()?;
-        let rows = run.data.data.rows(Split::Train);
         let total = run.trainer.config().updates;
         let health = Health::new(&run)?;
         let bar = self.report.progress(total, "training");
         let mut saved = Instant::now();
-        let mut sinkhorn = None;
+        let mut last = None;
         while run.trainer.updates_done() < total {
             if interrupt::asked() {
                 bar.finish_and_clear();
@@ -174,16 +238,19 @@ impl Train {
                 ));
                 return Ok(Outcome::Interrupted);
             }
-            let Run { trainer, data, .. } = &mut run;
-            let metrics = trainer.step(rows, |indices, out| {
-                data.data.read(Split::Train, indices, out).map_err(cmf_plugins::core_error)
-            })?;
+            let Run { trainer, lesson, .. } = &mut run;
+            let metrics = match lesson {
+                Lesson::Data(_, opened) => trainer.step(opened.data.rows(Split::Train), |indices, out| {
+                    opened.data.read(Split::Train, indices, out).map_err(cmf_plugins::core_error)
+                }),
+                Lesson::Energy(_, opened) => trainer.step_on_energy(&opened.energy),
+            }?;
             let done = run.trainer.updates_done();
             let look = done % self.look_every as usize == 0 || done == total;
-            let seen = look.then(|| health.look(&run)).transpose()?;
-            sinkhorn = seen.or(sinkhorn);
+            let seen = look.then(|| health.look(&run)).transpose()?.flatten();
+            last = seen.or(last);
             run.directory.record(&metrics, seen)?;
-            say(&bar, &metrics, sinkhorn);
+            say(&bar, &metrics, last);
             if saved.elapsed() > Duration::from_secs(self.checkpoint_every) {
                 run.directory.save(&run.trainer)?;
                 saved = Instant::now();
@@ -194,8 +261,14 @@ impl Train {
         let model = self.out.join("model.onnx");
         crate::commands::export::write_model(&run, &model, "", &self.report)?;
         self.report.text(model.display().to_string())?;
+        let (sinkhorn, share) = match last {
+            Some(Seen::Sinkhorn(divergence)) => (Some(divergence), None),
+            Some(Seen::EffectiveShare(share)) => (None, Some(share)),
+            None => (None, None),
+        };
         self.report.document(&json!({
             "run": self.out, "model": model, "updates": total, "sinkhorn_divergence": sinkhorn,
+            "effective_share": share,
         }))?;
         Ok(Outcome::Done)
     }
@@ -208,25 +281,92 @@ impl Train {
             self.report.note(format!("resumed after {} updates", run.trainer.updates_done()));
             return Ok(run);
         }
-        let Some(spec) = &self.data else {
-            return Err(Error::Invalid("--data is missing".into()));
-        };
         let directory = RunDirectory::vacant(&self.out)?;
-        let data = spec.open(self.settings.seed)?;
-        let is_image = data.data.pixel_range().is_some();
-        let config = self.settings.config(data.data.shape().dim(), is_image);
-        let gaussian = gaussian(data.data.as_ref(), config.sigma)?;
+        let (lesson, config, gaussian) = match (&self.data, &self.energy) {
+            (Some(spec), _) => {
+                let opened = spec.open(self.settings.seed)?;
+                let noise = if opened.data.pixel_range().is_some() { 0.1 } else { 0.05 };
+                let dim = opened.data.shape().dim();
+                let config = self.settings.config(self.settings.method(), dim, noise);
+                let gaussian = gaussian(opened.data.as_ref(), config.sigma)?;
+                (Lesson::Data(spec.clone(), opened), config, gaussian)
+            }
+            (None, Some(spec)) => {
+                let spec = spec.with(&self.set);
+                let opened = spec.open()?;
+                let dim = opened.energy.dim();
+                let domain = self.domain(opened.domain.clone())?;
+                let method = Method::Energy { domain: domain.clone(), least_squares: false };
+                let config = self.settings.config(method, dim, 0.0);
+                config.validate()?;
+                let gaussian = self.survey(&opened, &domain)?;
+                (Lesson::Energy(spec, opened), config, gaussian)
+            }
+            (None, None) => return Err(Error::Invalid("--data or --energy is missing".into())),
+        };
         let trainer = Trainer::new(config, &gaussian)?;
-        Run::new(directory, spec.clone(), data, trainer)
+        Run::new(directory, lesson, trainer)
+    }
+
+    /// The domain that was asked for, or the energy's own.
+    fn domain(&self, suggested: Domain) -> Result<Domain> {
+        let d = suggested.dim();
+        let ends = match self.domain.len() {
+            0 => return Ok(suggested),
+            2 => self.domain.repeat(d),
+            n if n == 2 * d => self.domain.clone(),
+            n => {
+                return Err(Error::Invalid(format!(
+                    "--domain: expected 2 or {} numbers for an energy of {d} coordinates, found {n}",
+                    2 * d
+                )));
+            }
+        };
+        let end = |first: usize| ends.iter().skip(first).step_by(2).copied().collect();
+        let domain = Domain { low: end(0), high: end(1) };
+        domain.validate(d)?;
+        Ok(domain)
+    }
+
+    /// Looks at an energy before anything is learned from it; returns the mean and covariance of e^{-E}.
+    fn survey(&self, opened: &OpenedEnergy, domain: &Domain) -> Result<Gaussian> {
+        energy::check_gradient(&opened.energy, domain, self.settings.seed)?;
+        let bar = self.report.progress(1000, "looking for the mass");
+        let survey = energy::survey(&opened.energy, domain, self.settings.seed, &mut |share| {
+            bar.set_position((1000.0 * share) as u64);
+            !interrupt::asked()
+        });
+        bar.finish_and_clear();
+        let survey = survey?;
+        if survey.inside < MOST_INSIDE {
+            self.report.warn(format!(
+                "only {:.1} percent of the mass of e^-E lies in the domain; a larger --domain may be needed",
+                100.0 * survey.inside
+            ));
+        }
+        Ok(survey.gaussian)
     }
 }
 
+/// Up to this dimension uniform points cover a domain.
+const MOST_UNIFORM: usize = 3;
+/// Share of the mass of e^{-E} that a domain should hold.
+const MOST_INSIDE: f64 = 0.99;
+
 /// The health figures in the progress bar.
-fn say(bar: &ProgressBar, metrics: &Metrics, sinkhorn: Option<f64>) {
+fn say(bar: &ProgressBar, metrics: &Metrics, seen: Option<Seen>) {
     bar.set_position(metrics.update as u64);
-    let sinkhorn = sinkhorn.map_or(String::new(), |s| format!(", Sinkhorn {s:.3}"));
+    let seen = match seen {
+        Some(Seen::Sinkhorn(divergence)) => format!(", Sinkhorn {divergence:.3}"),
+        Some(Seen::EffectiveShare(share)) => format!(", effective share {share:.3}"),
+        None => String::new(),
+    };
+    let figures = match metrics.deviation {
+        Some(deviation) => format!("deviation {deviation:.2} nats"),
+        None => format!("residual {:.1e}", metrics.residual),
+    };
     bar.set_message(format!(
-        "update {}, residual {:.1e}, lambda max {:.1}, spread {:.1}{sinkhorn}",
-        metrics.update, metrics.residual, metrics.lambda_max, metrics.particle_spread
+        "update {}, {figures}, lambda max {:.1}, spread {:.1}{seen}",
+        metrics.update, metrics.lambda_max, metrics.particle_spread
     ));
 }

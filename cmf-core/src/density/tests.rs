@@ -156,6 +156,40 @@ fn the_density_integrates_to_one_in_one_and_two_dimensions() {
 }
 
 #[test]
+fn the_image_of_a_standard_normal_has_its_density_and_score() {
+    for d in [1, 2, 10] {
+        let law = gaussian(d, 3);
+        let start = law.quadratic_start_from(Source::Gaussian).unwrap();
+        let back = start.gaussian().unwrap();
+        let same = back.covariance.iter().zip(&law.covariance).all(|(a, b)| (a - b).abs() < 1e-12);
+        assert!(same && back.mean == law.mean);
+        let w = Quadratic::new(start.hessian, start.centre).unwrap();
+        let y = normals(3 * d, 5);
+        let found = exact_log_density_from_gaussian(&w, &y, None).unwrap();
+        for (a, b) in found.value.iter().zip(law.log_density(&y).unwrap()) {
+            // Rounding, as above.
+            assert!((a - b).abs() < 1e-11 * b.abs().max(d as f64), "d = {d}: {a} {b}");
+        }
+    }
+    // Normalised whatever the potential is: the trapezoid rule as below, on a smaller box.
+    let w = bent(&gaussian(2, 11), 5, 12);
+    let one = integral(2, 401, 12.0, |y| exact_log_density_from_gaussian(&w, y, None).unwrap().value);
+    assert!((one - 1.0).abs() < 1e-6, "{one}");
+    let y = normals(4, 9);
+    let (mut score, h) = (vec![0.0; 4], 1e-5);
+    exact_log_density_from_gaussian(&w, &y, Some(&mut score)).unwrap();
+    for k in 0..4 {
+        let at = |t: f64| {
+            let mut moved = y.clone();
+            moved[k] += t;
+            exact_log_density_from_gaussian(&w, &moved, None).unwrap().value[k / 2]
+        };
+        let slope = (at(h) - at(-h)) / (2.0 * h);
+        assert!((slope - score[k]).abs() < 1e-7 * (1.0 + slope.abs()), "{slope} {}", score[k]);
+    }
+}
+
+#[test]
 fn lanczos_agrees_with_cholesky_within_its_standard_error() {
     for (d, seed) in [(50, 21), (200, 22)] {
         let law = gaussian(d, seed);

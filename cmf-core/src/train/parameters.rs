@@ -120,6 +120,32 @@ impl<B: Backend> Parameters<B> {
         }
     }
 
+    /// The arrays without diagonal and mixing, one after the other: those of a network with one hidden layer.
+    fn shallow(&mut self) -> [&mut Param<Tensor<B, 2>>; 6] {
+        let Parameters { forms, bias, output, head_root, head_diagonal, centre, .. } = self;
+        [forms, bias, output, head_root, head_diagonal, centre]
+    }
+
+    /// The free numbers of a network with one hidden layer, as one vector.
+    pub fn free(&self) -> Result<Vec<f64>> {
+        let mut all = Vec::new();
+        for param in self.clone().shallow() {
+            all.extend(numbers(param.val())?.to_vec().into_iter().map(f64::from));
+        }
+        Ok(all)
+    }
+
+    /// The same parameters with the numbers of [`Parameters::free`] replaced.
+    pub fn with_free(mut self, mut free: &[f64]) -> Self {
+        for param in self.shallow() {
+            let [rows, cols] = param.dims();
+            let (these, rest) = free.split_at(rows * cols);
+            *param = param.clone().map(|t| tensor(these, [rows, cols], &t.device()));
+            free = rest;
+        }
+        self
+    }
+
     /// Parameters by learning rate: forms and biases, positive weights, head.
     pub fn groups(&self) -> [Vec<ParamId>; 3] {
         let positive = self.mixing.iter().chain([&self.output]).chain(&self.diagonal);
