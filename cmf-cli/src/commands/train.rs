@@ -37,7 +37,8 @@ ends with the weights of an unbroken run.
 
 An energy E is known up to a constant; the model's density is fitted to e^-E by regression on the Monge-Ampere
 equation: E(y) - w(grad w(y)) + log det Hess w(y) must be constant, at --batch points of the domain and at
---particles points of the model itself. Before that its gradient is compared with its values and its mass is
+--particles points of the model itself. Networks of one small hidden layer take least-squares steps, a few
+hundred of them, others Adam's. Before that its gradient is compared with its values and its mass is
 looked for: a wrong gradient, NaN, or no finite normaliser end the command with a message.
 
 --method gaussian-icnn learns the baseline: the same network and solvers, but data are the image of N(0, I),
@@ -97,9 +98,9 @@ struct Settings {
     /// What carries which law to the data
     #[arg(long, value_enum, default_value_t = Choice::Cmf, conflicts_with = "energy")]
     method: Choice,
-    /// Updates in all
-    #[arg(long, value_name = "N", default_value_t = 3000)]
-    updates: usize,
+    /// Updates in all [default: 3000, of least-squares steps 200]
+    #[arg(long, value_name = "N")]
+    updates: Option<usize>,
     /// The first updates follow the conjugate objective (CMFGen), the others the likelihood
     #[arg(long, value_name = "N", default_value_t = 0)]
     conjugate_updates: usize,
@@ -113,7 +114,7 @@ struct Settings {
     /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise]
     #[arg(long, conflicts_with = "energy")]
     sigma: Option<f64>,
-    /// Units of each hidden layer [default: 768, for energies 256]
+    /// Units of each hidden layer [default: 768, for energies 64 in up to 10 dimensions and 256 above]
     #[arg(long, value_delimiter = ',')]
     widths: Vec<usize>,
     /// Rank of each unit's quadratic term
@@ -128,11 +129,11 @@ struct Settings {
     /// The sharpness of softplus
     #[arg(long, default_value_t = 1.0)]
     beta: f64,
-    /// Data points per update, or uniform points of the energy's domain [default: 128, for energies 256 in up
+    /// Data points per update, or uniform points of the energy's domain [default: 128, for energies 1536 in up
     /// to 3 dimensions and 0 above]
     #[arg(long)]
     batch: Option<usize>,
-    /// Persistent particles of the source [default: 128]
+    /// Persistent particles of the source [default: 128, for energies 256 in up to 3 dimensions, 2048 in up to 10]
     #[arg(long)]
     particles: Option<usize>,
     /// Adam's step size on linear and quadratic forms; other parameters follow in proportion
@@ -172,38 +173,41 @@ impl Settings {
             Kind::Elu => Activation::Elu,
             Kind::Softplus => Activation::Softplus { beta: self.beta },
         };
-        let energy = matches!(method, Method::Energy { .. });
         // The proportions of the three step sizes were found on MNIST.
         let pace = self.learning_rate / 3e-3;
+        let energy = matches!(method, Method::Energy { .. });
         let widths = match (&self.widths[..], energy) {
             ([], false) => vec![768],
-            ([], true) => vec![256],
+            ([], true) => vec![if dim <= MOST_SOLVED { 64 } else { 256 }],
             (given, _) => given.to_vec(),
         };
-        let batch = match energy {
-            false => 128,
-            true if dim <= MOST_UNIFORM => 256,
-            true => 0,
-        };
         let architecture = Architecture { dim, widths, rank: self.rank, diagonal: self.diagonal, activation };
+        let method = match method {
+            Method::Energy { domain, .. } => {
+                Method::Energy { domain, least_squares: least_squares_applies(&architecture) }
+            }
+            other => other,
+        };
+        let solved = matches!(method, Method::Energy { least_squares: true, .. });
+        let (batch, particles) = match (energy, solved) {
+            (true, _) if dim <= MOST_UNIFORM => (1536, 256),
+            (true, true) => (0, 2048),
+            (true, false) => (0, 128),
+            (false, _) => (128, 128),
+        };
         TrainConfig {
-            method: match method {
-                Method::Energy { domain, .. } => {
-                    Method::Energy { domain, least_squares: least_squares_applies(&architecture) }
-                }
-                other => other,
-            },
+            method,
             architecture,
             sigma: self.sigma.unwrap_or(noise),
-            updates: self.updates,
+            updates: self.updates.unwrap_or(if solved { 200 } else { 3000 }),
             conjugate_updates: self.conjugate_updates,
             conjugate_weight: self.conjugate_weight,
             amortise: self.amortise,
             batch: self.batch.unwrap_or(batch),
-            particles: self.particles.unwrap_or(128),
+            particles: self.particles.unwrap_or(particles),
             langevin_steps: 3,
             langevin_step: 0.3,
-            conjugate_steps: 5,
+            conjugate_steps: if energy { 20 } else { 5 },
             solve_tolerance: 5e-3,
             solve_steps: 30,
             learning_rate: self.learning_rate,
@@ -212,7 +216,8 @@ impl Settings {
             final_rate: 0.02,
             warm_up: 20,
             betas: (0.9, 0.99),
-            average: 0.99,
+            // Least-squares steps have little noise to average away.
+            average: if solved { 0.9 } else { 0.99 },
             seed: self.seed,
         }
     }
@@ -348,6 +353,8 @@ impl Train {
     }
 }
 
+/// Up to this dimension the default network of an energy is small enough for least-squares steps.
+const MOST_SOLVED: usize = 10;
 /// Up to this dimension uniform points cover a domain.
 const MOST_UNIFORM: usize = 3;
 /// Share of the mass of e^{-E} that a domain should hold.

@@ -21,6 +21,18 @@ const BEND: f64 = 2.0;
 /// Size of the squared forms under the Gibbs factor.
 const SQUARED: f64 = 0.02;
 
+/// Spreads the places where the units of [`initial_weights`] bend evenly over four standard deviations.
+///
+/// Least-squares steps move each of them at once, which needs units that bend where the mass is.
+pub fn spread_bends(weights: &mut Weights<Array<f64>>) {
+    let mut bias = weights.bias.to_vec();
+    let n = bias.len();
+    for (k, c) in bias.iter_mut().enumerate() {
+        *c += 2.0 * SLOPE * BEND * (k as f64 + 0.5) / n as f64;
+    }
+    weights.bias = Array::matrix(bias, 1, n);
+}
+
 /// The weights of `arch` around the closed-form potential `start`, from `seed`.
 ///
 /// The head is `start` itself. Each unit looks along one direction, downwards and from two standard

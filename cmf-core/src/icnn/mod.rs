@@ -14,7 +14,7 @@ pub mod formula;
 mod init;
 mod potential;
 
-pub use init::initial_weights;
+pub use init::{initial_weights, spread_bends};
 pub use potential::{Icnn, LinearisedIcnn};
 
 use serde::{Deserialize, Serialize};

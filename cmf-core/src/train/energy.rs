@@ -14,19 +14,20 @@ use super::inner;
 use super::least_squares::{self, Problem};
 use super::objective::{Regression, regression};
 use super::ops::BurnOps;
-use super::trainer::{Backend, Metrics, Trainer};
+use super::trainer::{Backend, Begun, Metrics, Trainer};
 use crate::density::{Lanczos, estimated_log_density};
 use crate::energy::Domain;
 use crate::error::{Error, Result, check_len};
 use crate::icnn::Icnn;
-use crate::linalg::Cholesky;
+use crate::linalg::{Cholesky, dot};
 use crate::potential::{Potential, SecondOrder};
 
 /// Up to this dimension the log-determinant and its gradient come from the whole Hessian.
 const MOST_FACTORED: usize = 64;
 /// Uniform candidates for one uniform point of a batch.
 const CANDIDATES: usize = 8;
-/// Nats above the least energy from which on a point of the box counts less.
+/// Nats above the least energy from which on a point is relevant no more: errors of a tenth of a nat matter in
+/// the bulk, and errors of ten where the density is e^{-100} of its mode do not.
 const RELEVANT: f64 = 5.0;
 /// Above `MOST_FACTORED`: the estimate of log det by which a row is weighed.
 const LANCZOS: Lanczos = Lanczos { probes: 4, max_steps: 24, tolerance: 1e-2, seed: 0 };
@@ -34,9 +35,9 @@ const LANCZOS: Lanczos = Lanczos { probes: 4, max_steps: 24, tolerance: 1e-2, se
 impl Trainer {
     /// Takes one update on an energy.
     ///
-    /// mu is half of each where there are both: `batch` points of the domain, uniform but for a density that
-    /// falls off as (1 + (E - min E)/5)^{-2}, so that the tails do not outweigh the bulk; and `particles` points
-    /// of the model, (∇w*)#P_w, as far as their conjugate solves have come. Fails where E is not finite.
+    /// mu is `batch` points of the domain, uniform but for a density that falls off as a = (1 + (E - min E)/5)^{-2},
+    /// and `particles` points of the model, (∇w*)#P_w, as far as their conjugate solves have come; each counts
+    /// with the weight a, so that the tails do not outweigh the bulk. Fails where E is not finite.
     pub fn step_on_energy(&mut self, energy: &dyn Potential) -> Result<Metrics> {
         let Method::Energy { domain, least_squares } = self.config.method.clone() else {
             return Err(Error::Invalid("this run learns from samples, not from an energy".into()));
@@ -44,7 +45,7 @@ impl Trainer {
         check_len("the dimension of the energy", energy.dim(), self.config.architecture.dim)?;
         let clock = Instant::now();
         let arch = self.config.architecture.clone();
-        let (parameters, weights, network) = self.begin()?;
+        let Begun { parameters, weights, network } = self.begin()?;
 
         let (mut points, mut values) = self.uniform(energy, &domain)?;
         let (mut particle_spread, mut residual, mut guess_residual) = (0.0, 0.0, None);
@@ -55,9 +56,21 @@ impl Trainer {
             points.extend_from_slice(&self.conjugates);
         }
         let (rate, deviation) = if least_squares {
-            let problem = Problem { arch: &arch, points: &points, energy: &values };
-            let taken = least_squares::step(&problem, &parameters.free()?, self.damping)?;
-            self.parameters = Some(parameters.with_free(&taken.free));
+            // Fresh points of the domain check the step, where there are any.
+            let (other_points, other_values) = match self.config.batch {
+                0 => (points.clone(), values.clone()),
+                _ => self.uniform(energy, &domain)?,
+            };
+            let (counts, other_counts) = (relevance(&values), relevance(&other_values));
+            let problem = Problem { arch: &arch, points: &points, energy: &values, relevance: &counts };
+            let check = Problem {
+                arch: &arch,
+                points: &other_points,
+                energy: &other_values,
+                relevance: &other_counts,
+            };
+            let taken = least_squares::step(&problem, &check, &parameters.shallow_numbers()?, self.damping)?;
+            self.parameters = Some(parameters.with_shallow_numbers(&taken.free));
             self.damping = taken.damping;
             self.update += 1;
             (1.0, taken.deviation)
@@ -94,16 +107,14 @@ impl Trainer {
         }
         let candidates = domain.draw(CANDIDATES * n, &mut self.rng);
         let values = evaluate(energy, &candidates)?;
-        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let weights: Vec<f64> = values.iter().map(|e| (1.0 + (e - least) / RELEVANT).powi(-2)).collect();
-        let total: f64 = weights.iter().sum();
+        let weights = relevance(&values);
         // Systematic resampling: one uniform number places n equidistant marks on the running sum.
         let (mut points, mut chosen) = (Vec::with_capacity(n * d), Vec::with_capacity(n));
         let first: f64 = self.rng.random();
         let mut sum = 0.0;
         for ((row, value), weight) in candidates.chunks_exact(d).zip(&values).zip(&weights) {
             sum += weight;
-            while chosen.len() < n && (chosen.len() as f64 + first) / n as f64 * total < sum {
+            while chosen.len() < n && (chosen.len() as f64 + first) / (n as f64) < sum {
                 points.extend_from_slice(row);
                 chosen.push(*value);
             }
@@ -149,14 +160,24 @@ pub(super) fn regression_parts(
     network.value_and_gradient(&image, &mut potential, &mut along)?;
     let LogDets { value: log_det, solved, probe } = log_dets;
     let r: Vec<f64> = (0..n).map(|i| energy[i] - potential[i] + log_det[i]).collect();
-    let mean = r.iter().sum::<f64>() / n as f64;
-    let variance = r.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / n as f64;
+    let relevance = relevance(energy);
+    let mean = dot(&r, &relevance);
+    let variance = r.iter().zip(&relevance).map(|(r, a)| a * (r - mean).powi(2)).sum::<f64>();
     if !variance.is_finite() {
         return Err(Error::NotFinite("the residual of the Monge-Ampère equation".into()));
     }
     // r has minus what the weights multiply.
-    let weight = r.iter().map(|r| -2.0 * (r - mean) / n as f64).collect();
+    let weight = r.iter().zip(&relevance).map(|(r, a)| -2.0 * a * (r - mean)).collect();
     Ok((Regression { weight, points, image, along, solved, probe }, variance.sqrt()))
+}
+
+/// a = (1 + (E - min E)/5)^{-2}, in units of their sum.
+fn relevance(energy: &[f64]) -> Vec<f64> {
+    let least = energy.iter().copied().fold(f64::INFINITY, f64::min);
+    let mut all: Vec<f64> = energy.iter().map(|e| (1.0 + (e - least) / RELEVANT).powi(-2)).collect();
+    let total: f64 = all.iter().sum();
+    all.iter_mut().for_each(|a| *a /= total);
+    all
 }
 
 /// E at the rows of `points`; fails where it is not finite.

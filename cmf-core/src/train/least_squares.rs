@@ -7,25 +7,26 @@
 
 use rayon::prelude::*;
 
+use super::parameters::LEAST_POSITIVE;
 use crate::error::{Error, Result};
 use crate::icnn::Architecture;
-use crate::linalg::{Cholesky, dot, matmul, view};
+use crate::linalg::{Cholesky, dot, matmul, to_rows, view};
 use crate::ops::Activation;
 
 /// Most parameters whose normal equations are solved in one update.
 const MOST_PARAMETERS: usize = 2048;
 /// Dampings that one update may try.
-const TRIALS: usize = 10;
+const TRIALS: usize = 6;
 /// The damping of the first update, and its bounds.
 pub(super) const DAMPING: f64 = 1e-2;
-const DAMPINGS: (f64, f64) = (1e-9, 1e6);
+const DAMPINGS: (f64, f64) = (1e-6, 1e6);
 
 /// Whether [`step`] knows networks of this architecture.
 pub fn applies(arch: &Architecture) -> bool {
     arch.widths.len() == 1 && !arch.diagonal && Layout::new(arch).len() <= MOST_PARAMETERS
 }
 
-/// Where each array lies among the free parameters, in the order of `Parameters::free`.
+/// Where each array lies among the parameters, in the order of `Parameters::shallow_numbers`.
 struct Layout {
     d: usize,
     units: usize,
@@ -66,12 +67,10 @@ fn softplus(t: f64) -> (f64, f64) {
     (t.max(0.0) + (-t.abs()).exp().ln_1p(), 1.0 / (1.0 + (-t).exp()))
 }
 
-/// A network at given free parameters.
+/// A network at given parameters.
 struct Network<'a> {
     at: Layout,
     free: &'a [f64],
-    /// Effective output weights with their slopes in the free ones: [N].
-    output: Vec<(f64, f64)>,
     /// Q: [d, d].
     head: Vec<f64>,
     /// Slopes of the head's diagonal: [d].
@@ -82,7 +81,6 @@ impl<'a> Network<'a> {
     fn new(arch: &Architecture, free: &'a [f64]) -> Self {
         let at = Layout::new(arch);
         let d = at.d;
-        let output = free[at.output()..at.root()].iter().map(|&t| softplus(t)).collect();
         let root = &free[at.root()..at.diagonal()];
         let mut head = vec![0.0; d * d];
         for (ij, q) in head.iter_mut().enumerate() {
@@ -90,7 +88,11 @@ impl<'a> Network<'a> {
         }
         let diagonal: Vec<_> = free[at.diagonal()..at.centre()].iter().map(|&t| softplus(t)).collect();
         diagonal.iter().enumerate().for_each(|(i, (v, _))| head[i * d + i] += v);
-        Network { at, free, output, head, slopes: diagonal.into_iter().map(|(_, s)| s).collect() }
+        Network { at, free, head, slopes: diagonal.into_iter().map(|(_, s)| s).collect() }
+    }
+
+    fn output(&self, unit: usize) -> f64 {
+        self.free[self.at.output() + unit]
     }
 
     fn form(&self, block: usize, unit: usize) -> &[f64] {
@@ -119,7 +121,7 @@ impl<'a> Network<'a> {
         (moved, pulled)
     }
 
-    /// w(∇w(y)) - log det ∇²w(y), with its derivative in the free parameters written to `jacobian` [P].
+    /// w(∇w(y)) - log det ∇²w(y), with its derivative in the parameters written to `jacobian` [P].
     fn value(&self, y: &[f64], jacobian: Option<&mut [f64]>) -> Result<f64> {
         let (d, n, rank) = (self.at.d, self.at.units, self.at.rank);
         // At y: slopes g of the units' inputs, ∇w and ∇²w.
@@ -127,16 +129,14 @@ impl<'a> Network<'a> {
         let mut hessian = self.head.clone();
         let mut g = vec![0.0; n * d];
         let mut phi = vec![[0.0; 4]; n];
-        for i in 0..n {
-            let g = &mut g[i * d..][..d];
-            phi[i] = self.at.activation.at(self.input(i, y, g));
-            let (first, second) = (self.output[i].0 * phi[i][1], self.output[i].0 * phi[i][2]);
-            for j in 0..d {
-                x[j] += first * g[j];
-                for k in 0..d {
-                    let squares = (1..=rank).map(|r| self.form(r, i)[j] * self.form(r, i)[k]).sum::<f64>();
-                    hessian[j * d + k] += second * g[j] * g[k] + first * squares;
-                }
+        for (i, (g, phi)) in g.chunks_exact_mut(d).zip(&mut phi).enumerate() {
+            *phi = self.at.activation.at(self.input(i, y, g));
+            let (first, second) = (self.output(i) * phi[1], self.output(i) * phi[2]);
+            x.iter_mut().zip(g.iter()).for_each(|(x, g)| *x += first * g);
+            for (jk, h) in hessian.iter_mut().enumerate() {
+                let (j, k) = (jk / d, jk % d);
+                let squares = (1..=rank).map(|r| self.form(r, i)[j] * self.form(r, i)[k]).sum::<f64>();
+                *h += second * g[j] * g[k] + first * squares;
             }
         }
         let factor = Cholesky::new(&hessian, d, "a Hessian in training")?;
@@ -145,10 +145,11 @@ impl<'a> Network<'a> {
         let mut value = 0.5 * dot(&x_moved, &k) - factor.log_det();
         let mut at_x = vec![[0.0; 4]; n];
         let mut slope = vec![0.0; d];
-        for i in 0..n {
-            at_x[i] = self.at.activation.at(self.input(i, &x, &mut slope));
-            value += self.output[i].0 * at_x[i][0];
-            k.iter_mut().zip(&slope).for_each(|(k, g)| *k += self.output[i].0 * at_x[i][1] * g);
+        for (i, at_x) in at_x.iter_mut().enumerate() {
+            *at_x = self.at.activation.at(self.input(i, &x, &mut slope));
+            value += self.output(i) * at_x[0];
+            let first = self.output(i) * at_x[1];
+            k.iter_mut().zip(&slope).for_each(|(k, g)| *k += first * g);
         }
         if let Some(jacobian) = jacobian {
             let m = factor.inverse();
@@ -171,30 +172,27 @@ impl<'a> Network<'a> {
         jacobian: &mut [f64],
     ) {
         let d = self.at.d;
-        let (u, slope) = self.output[unit];
+        let u = self.output(unit);
         let times = |v: &[f64]| -> Vec<f64> { m.chunks_exact(d).map(|row| dot(row, v)).collect() };
         let m_g = times(g);
         let (along, bend) = (dot(k, g), dot(g, &m_g));
         let m_forms: Vec<Vec<f64>> = (1..=self.at.rank).map(|r| times(self.form(r, unit))).collect();
         let squares: f64 = m_forms.iter().enumerate().map(|(r, v)| dot(v, self.form(r + 1, unit))).sum();
-        jacobian[self.at.output() + unit] =
-            slope * (at_x[0] + phi[1] * along - phi[2] * bend - phi[1] * squares);
+        jacobian[self.at.output() + unit] = at_x[0] + phi[1] * along - phi[2] * bend - phi[1] * squares;
         // In s and in ŝ.
         let (in_s, in_x) = (u * (phi[2] * (along - squares) - phi[3] * bend), u * at_x[1]);
         jacobian[self.at.bias() + unit] = in_s + in_x;
         // In g: u (act'(s) k - 2 act''(s) M g).
         let in_g: Vec<f64> = k.iter().zip(&m_g).map(|(k, m)| u * (phi[1] * k - 2.0 * phi[2] * m)).collect();
-        let from = self.at.form(0, unit);
-        for j in 0..d {
-            jacobian[from + j] = in_s * y[j] + in_x * x[j] + in_g[j];
-        }
+        let row = &mut jacobian[self.at.form(0, unit)..][..d];
+        row.iter_mut().enumerate().for_each(|(j, out)| *out = in_s * y[j] + in_x * x[j] + in_g[j]);
         for (r, m_form) in m_forms.iter().enumerate() {
             let form = self.form(r + 1, unit);
             let (at_y, at_x, across) = (dot(form, y), dot(form, x), dot(form, &in_g));
-            let from = self.at.form(r + 1, unit);
-            for j in 0..d {
-                jacobian[from + j] = (in_s * at_y + across) * y[j] + in_x * at_x * x[j] + at_y * in_g[j]
-                    - 2.0 * u * phi[1] * m_form[j];
+            let row = &mut jacobian[self.at.form(r + 1, unit)..][..d];
+            for (j, out) in row.iter_mut().enumerate() {
+                let through_s = (in_s * at_y + across) * y[j] + in_x * at_x * x[j];
+                *out = through_s + at_y * in_g[j] - 2.0 * u * phi[1] * m_form[j];
             }
         }
     }
@@ -223,10 +221,13 @@ pub(super) struct Problem<'a> {
     pub(super) points: &'a [f64],
     /// [n].
     pub(super) energy: &'a [f64],
+    /// What each point counts, of sum 1: [n].
+    pub(super) relevance: &'a [f64],
 }
 
 impl Problem<'_> {
-    /// r - mean r at each point, and the rows of J with their mean taken off where asked for: [n], [n, P].
+    /// √a (r - mean r) at each point, whose squares sum to the variance, and the rows of their Jacobian where
+    /// asked for: [n], [n, P].
     pub(super) fn residuals(&self, free: &[f64], with_jacobian: bool) -> Result<(Vec<f64>, Vec<f64>)> {
         let network = Network::new(self.arch, free);
         let (n, p) = (self.energy.len(), free.len());
@@ -238,17 +239,18 @@ impl Problem<'_> {
             points.map(|y| network.value(y, None)).collect()
         };
         let mut r: Vec<f64> = self.energy.iter().zip(values?).map(|(e, v)| e - v).collect();
-        let mean = r.iter().sum::<f64>() / n as f64;
-        r.iter_mut().for_each(|r| *r -= mean);
+        let mean = dot(&r, self.relevance);
+        r.iter_mut().zip(self.relevance).for_each(|(r, a)| *r = a.sqrt() * (*r - mean));
         if with_jacobian {
             let mut mean = vec![0.0; p];
-            for row in jacobian.chunks_exact(p) {
-                mean.iter_mut().zip(row).for_each(|(m, j)| *m += j / n as f64);
+            for (row, a) in jacobian.chunks_exact(p).zip(self.relevance) {
+                mean.iter_mut().zip(row).for_each(|(m, j)| *m += a * j);
             }
             // r has minus what was differentiated.
-            jacobian
-                .par_chunks_exact_mut(p)
-                .for_each(|row| row.iter_mut().zip(&mean).for_each(|(j, m)| *j = m - *j));
+            jacobian.par_chunks_exact_mut(p).zip(self.relevance.par_iter()).for_each(|(row, a)| {
+                let a = a.sqrt();
+                row.iter_mut().zip(&mean).for_each(|(j, m)| *j = a * (m - *j));
+            });
         }
         Ok((r, jacobian))
     }
@@ -256,7 +258,7 @@ impl Problem<'_> {
 
 /// What a step did.
 pub(super) struct Taken {
-    /// The new free parameters; the old ones where no trial was better.
+    /// The new parameters; the old ones where no trial was better.
     pub(super) free: Vec<f64>,
     /// The damping of the next step.
     pub(super) damping: f64,
@@ -264,22 +266,31 @@ pub(super) struct Taken {
     pub(super) deviation: f64,
 }
 
-/// One step from `free` that lowers the residual's variance at the points of `problem`.
+/// One step from `free` that lowers the residual's variance at the points of `problem` and at those of `check`,
+/// which keep it from fitting the former alone.
 ///
-/// Solves (J'J + damping diag(J'J)) p = -J'r, and with more damping again until the variance falls.
-pub(super) fn step(problem: &Problem<'_>, free: &[f64], mut damping: f64) -> Result<Taken> {
+/// Solves (J'J + damping diag(J'J)) p = -J'r, and with more damping again until both fall.
+pub(super) fn step(
+    problem: &Problem<'_>,
+    check: &Problem<'_>,
+    free: &[f64],
+    mut damping: f64,
+) -> Result<Taken> {
     let (n, p) = (problem.energy.len(), free.len());
+    let layout = Layout::new(problem.arch);
     let (r, jacobian) = problem.residuals(free, true)?;
-    let loss = |r: &[f64]| dot(r, r) / n as f64;
-    let before = loss(&r);
+    let before = dot(&r, &r);
     if !before.is_finite() {
         return Err(Error::NotFinite("the residual of the Monge-Ampère equation".into()));
     }
+    let variance = |problem: &Problem<'_>, free: &[f64]| -> Result<f64> {
+        let (r, _) = problem.residuals(free, false)?;
+        Ok(dot(&r, &r))
+    };
+    let checked = variance(check, free)?;
     let j = view(&jacobian, n, p);
-    let scaled = |a: f64| a / n as f64;
-    let normal = crate::linalg::to_rows((j.transpose() * j).as_ref());
-    let normal: Vec<f64> = normal.into_iter().map(scaled).collect();
-    let slope: Vec<f64> = matmul(&r, &jacobian, 1, n, p).into_iter().map(scaled).collect();
+    let normal = to_rows((j.transpose() * j).as_ref());
+    let slope = matmul(&r, &jacobian, 1, n, p);
     // A parameter without effect has no scale of its own.
     let least = 1e-8 * (0..p).map(|i| normal[i * p + i]).fold(0.0, f64::max);
     let mut growth = 2.0;
@@ -289,11 +300,15 @@ pub(super) fn step(problem: &Problem<'_>, free: &[f64], mut damping: f64) -> Res
         let moved = Cholesky::new(&damped, p, "the normal equations").and_then(|factor| {
             let mut by: Vec<f64> = slope.iter().map(|s| -s).collect();
             factor.solve_rows(&mut by)?;
-            let free: Vec<f64> = free.iter().zip(&by).map(|(f, b)| f + b).collect();
-            let after = loss(&problem.residuals(&free, false)?.0);
+            let mut free: Vec<f64> = free.iter().zip(&by).map(|(f, b)| f + b).collect();
+            // Output weights stay positive, so that the network stays convex.
+            let output = &mut free[layout.output()..layout.root()];
+            output.iter_mut().for_each(|u| *u = u.max(LEAST_POSITIVE));
+            let after = variance(problem, &free)?;
+            let better = variance(check, &free)? < checked;
             // Of the quadratic model: -2 p'slope - p'normal p.
             let model = -2.0 * dot(&by, &slope) - dot(&by, &matmul(&normal, &by, p, p, 1));
-            Ok((free, (before - after) / model))
+            Ok((free, if better { (before - after) / model } else { -1.0 }))
         });
         if let Ok((free, gain)) = moved
             && gain.is_finite()
@@ -306,5 +321,6 @@ pub(super) fn step(problem: &Problem<'_>, free: &[f64], mut damping: f64) -> Res
         damping = (damping * growth).min(DAMPINGS.1);
         growth *= 2.0;
     }
-    Ok(Taken { free: free.to_vec(), damping, deviation: before.sqrt() })
+    // Other points may allow a step again.
+    Ok(Taken { free: free.to_vec(), damping: DAMPING, deviation: before.sqrt() })
 }

@@ -18,6 +18,12 @@ use crate::linalg::SymmetricEigen;
 /// definite whatever R becomes.
 const DIAGONAL_SHARE: f64 = 0.5;
 
+/// What stands for zero, which is out of softplus' reach.
+pub const LEAST_POSITIVE: f64 = 1e-6;
+
+/// The place of the output weights among the arrays of a network with one hidden layer.
+const SHALLOW_OUTPUT: usize = 2;
+
 /// The free parameters of a network.
 #[derive(Module, Debug)]
 pub struct Parameters<B: Backend> {
@@ -67,8 +73,7 @@ impl<B: Backend> Parameters<B> {
         let (d, forms) = (arch.dim, (1 + arch.rank) * arch.units());
         let flat = |a: &Array<T>| -> Vec<f64> { a.to_vec().iter().map(|v| v.to_f64()).collect() };
         let free = |a: &Array<T>, scale: f64| -> Vec<f64> {
-            // Zero is out of softplus' reach; it becomes 1e-6 of the unit.
-            flat(a).iter().map(|v| softplus_inverse((v * scale).max(1e-6))).collect()
+            flat(a).iter().map(|v| softplus_inverse((v * scale).max(LEAST_POSITIVE))).collect()
         };
         let param = |data: &[f64], shape: [usize; 2]| Param::from_tensor(tensor::<B>(data, shape, device));
         let x_side = flat(&weights.x_side);
@@ -126,22 +131,28 @@ impl<B: Backend> Parameters<B> {
         [forms, bias, output, head_root, head_diagonal, centre]
     }
 
-    /// The free numbers of a network with one hidden layer, as one vector.
-    pub fn free(&self) -> Result<Vec<f64>> {
+    /// The numbers of a network with one hidden layer as one vector, output weights after softplus: the residual
+    /// of an energy is closer to linear in these.
+    pub fn shallow_numbers(&self) -> Result<Vec<f64>> {
         let mut all = Vec::new();
-        for param in self.clone().shallow() {
-            all.extend(numbers(param.val())?.to_vec().into_iter().map(f64::from));
+        for (k, param) in self.clone().shallow().into_iter().enumerate() {
+            let value = if k == SHALLOW_OUTPUT { softplus(param.val(), 1.0) } else { param.val() };
+            all.extend(numbers(value)?.to_vec().into_iter().map(f64::from));
         }
         Ok(all)
     }
 
-    /// The same parameters with the numbers of [`Parameters::free`] replaced.
-    pub fn with_free(mut self, mut free: &[f64]) -> Self {
-        for param in self.shallow() {
+    /// The same parameters with the numbers of [`Parameters::shallow_numbers`] replaced.
+    pub fn with_shallow_numbers(mut self, mut numbers: &[f64]) -> Self {
+        for (k, param) in self.shallow().into_iter().enumerate() {
             let [rows, cols] = param.dims();
-            let (these, rest) = free.split_at(rows * cols);
-            *param = param.clone().map(|t| tensor(these, [rows, cols], &t.device()));
-            free = rest;
+            let (these, rest) = numbers.split_at(rows * cols);
+            let free: Vec<f64> = match k {
+                SHALLOW_OUTPUT => these.iter().map(|u| softplus_inverse(u.max(LEAST_POSITIVE))).collect(),
+                _ => these.to_vec(),
+            };
+            *param = param.clone().map(|t| tensor(&free, [rows, cols], &t.device()));
+            numbers = rest;
         }
         self
     }

@@ -225,9 +225,12 @@ fn the_regression_has_the_gradient_of_the_residuals_variance() {
     let loss = regression(&ops, &arch, &parameters.weights(&arch), &parts, &device);
     let variance = |net: &Icnn<f64>| {
         let density = exact_log_density(net, 0.0, &points).unwrap().value;
+        let least = energy.iter().copied().fold(f64::INFINITY, f64::min);
+        let a: Vec<f64> = energy.iter().map(|e| (1.0 + (e - least) / 5.0).powi(-2)).collect();
+        let total: f64 = a.iter().sum();
         let r: Vec<f64> = energy.iter().zip(density).map(|(e, l)| e + l).collect();
-        let mean = r.iter().sum::<f64>() / 5.0;
-        r.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / 5.0
+        let mean = a.iter().zip(&r).map(|(a, r)| a * r).sum::<f64>() / total;
+        a.iter().zip(&r).map(|(a, r)| a * (r - mean).powi(2)).sum::<f64>() / total
     };
     let exact = variance(&single.cast().unwrap());
     // f32 rounding of a residual of order 10.
@@ -245,19 +248,23 @@ fn the_jacobian_by_hand_is_that_of_the_residual() {
         let start = Gaussian::fit(&random(60), d, 0.3).unwrap().quadratic_start().unwrap();
         let net = Icnn::new(arch.clone(), initial_weights(&arch, &start, 1).unwrap()).unwrap();
         let parameters = Parameters::<Differentiating>::from_network(&net, &Default::default()).unwrap();
-        let mut free = parameters.free().unwrap();
+        let mut free = parameters.shallow_numbers().unwrap();
         let moves = random(free.len());
-        free.iter_mut().zip(moves).for_each(|(f, m)| *f += 0.5 * m);
+        free.iter_mut().zip(moves).for_each(|(f, m)| *f += 0.5 * m.abs());
         let (points, energy) = (random(5 * d), random(5));
-        let problem = least_squares::Problem { arch: &arch, points: &points, energy: &energy };
+        let relevance = [0.2; 5];
+        let problem =
+            least_squares::Problem { arch: &arch, points: &points, energy: &energy, relevance: &relevance };
         let (r, jacobian) = problem.residuals(&free, true).unwrap();
         // The residual is that of the network that the numbers make; rounded to f32 there.
-        let network: Icnn<f64> =
-            network_of(&arch, &parameters.with_free(&free).weights(&arch)).unwrap().cast().unwrap();
+        let network: Icnn<f64> = network_of(&arch, &parameters.with_shallow_numbers(&free).weights(&arch))
+            .unwrap()
+            .cast()
+            .unwrap();
         let density = exact_log_density(&network, 0.0, &points).unwrap().value;
         let mean = energy.iter().zip(&density).map(|(e, l)| e + l).sum::<f64>() / 5.0;
         for (i, r) in r.iter().enumerate() {
-            assert!((r - (energy[i] + density[i] - mean)).abs() < 1e-4, "{r}");
+            assert!((r / 0.2f64.sqrt() - (energy[i] + density[i] - mean)).abs() < 1e-4, "{r}");
         }
         for k in 0..free.len() {
             let at = |h: f64| {

@@ -22,7 +22,7 @@ use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::{Gaussian, QuadraticStart};
 use crate::gibbs_start::GibbsStart;
-use crate::icnn::{Icnn, Weights, initial_weights};
+use crate::icnn::{Icnn, Weights, initial_weights, spread_bends};
 use crate::linalg::dot;
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Sampler, Ula};
@@ -89,6 +89,16 @@ pub struct Trainer {
     pub(super) seconds: f64,
 }
 
+/// What an update begins with.
+pub(super) struct Begun {
+    /// Taken out of the trainer until the update puts them back.
+    pub(super) parameters: Parameters<Backend>,
+    /// Their effective weights.
+    pub(super) weights: Weights<Ranked<Backend>>,
+    /// The network of these.
+    pub(super) network: Icnn<f32>,
+}
+
 pub(super) fn optimisers(config: &TrainConfig) -> Optimisers {
     let (b1, b2) = config.betas;
     std::array::from_fn(|_| {
@@ -106,7 +116,10 @@ impl Trainer {
         let start = gaussian.quadratic_start_from(config.method.source())?;
         let gibbs = GibbsStart::new(&start)?;
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-        let weights = initial_weights(&config.architecture, &start, rng.random())?;
+        let mut weights = initial_weights(&config.architecture, &start, rng.random())?;
+        if matches!(config.method, Method::Energy { least_squares: true, .. }) {
+            spread_bends(&mut weights);
+        }
         let network = Icnn::new(config.architecture.clone(), weights)?;
         let parameters = Parameters::from_network(&network, &Default::default())?;
         // Exact draws from the start's source need no warm-up, and its map gives their conjugates.
@@ -170,7 +183,7 @@ impl Trainer {
         }
         let clock = Instant::now();
         let arch = self.config.architecture.clone();
-        let (parameters, weights, network) = self.begin()?;
+        let Begun { parameters, weights, network } = self.begin()?;
         let y = self.draw(rows, read)?;
         let particle_spread = self.move_particles(&network)?;
 
@@ -204,9 +217,8 @@ impl Trainer {
         })
     }
 
-    /// The parameters, taken out until [`Trainer::descend`] puts them back, their effective weights, and the
-    /// network of these, which enters the average.
-    pub(super) fn begin(&mut self) -> Result<(Parameters<Backend>, Weights<Ranked<Backend>>, Icnn<f32>)> {
+    /// Takes the parameters out; their network enters the average.
+    pub(super) fn begin(&mut self) -> Result<Begun> {
         let parameters = self.parameters.take().ok_or_else(|| {
             Error::Invalid("the run stopped in the middle of an update; resume it from its checkpoint".into())
         })?;
@@ -215,7 +227,7 @@ impl Trainer {
         // Early on, an average over all updates so far: it forgets the start at once.
         let decay = self.config.average.min(self.update as f64 / (self.update as f64 + 10.0));
         self.average.update(&network, decay);
-        Ok((parameters, weights, network))
+        Ok(Begun { parameters, weights, network })
     }
 
     /// Takes one Adam step down `loss` and returns the factor of the learning rates that it was taken with.
