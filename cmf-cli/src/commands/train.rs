@@ -77,7 +77,7 @@ pub struct Train {
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
     /// Go on from the checkpoint in the run directory, with the settings of the run
-    #[arg(long, conflicts_with_all = ["data", "energy", "Settings"])]
+    #[arg(long, conflicts_with_all = ["data", "energy", "set", "domain", "Settings"])]
     resume: bool,
     #[command(flatten)]
     settings: Settings,

@@ -16,11 +16,11 @@ const KINKS: usize = 6;
 /// Length of a step in half sides of the domain: long enough for energies that compute in f32.
 const STEP: f64 = 1e-3;
 /// Relative difference of two slopes that are taken for equal.
-const TOLERANCE: f64 = 1e-2;
+const TOLERANCE: f64 = 1e-3;
 
 /// Compares the gradient of `energy` with differences of its values at random points of the domain.
 ///
-/// A slope g·v may be off by 1 percent, by what half the step changes the difference, and by the rounding of
+/// A slope g·v may be off by 0.1 percent, by what half the step changes the difference, and by the rounding of
 /// f32. Errors: a value or gradient that is not finite, and a gradient that is off at more than a tenth
 /// of the points; the message has the worst of them.
 pub fn check_gradient(energy: &dyn Potential, domain: &Domain, seed: u64) -> Result<()> {

@@ -123,7 +123,7 @@ impl Trainer {
     }
 
     /// Estimates of log det ∇²w, and one probe a row, drawn after the estimates and so independent of them.
-    fn estimated(&mut self, network: &Icnn<f32>, points: &[f64]) -> Result<LogDets> {
+    pub(super) fn estimated(&mut self, network: &Icnn<f32>, points: &[f64]) -> Result<LogDets> {
         let settings = Lanczos { seed: self.rng.random(), ..LANCZOS };
         // -w(∇w(y)) + log det ∇²w(y), of which the second is wanted.
         let density = estimated_log_density(network, 0.0, points, &self.start.hessian, settings)?.value;
@@ -141,10 +141,10 @@ impl Trainer {
 /// log det ∇²w at n points, with what its gradient needs.
 pub(super) struct LogDets {
     /// [n].
-    value: Vec<f64>,
+    pub(super) value: Vec<f64>,
     /// u and v as in [`Regression`].
-    solved: Vec<f64>,
-    probe: Vec<f64>,
+    pub(super) solved: Vec<f64>,
+    pub(super) probe: Vec<f64>,
 }
 
 /// What the loss's gradient needs at `points`, and the standard deviation of the residual there.

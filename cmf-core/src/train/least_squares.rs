@@ -16,10 +16,10 @@ use crate::ops::Activation;
 /// Most parameters whose normal equations are solved in one update.
 const MOST_PARAMETERS: usize = 2048;
 /// Dampings that one update may try.
-const TRIALS: usize = 6;
+const TRIALS: usize = 8;
 /// The damping of the first update, and its bounds.
-pub(super) const DAMPING: f64 = 1e-2;
-const DAMPINGS: (f64, f64) = (1e-6, 1e6);
+pub(super) const DAMPING: f64 = 1e-1;
+const DAMPINGS: (f64, f64) = (1e-7, 1e3);
 
 /// Whether [`step`] knows networks of this architecture.
 pub fn applies(arch: &Architecture) -> bool {
@@ -269,7 +269,8 @@ pub(super) struct Taken {
 /// One step from `free` that lowers the residual's variance at the points of `problem` and at those of `check`,
 /// which keep it from fitting the former alone.
 ///
-/// Solves (J'J + damping diag(J'J)) p = -J'r, and with more damping again until both fall.
+/// Solves (J'J + damping D) p = -J'r with D = diag(J'J) + its mean, and with more damping again until both fall.
+/// The mean bounds the steps of parameters that have hardly any effect where they are.
 pub(super) fn step(
     problem: &Problem<'_>,
     check: &Problem<'_>,
@@ -291,12 +292,11 @@ pub(super) fn step(
     let j = view(&jacobian, n, p);
     let normal = to_rows((j.transpose() * j).as_ref());
     let slope = matmul(&r, &jacobian, 1, n, p);
-    // A parameter without effect has no scale of its own.
-    let least = 1e-8 * (0..p).map(|i| normal[i * p + i]).fold(0.0, f64::max);
+    let mean = (0..p).map(|i| normal[i * p + i]).sum::<f64>() / p as f64;
     let mut growth = 2.0;
     for _ in 0..TRIALS {
         let mut damped = normal.clone();
-        (0..p).for_each(|i| damped[i * p + i] += damping * normal[i * p + i].max(least));
+        (0..p).for_each(|i| damped[i * p + i] += damping * (normal[i * p + i] + mean));
         let moved = Cholesky::new(&damped, p, "the normal equations").and_then(|factor| {
             let mut by: Vec<f64> = slope.iter().map(|s| -s).collect();
             factor.solve_rows(&mut by)?;
@@ -319,8 +319,7 @@ pub(super) fn step(
             return Ok(Taken { free, damping, deviation: before.sqrt() });
         }
         damping = (damping * growth).min(DAMPINGS.1);
-        growth *= 2.0;
+        growth *= 1.5;
     }
-    // Other points may allow a step again.
-    Ok(Taken { free: free.to_vec(), damping: DAMPING, deviation: before.sqrt() })
+    Ok(Taken { free: free.to_vec(), damping, deviation: before.sqrt() })
 }
