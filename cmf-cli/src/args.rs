@@ -41,7 +41,7 @@ Example:
 /// The commands.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Learn a model from data and write a run directory
+    /// Learn a model from data or an energy and write a run directory
     #[cfg(feature = "train")]
     Train(crate::commands::train::Train),
     /// Write the model of a run directory as one .onnx file

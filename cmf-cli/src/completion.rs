@@ -61,6 +61,7 @@ impl Painter {
     /// Opens the image model at `path`.
     pub fn open(path: &Path, engine: &EngineArgs, report: &Report) -> Result<Painter> {
         let model = Model::open(path, engine, report)?;
+        model.require_gibbs(path, "inpainting")?;
         Ok(Painter { grid: model.require_grid(path)?, model })
     }
 

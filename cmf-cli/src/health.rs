@@ -1,9 +1,12 @@
-//! How good a model in training is: distance of its samples to held-out data, and a picture of them.
+//! How good a model in training is: its samples against held-out data or the energy, and a picture of them.
 
-use cmf_core::Result;
-use cmf_core::conjugate::{ConjugateSolver, Status};
+use cmf_core::conjugate::ConjugateSolver;
+use cmf_core::density::{MOST_EXACT, exact_log_density};
+use cmf_core::gibbs_start::GibbsStart;
+use cmf_core::icnn::Icnn;
 use cmf_core::sinkhorn::{Sinkhorn, suggested_epsilon};
-use cmf_plugins::data::{Shape, Split};
+use cmf_core::{Potential, Result};
+use cmf_plugins::data::{DataSet, Shape, Split};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -11,23 +14,41 @@ use rand_distr::StandardNormal;
 use crate::grid::Grid;
 use crate::images::write_png;
 use crate::pictures::{grid_of, scatter_of};
-use crate::run_directory::Run;
+use crate::run_directory::{Lesson, Run};
 
-/// Held-out rows, with the model's noise added, that samples are compared with.
-pub struct Health {
-    held_out: Vec<f64>,
-    epsilon: f64,
+/// What a look at a model found.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen {
+    /// The Sinkhorn divergence of samples to held-out data, in squared units of the data.
+    Sinkhorn(f64),
+    /// The effective share of samples that are weighed by e^{-E}/ρ_w: 1 for a model that is exact.
+    EffectiveShare(f64),
+}
+
+/// What a model in training is held against.
+pub enum Health {
+    /// Held-out rows, with the model's noise added, that samples are compared with.
+    Data {
+        /// [rows, d].
+        held_out: Vec<f64>,
+        /// Of the Sinkhorn divergence.
+        epsilon: f64,
+    },
+    /// The energy.
+    Energy,
 }
 
 /// Rows on each side of the comparison.
 const ROWS: usize = 256;
 /// Samples in a preview.
 const SHOWN: usize = 64;
+/// Langevin steps of the samples that are compared with an energy.
+const STEPS: usize = 300;
 
 impl Health {
     /// Reads the first held-out rows of the run's data.
     pub fn new(run: &Run) -> Result<Health> {
-        let data = run.data.data.as_ref();
+        let Some(data) = run.lesson.data() else { return Ok(Health::Energy) };
         let (n, d) = (data.rows(Split::HeldOut).min(ROWS), data.shape().dim());
         let mut held_out = vec![0.0; n * d];
         data.read(Split::HeldOut, &(0..n).collect::<Vec<_>>(), &mut held_out)
@@ -36,35 +57,78 @@ impl Health {
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         held_out.iter_mut().for_each(|v| *v += config.sigma * rng.sample::<f64, _>(StandardNormal));
         let epsilon = suggested_epsilon(&held_out, &held_out, d)?;
-        Ok(Health { held_out, epsilon })
+        Ok(Health::Data { held_out, epsilon })
     }
 
-    /// The Sinkhorn divergence of the model's samples to held-out data, in squared units of the data;
-    /// writes a preview of the samples into the run directory.
-    pub fn look(&self, run: &Run) -> Result<f64> {
-        let d = run.data.data.shape().dim();
-        let particles = run.trainer.particles();
-        let x = &particles[..particles.len().min(ROWS * d)];
-        let solution = ConjugateSolver::default().solve(&run.trainer.network()?, x, None)?;
-        let good = |i: &usize| solution.rows[*i].status == Status::Converged;
-        let y: Vec<f64> =
-            (0..solution.rows.len()).filter(good).flat_map(|i| solution.y[i * d..][..d].to_vec()).collect();
-        self.preview(run, &y[..y.len().min(SHOWN * d)])?;
-        if y.is_empty() {
-            return Ok(f64::INFINITY);
-        }
-        Ok(Sinkhorn::new(self.epsilon).divergence(&y, &self.held_out, d)?.value)
-    }
-
-    fn preview(&self, run: &Run, y: &[f64]) -> Result<()> {
-        let picture = match (run.data.data.shape(), run.data.data.pixel_range()) {
-            (Shape::Image { height, width, channels }, Some((low, high))) => {
-                grid_of(&Grid { height, width, channels, low, high }, y, None)
+    /// Holds the model's samples against data or energy and writes a preview of them into the run directory.
+    ///
+    /// Nothing is seen of an energy in more dimensions than a density is exact in.
+    pub fn look(&self, run: &Run) -> Result<Option<Seen>> {
+        let network = run.trainer.network()?;
+        match (self, &run.lesson) {
+            (Health::Data { held_out, epsilon }, Lesson::Data(_, opened)) => {
+                let d = network.dim();
+                let particles = run.trainer.particles();
+                let x = &particles[..particles.len().min(ROWS * d)];
+                let y = converged(&network, x)?;
+                preview_data(run, opened.data.as_ref(), &y[..y.len().min(SHOWN * d)])?;
+                if y.is_empty() {
+                    return Ok(Some(Seen::Sinkhorn(f64::INFINITY)));
+                }
+                let divergence = Sinkhorn::new(*epsilon).divergence(&y, held_out, d)?;
+                Ok(Some(Seen::Sinkhorn(divergence.value)))
             }
-            (Shape::Vector { dim: 2 }, _) => scatter_of(y),
-            _ => return Ok(()),
-        };
-        let name = format!("preview-{:06}.png", run.trainer.updates_done());
-        write_png(&run.directory.file(&name), &picture)
+            (_, Lesson::Energy(_, opened)) => {
+                let y = samples(run, &network, ROWS)?;
+                if network.dim() == 2 {
+                    write_png(&run.directory.file(&preview_name(run)), &scatter_of(&y))?;
+                }
+                effective_share(&network, &opened.energy, &y).map(|s| s.map(Seen::EffectiveShare))
+            }
+            (Health::Energy, Lesson::Data(..)) => Ok(None),
+        }
     }
+}
+
+/// Samples of a model in training, those whose transport solve converged.
+pub fn samples(run: &Run, network: &Icnn<f32>, n: usize) -> Result<Vec<f64>> {
+    let start = GibbsStart::new(run.trainer.start())?;
+    let x = start.gibbs(network, n, STEPS, run.trainer.config().seed, &mut |_, _| true)?.state.x;
+    converged(network, &x)
+}
+
+/// The conjugates of the rows of `x`, where their solve converged.
+fn converged(network: &Icnn<f32>, x: &[f64]) -> Result<Vec<f64>> {
+    Ok(ConjugateSolver::default().solve(network, x, None)?.converged())
+}
+
+/// (Σ v)²/(n Σ v²) of the importance weights v = e^{-E}/ρ_w at the samples `y`; where E is not finite v is 0.
+fn effective_share(network: &Icnn<f32>, energy: &dyn Potential, y: &[f64]) -> Result<Option<f64>> {
+    let d = network.dim();
+    if d > MOST_EXACT || y.is_empty() {
+        return Ok(None);
+    }
+    let (mut value, mut gradient) = (vec![0.0; y.len() / d], vec![0.0; y.len()]);
+    energy.value_and_gradient(y, &mut value, &mut gradient)?;
+    let density = exact_log_density(network, 0.0, y)?.value;
+    let logs: Vec<f64> = value.iter().zip(&density).map(|(e, l)| -e - l).filter(|v| v.is_finite()).collect();
+    let top = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights = || logs.iter().map(|l| (l - top).exp());
+    let (sum, squares) = (weights().sum::<f64>(), weights().map(|v| v * v).sum::<f64>());
+    Ok((squares > 0.0).then(|| sum * sum / squares / value.len() as f64))
+}
+
+fn preview_name(run: &Run) -> String {
+    format!("preview-{:06}.png", run.trainer.updates_done())
+}
+
+fn preview_data(run: &Run, data: &dyn DataSet, y: &[f64]) -> Result<()> {
+    let picture = match (data.shape(), data.pixel_range()) {
+        (Shape::Image { height, width, channels }, Some((low, high))) => {
+            grid_of(&Grid { height, width, channels, low, high }, y, None)
+        }
+        (Shape::Vector { dim: 2 }, _) => scatter_of(y),
+        _ => return Ok(()),
+    };
+    write_png(&run.directory.file(&preview_name(run)), &picture)
 }

@@ -6,6 +6,9 @@ mod commands;
 mod compare;
 mod completion;
 mod data_spec;
+mod drawing;
+#[cfg(feature = "train")]
+mod energy_spec;
 mod engine;
 mod figures;
 mod grid;

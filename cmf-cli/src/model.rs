@@ -4,8 +4,9 @@ use std::path::Path;
 
 use cmf_core::density::MOST_EXACT;
 use cmf_core::gaussian::Gaussian;
+use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::onnx::{Metadata, ModelFile, Shape};
-use cmf_core::{Error, Result, SecondOrder};
+use cmf_core::{Error, Result, SecondOrder, Source};
 use cmf_plugins::host::Model as HostModel;
 use cmf_plugins::sdk::{self, ModelInfo};
 
@@ -42,6 +43,25 @@ impl Model {
         Ok(Model { metadata, engine: potential, worker, gaussian })
     }
 
+    /// Fails for a model whose source is N(0, I), about which `what` knows nothing.
+    pub fn require_gibbs(&self, path: &Path, what: &str) -> Result<()> {
+        match self.metadata.source {
+            Source::Gibbs => Ok(()),
+            Source::Gaussian => Err(Error::file(
+                path,
+                format!(
+                    "is a generative input-convex network, whose source is N(0, I); {what} expects a conjugate moment \
+                     measure, whose source is e^-w/Z (`sample` and `score` take both)"
+                ),
+            )),
+        }
+    }
+
+    /// The closed-form start of the model's potential.
+    pub fn start(&self) -> Result<GibbsStart> {
+        GibbsStart::new(&self.gaussian.quadratic_start_from(self.metadata.source)?)
+    }
+
     /// The dimension d.
     pub fn dim(&self) -> usize {
         self.metadata.architecture.dim
@@ -60,7 +80,7 @@ impl Model {
             log_z: m.log_z.map(|z| (z.value, z.standard_error)),
             has_hessian: self.dim() <= MOST_EXACT,
         };
-        HostModel { w: self.engine.as_ref(), gaussian: &self.gaussian, info }
+        HostModel { w: self.engine.as_ref(), source: m.source, gaussian: &self.gaussian, info }
     }
 
     /// The pixels of an image model.

@@ -12,45 +12,109 @@ use cmf_plugins::data::{DataSet, Opened, Split};
 use serde::{Deserialize, Serialize};
 
 use crate::data_spec::DataSpec;
+use crate::energy_spec::{EnergySpec, OpenedEnergy};
+use crate::health::Seen;
 
 /// A run in progress, or one to be exported.
 pub struct Run {
     /// Where it is kept.
     pub directory: RunDirectory,
-    /// How its data are named.
-    pub spec: DataSpec,
-    /// Its data.
-    pub data: Opened,
+    /// What it learns from.
+    pub lesson: Lesson,
     /// Its state.
     pub trainer: Trainer,
 }
 
-/// What run.json says: enough to open the data again and to know that they are the same.
+/// What a run learns from.
+pub enum Lesson {
+    /// A data set, with how it is named.
+    Data(DataSpec, Opened),
+    /// An energy, with how it is named.
+    Energy(EnergySpec, OpenedEnergy),
+}
+
+/// What run.json says: enough to open the data or the energy again and to know that they are the same.
 #[derive(Serialize, Deserialize)]
 struct Record {
-    data: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    energy: Option<String>,
     sha256: String,
     settings: cmf_core::train::TrainConfig,
 }
 
+impl Lesson {
+    /// What to call it in a model card: its name without its place on this machine.
+    pub fn card(&self) -> String {
+        match self {
+            Lesson::Data(spec, _) => spec.name(),
+            Lesson::Energy(spec, _) => spec.card(),
+        }
+    }
+
+    /// SHA-256 of the data, or of the library that has the energy.
+    pub fn sha256(&self) -> &str {
+        match self {
+            Lesson::Data(_, data) => &data.sha256,
+            Lesson::Energy(_, energy) => &energy.sha256,
+        }
+    }
+
+    /// The data set, or nothing of an energy.
+    pub fn data(&self) -> Option<&dyn DataSet> {
+        match self {
+            Lesson::Data(_, opened) => Some(opened.data.as_ref()),
+            Lesson::Energy(..) => None,
+        }
+    }
+
+    fn record(&self, settings: cmf_core::train::TrainConfig) -> std::io::Result<Record> {
+        let sha256 = self.sha256().to_string();
+        Ok(match self {
+            Lesson::Data(spec, _) => {
+                Record { data: Some(spec.absolute()?.to_string()), energy: None, sha256, settings }
+            }
+            Lesson::Energy(spec, _) => {
+                Record { data: None, energy: Some(spec.absolute()?.to_string()), sha256, settings }
+            }
+        })
+    }
+
+    /// Opens what `record` names.
+    fn open(record: &Record) -> Result<Lesson> {
+        let named = |text: &str, e: String| Error::Invalid(format!("{text}: {e}"));
+        match (&record.data, &record.energy) {
+            (Some(text), None) => {
+                let Ok(spec) = text.parse::<DataSpec>();
+                let data = spec.open_recorded(record.settings.seed)?;
+                Ok(Lesson::Data(spec, data))
+            }
+            (None, Some(text)) => {
+                let spec: EnergySpec = text.parse().map_err(|e| named(text, e))?;
+                let energy = spec.open_recorded()?;
+                Ok(Lesson::Energy(spec, energy))
+            }
+            _ => Err(Error::Invalid("expected either data or an energy".into())),
+        }
+    }
+}
+
 impl Run {
-    /// Keeps a new run in `directory`, which is made now that data and settings are known to be good.
-    pub fn new(directory: RunDirectory, spec: DataSpec, data: Opened, trainer: Trainer) -> Result<Run> {
+    /// Keeps a new run in `directory`, which is made now that what it learns from and settings are known to be good.
+    pub fn new(directory: RunDirectory, lesson: Lesson, trainer: Trainer) -> Result<Run> {
         directory.make()?;
         let path = directory.file("run.json");
-        let spec = spec.absolute().map_err(|e| Error::file(&path, format!("the data's path: {e}")))?;
-        let record = Record {
-            data: spec.to_string(),
-            sha256: data.sha256.clone(),
-            settings: trainer.config().clone(),
-        };
+        let record = lesson.record(trainer.config().clone());
+        let record =
+            record.map_err(|e| Error::file(&path, format!("the path of what is learned from: {e}")))?;
         write_atomically(&path, |file| serde_json::to_writer_pretty(file, &record))?;
         directory.save(&trainer)?;
         write_atomically(&directory.file(METRICS), |file| writeln!(file, "{HEADER}"))?;
-        Ok(Run { directory, spec, data, trainer })
+        Ok(Run { directory, lesson, trainer })
     }
 
-    /// The run kept in `folder`, at its last checkpoint. Fails if the data are not those of the run.
+    /// The run kept in `folder`, at its last checkpoint. Fails if the data or the energy's library have changed.
     pub fn open(folder: &Path) -> Result<Run> {
         let directory = RunDirectory(folder.to_path_buf());
         let path = directory.file("run.json");
@@ -59,21 +123,21 @@ impl Run {
         })?;
         let record: Record =
             serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is damaged: {e}")))?;
-        let Ok(spec) = record.data.parse::<DataSpec>();
-        let data = spec
-            .open_recorded(record.settings.seed)
-            .map_err(|e| Error::file(&path, format!("data {}: {e}", record.data)))?;
-        if data.sha256 != record.sha256 {
+        let lesson =
+            Lesson::open(&record).map_err(|e| Error::file(&path, format!("what it learns from: {e}")))?;
+        if lesson.sha256() != record.sha256 {
             return Err(Error::file(
                 &path,
                 format!(
-                    "the data {spec} have changed since the run began (SHA-256 {}, expected {})",
-                    data.sha256, record.sha256
+                    "{} has changed since the run began (SHA-256 {}, expected {})",
+                    record.data.or(record.energy).unwrap_or_default(),
+                    lesson.sha256(),
+                    record.sha256
                 ),
             ));
         }
         let trainer = Trainer::load(&directory.file(CHECKPOINT))?;
-        Ok(Run { directory, spec, data, trainer })
+        Ok(Run { directory, lesson, trainer })
     }
 }
 
@@ -82,8 +146,7 @@ pub struct RunDirectory(PathBuf);
 
 const CHECKPOINT: &str = "checkpoint.bin";
 const METRICS: &str = "metrics.csv";
-const HEADER: &str =
-    "update,seconds,objective,residual,lambda_max,particle_spread,rate,sinkhorn_divergence,guess_residual";
+const HEADER: &str = "update,seconds,objective,residual,lambda_max,particle_spread,rate,sinkhorn_divergence,guess_residual,energy_deviation,effective_share";
 
 impl RunDirectory {
     /// The folder of a new run, not made yet; a folder with content is refused.
@@ -118,12 +181,18 @@ impl RunDirectory {
     }
 
     /// Adds a row to the metrics.
-    pub fn record(&self, m: &Metrics, sinkhorn: Option<f64>) -> Result<()> {
+    pub fn record(&self, m: &Metrics, seen: Option<Seen>) -> Result<()> {
         let path = self.file(METRICS);
         let optional = |v: Option<f64>| v.map_or(String::new(), |v| v.to_string());
-        let (sinkhorn, guess) = (optional(sinkhorn), optional(m.guess_residual));
+        let (sinkhorn, share) = match seen {
+            Some(Seen::Sinkhorn(divergence)) => (Some(divergence), None),
+            Some(Seen::EffectiveShare(share)) => (None, Some(share)),
+            None => (None, None),
+        };
+        let (sinkhorn, share) = (optional(sinkhorn), optional(share));
+        let (guess, deviation) = (optional(m.guess_residual), optional(m.deviation));
         let row = format!(
-            "{},{:.3},{},{:e},{},{},{},{sinkhorn},{guess}\n",
+            "{},{:.3},{},{:e},{},{},{},{sinkhorn},{guess},{deviation},{share}\n",
             m.update, m.seconds, m.objective, m.residual, m.lambda_max, m.particle_spread, m.rate
         );
         let append = || -> std::io::Result<()> {

@@ -2,11 +2,14 @@
 //!
 //! w(x) = ½ (x-a)' S^{-1/3} (x-a) with a = (I + S^{1/3})^{-1} m has Gibbs factor N(a, S^{1/3}) and
 //! transport map ∇w*(x) = S^{1/3} x + a (Vesseron, Béthune and Cuturi, 2025, Proposition 2).
+//!
+//! From N(0, I) instead, the map to N(m, S) is ∇w*(x) = S^{1/2} x + m with w(y) = ½ (y-m)' S^{-1/2} (y-m).
 
 use crate::error::{Error, Result, check_len};
 use crate::linalg::{Cholesky, SymmetricEigen, dot, matmul};
 use crate::potential::rows;
 use crate::preconditioner::Preconditioner;
+use crate::source::Source;
 
 /// ln 2π.
 pub const LN_2PI: f64 = 1.837_877_066_409_345_5;
@@ -20,30 +23,37 @@ pub struct Gaussian {
     pub covariance: Vec<f64>,
 }
 
-/// The quadratic conjugate moment potential of a Gaussian.
+/// The quadratic potential that transports a source to a Gaussian.
 pub struct QuadraticStart {
-    /// S^{-1/3}: [d, d], the Hessian of w.
+    /// Q: [d, d], the Hessian of w: S^{-1/3}, or S^{-1/2} from N(0, I).
     pub hessian: Vec<f64>,
-    /// a = (I + S^{1/3})^{-1} m: [d], the minimiser of w.
+    /// [d], the minimiser of w: a = (I + S^{1/3})^{-1} m, or m from N(0, I).
     pub centre: Vec<f64>,
-    /// log Z = log ∫ e^{-w} = d/2 ln 2π + ½ log det S^{1/3}.
+    /// log Z of the source: log ∫ e^{-w} = d/2 ln 2π + ½ log det S^{1/3}, or d/2 ln 2π for N(0, I).
     pub log_z: f64,
+    /// The law that is transported.
+    pub source: Source,
 }
 
 impl QuadraticStart {
-    /// The covariance Q^{-1} = S^{1/3} of the Gibbs factor, as a preconditioner.
-    pub fn gibbs_covariance(&self) -> Result<Preconditioner> {
+    /// Q^{-1} as a preconditioner: the covariance S^{1/3} of the Gibbs factor, or S^{1/2}.
+    pub fn inverse_hessian(&self) -> Result<Preconditioner> {
         let d = self.centre.len();
         Preconditioner::new(&SymmetricEigen::new(&self.hessian, d)?.apply(|q| 1.0 / q), d)
     }
 
-    /// The Gaussian that this is the potential of: S = Q^{-3}, m = (I + Q^{-1}) a.
+    /// The Gaussian that this is the potential of: S = Q^{-3}, m = (I + Q^{-1}) a; from N(0, I) S = Q^{-2}, m = a.
     pub fn gaussian(&self) -> Result<Gaussian> {
         let d = self.centre.len();
         let eigen = SymmetricEigen::new(&self.hessian, d)?;
-        Ok(Gaussian {
-            mean: matmul(&eigen.apply(|q| 1.0 + 1.0 / q), &self.centre, d, d, 1),
-            covariance: eigen.apply(|q| q.powi(-3)),
+        Ok(match self.source {
+            Source::Gibbs => Gaussian {
+                mean: matmul(&eigen.apply(|q| 1.0 + 1.0 / q), &self.centre, d, d, 1),
+                covariance: eigen.apply(|q| q.powi(-3)),
+            },
+            Source::Gaussian => {
+                Gaussian { mean: self.centre.clone(), covariance: eigen.apply(|q| q.powi(-2)) }
+            }
         })
     }
 }
@@ -93,8 +103,13 @@ impl Gaussian {
         self.mean.len()
     }
 
-    /// The closed-form potential of this Gaussian.
+    /// The closed-form conjugate moment potential of this Gaussian.
     pub fn quadratic_start(&self) -> Result<QuadraticStart> {
+        self.quadratic_start_from(Source::Gibbs)
+    }
+
+    /// The closed-form potential that transports `source` to this Gaussian.
+    pub fn quadratic_start_from(&self, source: Source) -> Result<QuadraticStart> {
         let d = self.dim();
         let eigen = SymmetricEigen::new(&self.covariance, d)?;
         let smallest = eigen.values[0];
@@ -104,11 +119,20 @@ impl Gaussian {
                 "the data covariance (eigenvalues from {smallest:.3e} to {largest:.3e}; add noise with --sigma)"
             )));
         }
-        let solve = eigen.apply(|s| 1.0 / (1.0 + s.cbrt()));
-        Ok(QuadraticStart {
-            hessian: eigen.apply(|s| 1.0 / s.cbrt()),
-            centre: matmul(&solve, &self.mean, d, d, 1),
-            log_z: 0.5 * d as f64 * LN_2PI + eigen.values.iter().map(|s| s.ln() / 6.0).sum::<f64>(),
+        let log_z = 0.5 * d as f64 * LN_2PI;
+        Ok(match source {
+            Source::Gibbs => QuadraticStart {
+                hessian: eigen.apply(|s| 1.0 / s.cbrt()),
+                centre: matmul(&eigen.apply(|s| 1.0 / (1.0 + s.cbrt())), &self.mean, d, d, 1),
+                log_z: log_z + eigen.values.iter().map(|s| s.ln() / 6.0).sum::<f64>(),
+                source,
+            },
+            Source::Gaussian => QuadraticStart {
+                hessian: eigen.apply(|s| 1.0 / s.sqrt()),
+                centre: self.mean.clone(),
+                log_z,
+                source,
+            },
         })
     }
 

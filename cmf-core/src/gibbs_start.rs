@@ -7,19 +7,22 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
 use crate::conjugate::{ConjugateSolver, Solution};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gaussian::QuadraticStart;
 use crate::potential::Potential;
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Mala, Run, Samples, State, lambda_max, sample};
+use crate::source::Source;
 
-/// The Gibbs factor N(a, P) of a closed-form start, P = S^{1/3}, with its transport map x ↦ a + P x.
+/// The source of a closed-form start, its Gibbs factor N(a, P) with P = S^{1/3} or else N(0, I), and its
+/// transport map x ↦ a + P x.
 #[derive(Clone)]
 pub struct GibbsStart {
-    /// P, near whose inverse the Hessian of a model stays.
+    /// P, near whose inverse the Hessian of a model stays; the Gibbs factor's covariance.
     pub covariance: Arc<Preconditioner>,
     /// a: [d].
     pub centre: Vec<f64>,
+    source: Source,
 }
 
 /// Rows on which the largest eigenvalue for the first step size is estimated, and power iterations.
@@ -27,9 +30,10 @@ const LAMBDA_ROWS: usize = 16;
 const LAMBDA_ITERATIONS: usize = 10;
 
 impl GibbsStart {
-    /// The Gibbs factor of `start`.
+    /// The source of `start`.
     pub fn new(start: &QuadraticStart) -> Result<Self> {
-        Ok(GibbsStart { covariance: Arc::new(start.gibbs_covariance()?), centre: start.centre.clone() })
+        let (covariance, centre) = (Arc::new(start.inverse_hessian()?), start.centre.clone());
+        Ok(GibbsStart { covariance, centre, source: start.source })
     }
 
     fn plus_centre(&self, mut rows: Vec<f64>) -> Vec<f64> {
@@ -39,9 +43,13 @@ impl GibbsStart {
         rows
     }
 
-    /// Exact draws a + L ξ, L L' = P, from standard normal numbers: [n, d] -> [n, d].
+    /// Exact draws of the source from standard normal numbers ξ: a + L ξ with L L' = P, or ξ itself.
+    /// [n, d] -> [n, d].
     pub fn draw(&self, noise: &[f64]) -> Result<Vec<f64>> {
-        Ok(self.plus_centre(self.covariance.colour(noise)?))
+        match self.source {
+            Source::Gibbs => Ok(self.plus_centre(self.covariance.colour(noise)?)),
+            Source::Gaussian => Ok(noise.to_vec()),
+        }
     }
 
     /// a + P x, the gradient of the start's conjugate: [n, d] -> [n, d].
@@ -61,6 +69,9 @@ impl GibbsStart {
         seed: u64,
         observe: &mut dyn FnMut(usize, &State) -> bool,
     ) -> Result<Samples> {
+        if self.source == Source::Gaussian {
+            return Err(Error::Invalid("the source of this model is N(0, I), not e^{-w}: use `draw`".into()));
+        }
         let d = self.centre.len();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let noise: Vec<f64> = (0..n * d).map(|_| rng.sample(StandardNormal)).collect();

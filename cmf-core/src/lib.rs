@@ -12,6 +12,7 @@
 pub mod closed_form;
 pub mod conjugate;
 pub mod density;
+pub mod energy;
 pub mod error;
 pub mod evaluation;
 pub mod files;
@@ -28,6 +29,7 @@ pub mod potential;
 pub mod preconditioner;
 pub mod sampler;
 pub mod sinkhorn;
+pub mod source;
 
 #[cfg(feature = "onnx")]
 pub mod onnx;
@@ -36,3 +38,4 @@ pub mod train;
 
 pub use error::{Error, Result};
 pub use potential::{Potential, SecondOrder};
+pub use source::Source;

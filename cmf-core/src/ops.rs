@@ -19,6 +19,27 @@ pub enum Activation {
     },
 }
 
+impl Activation {
+    /// The activation and its derivatives of order 1 to 3 at `t`, as [`Ops::activation`] has them for arrays.
+    pub fn at(self, t: f64) -> [f64; 4] {
+        match self {
+            Activation::Elu => {
+                let slope = t.min(0.0).exp();
+                let further = slope - if t > 0.0 { 1.0 } else { 0.0 };
+                [t.max(0.0) + slope - 1.0, slope, further, further]
+            }
+            Activation::Softplus { beta } => {
+                let t = beta * t;
+                let tail = (-t.abs()).exp();
+                let first = if t > 0.0 { 1.0 / (1.0 + tail) } else { tail / (1.0 + tail) };
+                let second = first * (1.0 - first);
+                let value = (t.max(0.0) + tail.ln_1p()) / beta;
+                [value, first, beta * second, beta * beta * second * (1.0 - 2.0 * first)]
+            }
+        }
+    }
+}
+
 /// Array operations with broadcasting of axes of length 1 (equal ranks).
 pub trait Ops {
     /// A handle to an array; cloning is cheap.

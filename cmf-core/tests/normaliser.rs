@@ -4,6 +4,7 @@
 #[allow(dead_code)]
 mod common;
 
+use cmf_core::Source;
 use cmf_core::closed_form::{LogSumExp, Quadratic};
 use cmf_core::gaussian::{LN_2PI, QuadraticStart};
 use cmf_core::normaliser::{AnnealedImportance, LogZ};
@@ -14,7 +15,8 @@ use cmf_core::{Error, Potential, Result};
 fn isotropic_start(d: usize, h: f64, centre: f64) -> QuadraticStart {
     let mut hessian = vec![0.0; d * d];
     hessian.iter_mut().step_by(d + 1).for_each(|v| *v = h);
-    QuadraticStart { hessian, centre: vec![centre; d], log_z: 0.5 * d as f64 * (LN_2PI - h.ln()) }
+    let log_z = 0.5 * d as f64 * (LN_2PI - h.ln());
+    QuadraticStart { hessian, centre: vec![centre; d], log_z, source: Source::Gibbs }
 }
 
 fn log_z(w: &dyn Potential, start: &QuadraticStart, temperatures: usize, seed: u64) -> LogZ {

@@ -37,7 +37,7 @@ fn the_start_generates_the_data_and_knows_its_density() {
         let w = Quadratic::new(start.hessian.clone(), start.centre.clone()).unwrap();
 
         // Gibbs draws x ~ N(a, S^{1/3}) and their conjugates y = ∇w*(x), by the solver.
-        let gibbs: Preconditioner = start.gibbs_covariance().unwrap();
+        let gibbs: Preconditioner = start.inverse_hessian().unwrap();
         let mut x = gibbs.colour(&normal(&mut rng, n * d)).unwrap();
         x.iter_mut().enumerate().for_each(|(k, v)| *v += start.centre[k % d]);
         let solution = ConjugateSolver::default().solve(&w, &x, None).unwrap();

@@ -7,12 +7,12 @@ use cmf_core::{Error, Result};
 use cmf_plugins::data::Split;
 use serde_json::json;
 
-use crate::commands::sample::Noise;
 use crate::compare::{Compared, Comparison, Metric};
 use crate::data_spec::DataSpec;
+use crate::drawing::{Drawing, Noise};
 use crate::engine::EngineArgs;
 use crate::model::Model;
-use crate::points::{Drawing, add_noise, split_rows};
+use crate::points::{add_noise, split_rows};
 use crate::report::{Outcome, Report};
 
 /// Measure how far samples, or a model's draws, are from data.
@@ -167,7 +167,7 @@ impl Eval {
         };
         let model = Model::open(path, &self.engine, &self.report)?;
         self.check_dim(&path.display().to_string(), model.dim(), data.dim)?;
-        let noise = self.noise.unwrap_or(if model.grid().is_some() { Noise::Remove } else { Noise::Keep });
+        let noise = self.noise.unwrap_or(Noise::usual(&model));
         let number = (self.rows as usize).min(data.rows.len() / data.dim / 2).max(2);
         let drawing = Drawing { number, steps: self.steps as usize, noise, seed: self.seed };
         let drawn = drawing.draw(&model, &self.report)?;

@@ -3,16 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cmf_core::density::{Status, exact_log_density};
+use cmf_core::density::{Status, exact_log_density, exact_log_density_from_gaussian};
+use cmf_core::icnn::Icnn;
 use cmf_core::normaliser::AnnealedImportance;
 use cmf_core::onnx::{self, Data, LogZ, Metadata, Probe};
-use cmf_core::{Error, Result};
+use cmf_core::{Error, Potential, Result, Source};
 use cmf_plugins::data::{self, Split};
 use serde_json::json;
 
+use crate::health::samples;
 use crate::interrupt;
 use crate::report::{Outcome, Report};
-use crate::run_directory::Run;
+use crate::run_directory::{Lesson, Run};
 
 /// Write the model of a run directory as one .onnx file.
 ///
@@ -54,7 +56,7 @@ impl Export {
     }
 }
 
-/// Held-out points stored with the model's answers.
+/// Held-out points, or samples of a model of an energy, stored with the model's answers.
 const PROBES: usize = 8;
 /// The same seed for each export of a checkpoint: the same file.
 const LOG_Z_SEED: u64 = 0;
@@ -63,47 +65,65 @@ const LOG_Z_SEED: u64 = 0;
 pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Result<LogZ> {
     let network = run.trainer.network()?;
     let reference = network.cast::<f64>()?;
-    let bar = report.progress(1000, "log Z");
-    let sampler = AnnealedImportance { seed: LOG_Z_SEED, ..AnnealedImportance::default() };
-    let estimate = sampler.log_z(&network, run.trainer.start(), &mut |share| {
-        bar.set_position((1000.0 * share) as u64);
-        !interrupt::asked()
-    })?;
-    bar.finish_and_clear();
-    let log_z = LogZ { value: estimate.value, standard_error: estimate.standard_error };
-
-    let data = run.data.data.as_ref();
-    let d = data.shape().dim();
-    let rows: Vec<usize> = (0..data.rows(Split::HeldOut).min(PROBES)).collect();
-    let mut points = vec![0.0; rows.len() * d];
-    data.read(Split::HeldOut, &rows, &mut points).map_err(cmf_plugins::core_error)?;
+    let source = run.trainer.start().source;
+    let log_z = match source {
+        Source::Gibbs => estimate_log_z(run, &network, report)?,
+        Source::Gaussian => LogZ { value: run.trainer.start().log_z, standard_error: 0.0 },
+    };
+    let points = match run.lesson.data() {
+        Some(data) => {
+            let rows: Vec<usize> = (0..data.rows(Split::HeldOut).min(PROBES)).collect();
+            let mut points = vec![0.0; rows.len() * data.shape().dim()];
+            data.read(Split::HeldOut, &rows, &mut points).map_err(cmf_plugins::core_error)?;
+            points
+        }
+        None => samples(run, &network, PROBES)?,
+    };
     let mut probes = Probe::record(&reference, &points)?;
-    if d <= cmf_core::density::MOST_EXACT {
-        let exact = exact_log_density(&reference, log_z.value, &points)?;
+    if network.dim() <= cmf_core::density::MOST_EXACT {
+        let exact = match source {
+            Source::Gibbs => exact_log_density(&reference, log_z.value, &points)?,
+            Source::Gaussian => exact_log_density_from_gaussian(&reference, &points, None)?,
+        };
         for (i, probe) in probes.iter_mut().enumerate() {
             probe.log_density = (exact.status[i] == Status::Evaluated).then_some(exact.value[i]);
         }
     }
     let config = run.trainer.config();
+    let licence_of_data = match &run.lesson {
+        Lesson::Data(_, opened) => opened.licence.clone().unwrap_or_default(),
+        Lesson::Energy(..) => String::new(),
+    };
     let metadata = Metadata {
-        shape: match data.shape() {
-            data::Shape::Image { height, width, channels } => onnx::Shape::Image { height, width, channels },
-            data::Shape::Vector { dim } => onnx::Shape::Flat { dim },
+        source,
+        shape: match run.lesson.data().map(|data| data.shape()) {
+            Some(data::Shape::Image { height, width, channels }) => {
+                onnx::Shape::Image { height, width, channels }
+            }
+            Some(data::Shape::Vector { dim }) => onnx::Shape::Flat { dim },
+            None => onnx::Shape::Flat { dim: network.dim() },
         },
-        pixel_range: data.pixel_range().map(|(low, high)| [low, high]),
+        pixel_range: run.lesson.data().and_then(|data| data.pixel_range()).map(|(low, high)| [low, high]),
         sigma: config.sigma,
         log_z: Some(log_z),
         gaussian: Some(run.trainer.start().gaussian()?),
         recipe: json!({ "settings": config, "updates": run.trainer.updates_done() }),
-        data: Data {
-            name: run.spec.name(),
-            sha256: run.data.sha256.clone(),
-            licence: run.data.licence.clone().unwrap_or_default(),
-        },
+        data: Data { name: run.lesson.card(), sha256: run.lesson.sha256().into(), licence: licence_of_data },
         licence: licence.into(),
         probes,
         ..Metadata::new(config.architecture.clone())
     };
     onnx::export(path, &network, &metadata)?;
     Ok(log_z)
+}
+
+fn estimate_log_z(run: &Run, network: &Icnn<f32>, report: &Report) -> Result<LogZ> {
+    let bar = report.progress(1000, "log Z");
+    let sampler = AnnealedImportance { seed: LOG_Z_SEED, ..AnnealedImportance::default() };
+    let estimate = sampler.log_z(network, run.trainer.start(), &mut |share| {
+        bar.set_position((1000.0 * share) as u64);
+        !interrupt::asked()
+    })?;
+    bar.finish_and_clear();
+    Ok(LogZ { value: estimate.value, standard_error: estimate.standard_error })
 }

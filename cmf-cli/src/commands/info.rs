@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cmf_core::Result;
 use cmf_core::onnx::{Metadata, ModelFile, Shape};
+use cmf_core::{Result, Source};
 use serde_json::{Value, json};
 
 use crate::report::{Outcome, Report};
@@ -67,6 +67,13 @@ fn lines(metadata: &Metadata) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    lines.push((
+        "source",
+        match metadata.source {
+            Source::Gibbs => "the Gibbs factor e^-w/Z: a conjugate moment measure".into(),
+            Source::Gaussian => "N(0, I): a generative input-convex network".into(),
+        },
+    ));
     if let Some([low, high]) = metadata.pixel_range {
         lines.push(("pixel range", format!("{low} to {high}")));
     }
@@ -95,6 +102,7 @@ fn document(file: &ModelFile) -> Value {
         "file": file.path(),
         "dimension": file.dim(),
         "foreign": false,
+        "source": m.source,
         "shape": m.shape,
         "architecture": m.architecture,
         "parameters": m.architecture.parameter_count(),

@@ -81,6 +81,9 @@ impl Run {
             false => EngineArgs::default(),
         };
         let model = model_path.map(|path| Model::open(path, &engine, &report)).transpose()?;
+        if let (Some(model), Some(path)) = (&model, model_path) {
+            model.require_gibbs(path, "a task")?;
+        }
         let inputs: Vec<PathBuf> = match &found.schema.inputs {
             Some(_) => matches.get_many("FILE").map(|all| all.cloned().collect()).unwrap_or_default(),
             None => Vec::new(),

@@ -2,15 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
-use cmf_core::conjugate::{ConjugateSolver, Solution, Status};
-use cmf_core::density::tweedie;
-use cmf_core::gibbs_start::GibbsStart;
-use cmf_core::sampler::Samples;
+use clap::Args;
+use cmf_core::conjugate::ConjugateSolver;
 use cmf_core::{Error, Result};
 use serde_json::json;
 
 use super::sample_energy::EnergySampling;
+use crate::drawing::{Drawing, Drawn, Noise};
 use crate::engine::{EngineArgs, check_results};
 use crate::images::write_png;
 use crate::interrupt;
@@ -23,7 +21,8 @@ use crate::table::{write_csv, write_npy};
 ///
 /// Each sample is its own Markov chain x ~ e^{-w}/Z (Metropolis-adjusted Langevin, preconditioned by
 /// the data's covariance) that is mapped to data by the convex solve y = argmax <x,y> - w(y). Samples
-/// whose solve does not converge are reported and left out.
+/// whose solve does not converge are reported and left out. Of a generative input-convex network (`train
+/// --method gaussian-icnn`) x is drawn from N(0, I) itself.
 #[derive(Args)]
 #[command(after_help = "\
 The model learns data to which noise of a known standard deviation was added (see `cmf-cli info`).
@@ -76,15 +75,6 @@ pub struct Sample {
     report: Report,
 }
 
-/// What to do with the noise in samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Noise {
-    /// Samples of the density as learned.
-    Keep,
-    /// The mean of the clean point given the noisy sample.
-    Remove,
-}
-
 impl Sample {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
@@ -102,16 +92,16 @@ impl Sample {
         }
         let model = Model::open(self.path(), &self.engine, &self.report)?;
         self.check_outputs(&model)?;
-        let start = GibbsStart::new(&model.gaussian.quadratic_start()?)?;
-        let samples = self.draw_gibbs(&model, &start)?;
-        let solution = start.conjugate(model.engine.as_ref(), &samples.state.x)?;
+        let drawing = Drawing {
+            number: self.number as usize,
+            steps: self.steps as usize,
+            noise: self.noise.unwrap_or(Noise::usual(&model)),
+            seed: self.seed,
+        };
+        let drawn = drawing.draw(&model, &self.report)?;
+        let how = drawn.how();
+        let Drawn { y, chains, unconverged, worst_residual } = drawn;
         let d = model.dim();
-        let (mut y, failed) = converged(&solution, d);
-        let image = model.grid().is_some();
-        let noise = self.noise.unwrap_or(if image { Noise::Remove } else { Noise::Keep });
-        if noise == Noise::Remove {
-            y = self.denoised(&model, y)?;
-        }
         check_results("sample", &y, d)?;
         for out in &self.out {
             self.write(&model, out, &y)?;
@@ -121,34 +111,35 @@ impl Sample {
             self.write_separately(&model, folder, &y)?;
             self.report.text(folder.display().to_string())?;
         }
-        if failed > 0 {
+        if unconverged > 0 {
             self.report.warn(format!(
-                "{failed} of {} samples were left out: their transport solve did not converge (worst residual {:.1e}, tolerance {:.1e})",
+                "{unconverged} of {} samples were left out: their transport solve did not converge (worst residual {:.1e}, tolerance {:.1e})",
                 self.number,
-                solution.worst_residual(),
+                worst_residual,
                 ConjugateSolver::default().tolerance
             ));
         }
-        self.report.note(summary(&samples));
+        self.report.note(&how);
         self.report.document(&json!({
             "model": self.model,
             "engine": model.worker.engine,
             "device": model.worker.device,
             "seed": self.seed,
-            "steps": self.steps,
+            "source": model.metadata.source,
+            "steps": chains.as_ref().map(|_| self.steps),
             "requested": self.number,
             "written": y.len() / d,
-            "unconverged": failed,
-            "worst_residual": solution.worst_residual(),
-            "acceptance": samples.acceptance,
-            "step_size": samples.step_size,
-            "r_hat": samples.r_hat,
-            "effective_sample_size": samples.effective_sample_size,
-            "noise": if noise == Noise::Keep { "kept" } else { "removed" },
+            "unconverged": unconverged,
+            "worst_residual": worst_residual,
+            "acceptance": chains.as_ref().map(|c| c.acceptance),
+            "step_size": chains.as_ref().map(|c| c.step_size),
+            "r_hat": chains.as_ref().and_then(|c| c.r_hat),
+            "effective_sample_size": chains.as_ref().and_then(|c| c.effective_sample_size),
+            "noise": if drawing.noise == Noise::Keep { "kept" } else { "removed" },
             "outputs": self.out,
             "separate": self.separate,
         }))?;
-        Ok(Outcome::of(failed == 0))
+        Ok(Outcome::of(unconverged == 0))
     }
 
     /// The model file, which the arguments require unless there is an energy.
@@ -180,32 +171,6 @@ impl Sample {
         Ok(())
     }
 
-    fn draw_gibbs(&self, model: &Model, start: &GibbsStart) -> Result<Samples> {
-        let steps = self.steps as usize;
-        let bar = self.report.progress(steps, "sampling");
-        let samples =
-            start.gibbs(model.engine.as_ref(), self.number as usize, steps, self.seed, &mut |done, _| {
-                bar.set_position(done as u64);
-                !interrupt::asked()
-            })?;
-        bar.finish_and_clear();
-        Ok(samples)
-    }
-
-    fn denoised(&self, model: &Model, y: Vec<f64>) -> Result<Vec<f64>> {
-        let d = model.dim();
-        let bar = self.report.progress(y.len() / d, "removing noise");
-        let mut clean = Vec::with_capacity(y.len());
-        // Blocks, so that a long run can be interrupted.
-        for block in y.chunks(64 * d) {
-            interrupt::check()?;
-            clean.extend(tweedie(model.engine.as_ref(), block, model.metadata.sigma)?);
-            bar.inc((block.len() / d) as u64);
-        }
-        bar.finish_and_clear();
-        Ok(clean)
-    }
-
     fn write(&self, model: &Model, out: &Path, y: &[f64]) -> Result<()> {
         match (extension(out).as_str(), model.grid()) {
             ("npy", _) => write_npy(out, y, model.dim()),
@@ -226,25 +191,6 @@ impl Sample {
     }
 }
 
-/// The rows that converged, and how many did not.
-pub fn converged(solution: &Solution, d: usize) -> (Vec<f64>, usize) {
-    let good = |i: &usize| solution.rows[*i].status == Status::Converged;
-    let y: Vec<f64> =
-        (0..solution.rows.len()).filter(good).flat_map(|i| solution.y[i * d..][..d].to_vec()).collect();
-    let failed = solution.rows.len() - y.len() / d;
-    (y, failed)
-}
-
 fn extension(path: &Path) -> String {
     path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase()
-}
-
-fn summary(samples: &Samples) -> String {
-    let or_unknown = |v: Option<f64>, digits: usize| v.map_or("unknown".into(), |v| format!("{v:.digits$}"));
-    format!(
-        "acceptance {:.2}, split R-hat {}, effective sample size {}",
-        samples.acceptance,
-        or_unknown(samples.r_hat, 3),
-        or_unknown(samples.effective_sample_size, 0)
-    )
 }

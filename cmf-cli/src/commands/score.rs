@@ -21,7 +21,8 @@ use crate::{batch, images, interrupt};
 
 /// Print the log-density of images or data under a model.
 ///
-/// log rho(y) = -w(grad w(y)) + log det Hess w(y) - log Z, in nats: one line per image or data row on
+/// log rho(y) = -w(grad w(y)) + log det Hess w(y) - log Z, in nats (with |x|^2/2 for w(x), x = grad w(y), where
+/// the model's source is N(0, I)): one line per image or data row on
 /// standard output, tab-separated, and the mean on standard error. The log-determinant is exact up to
 /// 2048 dimensions and estimated with a standard error above; the output says which. The standard error
 /// of log Z is common to all rows and is given beside the mean.

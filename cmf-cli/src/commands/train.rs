@@ -1,29 +1,33 @@
-//! `cmf-cli train`: learns a potential from data into a run directory, which it can resume.
+//! `cmf-cli train`: learns a potential from data or an energy into a run directory, which it can resume.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Command, FromArgMatches, ValueEnum};
+use cmf_core::energy::{self, Domain};
+use cmf_core::gaussian::Gaussian;
 use cmf_core::icnn::{Architecture, Icnn};
 use cmf_core::onnx::ModelFile;
 use cmf_core::ops::Activation;
-use cmf_core::train::{Metrics, TrainConfig, Trainer};
-use cmf_core::{Error, Result};
+use cmf_core::train::{Method, Metrics, TrainConfig, Trainer, least_squares_applies};
+use cmf_core::{Error, Potential, Result};
 use cmf_plugins::data::Split;
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::data_spec::DataSpec;
-use crate::health::Health;
+use crate::energy_spec::{EnergySpec, OpenedEnergy};
+use crate::health::{Health, Seen};
 use crate::interrupt;
+use crate::plugin_args::parse_setting;
 use crate::report::{Outcome, Report};
-use crate::run_directory::{Run, RunDirectory, gaussian};
+use crate::run_directory::{Lesson, Run, RunDirectory, gaussian};
 
-/// Learn a model from data and write a run directory.
+/// Learn a model from data or from an energy and write a run directory.
 ///
 /// The run directory holds run.json (settings and data), metrics.csv, checkpoint.bin, preview pictures of
-/// image models, and at the end model.onnx. Training starts from the closed-form solution for the data's
-/// mean and covariance and needs no Python and no GPU.
+/// image models, and at the end model.onnx. Training starts from the closed-form solution for the mean and
+/// covariance of the data, or of e^-E, and needs no Python and no GPU.
 #[derive(Args)]
 #[command(after_help = "\
 Data sets: mnist:FOLDER (the four idx files, gzipped or not), a folder of images of one size, an .npy or
@@ -32,28 +36,57 @@ eight-gaussians.
 Ctrl-C writes a checkpoint and ends; --resume goes on from the last checkpoint, also after a crash, and
 ends with the weights of an unbroken run.
 
+An energy E is known up to a constant; the model's density is fitted to e^-E by regression on the Monge-Ampere
+equation: E(y) - w(grad w(y)) + log det Hess w(y) must be constant, at --batch points of the domain and at
+--particles points of the model itself. Networks of one small hidden layer take least-squares steps, a few
+hundred of them, others Adam's. Before that its gradient is compared with its values and its mass is
+looked for: a wrong gradient, NaN, or no finite normaliser end the command with a message.
+
+--method gaussian-icnn learns the baseline: the same network and solvers, but data are the image of N(0, I),
+not of e^-w/Z.
+
 Examples:
   cmf-cli train --data mnist:data/mnist --out runs/mnist
   cmf-cli train --data photos/ --out runs/photos --sigma 0.05 --widths 512,512
   cmf-cli train --data checkerboard --out runs/checkerboard --updates 2000
   cmf-cli train --data letters/ --init models/mnist.onnx --out runs/letters --learning-rate 1e-3
+  cmf-cli train --data checkerboard --method gaussian-icnn --out runs/baseline
+  cmf-cli train --energy himmelblau --out runs/himmelblau
+  cmf-cli train --energy 'plugin:./libmy_energy.so#well?depth=3' --domain=-4,4 --out runs/well
   cmf-cli train --resume --out runs/mnist")]
 pub struct Train {
     /// What to learn from: NAME, NAME:PATH or PATH
-    #[arg(long, value_name = "DATA", required_unless_present = "resume")]
+    #[arg(long, value_name = "DATA", required_unless_present_any = ["resume", "energy"])]
     data: Option<DataSpec>,
+    /// Learn from an energy instead: NAME or plugin:LIBRARY[#NAME], with ?NAME=VALUE&... for its parameters;
+    /// `cmf-cli plugin list` shows names
+    #[arg(long, value_name = "ENERGY", conflicts_with = "data")]
+    energy: Option<EnergySpec>,
+    /// A parameter of the energy
+    #[arg(long, value_name = "NAME=VALUE", requires = "energy", value_parser = parse_setting)]
+    set: Vec<(String, String)>,
+    /// Where to learn the energy: LOW,HIGH for every coordinate, or LOW,HIGH of each in turn [default: the
+    /// energy's own suggestion]
+    #[arg(
+        long,
+        value_name = "LOW,HIGH",
+        requires = "energy",
+        value_delimiter = ',',
+        allow_hyphen_values = true
+    )]
+    domain: Vec<f64>,
     /// The run directory: a new or empty folder, or with --resume that of an earlier run
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
     /// Go on from the checkpoint in the run directory, with the settings of the run
-    #[arg(long, conflicts_with_all = ["data", "Settings", "init"])]
+    #[arg(long, conflicts_with_all = ["data", "energy", "set", "domain", "Settings", "init"])]
     resume: bool,
     /// Start from the weights in this model file, whose network is then that of the run
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["widths", "rank", "diagonal", "activation", "beta"])]
     init: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
-    /// Updates between two looks at the model: the Sinkhorn divergence to held-out data, and a preview
+    /// Updates between two looks at the model: how its samples compare with held-out data or the energy, and a preview
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     look_every: u32,
     /// Seconds between two checkpoints
@@ -67,9 +100,12 @@ pub struct Train {
 #[derive(Args)]
 #[group(id = "Settings", multiple = true)]
 struct Settings {
-    /// Updates in all
-    #[arg(long, value_name = "N", default_value_t = 3000)]
-    updates: usize,
+    /// What carries which law to the data
+    #[arg(long, value_enum, default_value_t = Choice::Cmf, conflicts_with = "energy")]
+    method: Choice,
+    /// Updates in all [default: 3000, of least-squares steps 300]
+    #[arg(long, value_name = "N")]
+    updates: Option<usize>,
     /// The first updates follow the conjugate objective (CMFGen), the others the likelihood
     #[arg(long, value_name = "N", default_value_t = 0)]
     conjugate_updates: usize,
@@ -81,10 +117,10 @@ struct Settings {
     #[arg(long)]
     amortise: bool,
     /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "energy")]
     sigma: Option<f64>,
-    /// Units of each hidden layer
-    #[arg(long, value_delimiter = ',', default_values_t = [768])]
+    /// Units of each hidden layer [default: 768, for energies 64 in up to 10 dimensions and 256 above]
+    #[arg(long, value_delimiter = ',')]
     widths: Vec<usize>,
     /// Rank of each unit's quadratic term
     #[arg(long, default_value_t = 1)]
@@ -98,18 +134,28 @@ struct Settings {
     /// The sharpness of softplus
     #[arg(long, default_value_t = 1.0)]
     beta: f64,
-    /// Data points per update
-    #[arg(long, default_value_t = 128)]
-    batch: usize,
-    /// Persistent Gibbs particles
-    #[arg(long, default_value_t = 128)]
-    particles: usize,
+    /// Data points per update, or uniform points of the energy's domain [default: 128, for energies 3072 in up
+    /// to 3 dimensions and 0 above]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Persistent particles of the source [default: 128, for energies 256 in up to 3 dimensions, 2048 in up to 10]
+    #[arg(long)]
+    particles: Option<usize>,
     /// Adam's step size on linear and quadratic forms; other parameters follow in proportion
     #[arg(long, default_value_t = 3e-3)]
     learning_rate: f64,
     /// Seed of all randomness
     #[arg(long, default_value_t = 0)]
     seed: u64,
+}
+
+/// A method of learning from samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Choice {
+    /// A conjugate moment measure: the Gibbs factor e^-w/Z of the potential itself
+    Cmf,
+    /// The generative input-convex network: N(0, I)
+    GaussianIcnn,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -119,31 +165,58 @@ enum Kind {
 }
 
 impl Settings {
-    fn config(&self, dim: usize, is_image: bool) -> TrainConfig {
+    fn method(&self) -> Method {
+        match self.method {
+            Choice::Cmf => Method::Samples,
+            Choice::GaussianIcnn => Method::GaussianIcnn,
+        }
+    }
+
+    /// The network that the settings ask for.
+    fn architecture(&self, method: &Method, dim: usize) -> Architecture {
         let activation = match self.activation {
             Kind::Elu => Activation::Elu,
             Kind::Softplus => Activation::Softplus { beta: self.beta },
         };
+        let widths = match (&self.widths[..], method) {
+            ([], Method::Energy { .. }) => vec![if dim <= MOST_SOLVED { 64 } else { 256 }],
+            ([], _) => vec![768],
+            (given, _) => given.to_vec(),
+        };
+        Architecture { dim, widths, rank: self.rank, diagonal: self.diagonal, activation }
+    }
+
+    /// The settings of a run that learns this network; `noise` is the σ of data for which none was given.
+    fn config(&self, method: Method, architecture: Architecture, noise: f64) -> TrainConfig {
         // The proportions of the three step sizes were found on MNIST.
         let pace = self.learning_rate / 3e-3;
+        let (dim, energy) = (architecture.dim, matches!(method, Method::Energy { .. }));
+        let method = match method {
+            Method::Energy { domain, .. } => {
+                Method::Energy { domain, least_squares: least_squares_applies(&architecture) }
+            }
+            other => other,
+        };
+        let solved = matches!(method, Method::Energy { least_squares: true, .. });
+        let (batch, particles) = match (energy, solved) {
+            (true, _) if dim <= MOST_UNIFORM => (3072, 256),
+            (true, true) => (0, 2048),
+            (true, false) => (0, 128),
+            (false, _) => (128, 128),
+        };
         TrainConfig {
-            architecture: Architecture {
-                dim,
-                widths: self.widths.clone(),
-                rank: self.rank,
-                diagonal: self.diagonal,
-                activation,
-            },
-            sigma: self.sigma.unwrap_or(if is_image { 0.1 } else { 0.05 }),
-            updates: self.updates,
+            method,
+            architecture,
+            sigma: self.sigma.unwrap_or(noise),
+            updates: self.updates.unwrap_or(if solved { 300 } else { 3000 }),
             conjugate_updates: self.conjugate_updates,
             conjugate_weight: self.conjugate_weight,
             amortise: self.amortise,
-            batch: self.batch,
-            particles: self.particles,
+            batch: self.batch.unwrap_or(batch),
+            particles: self.particles.unwrap_or(particles),
             langevin_steps: 3,
             langevin_step: 0.3,
-            conjugate_steps: 5,
+            conjugate_steps: if energy { 20 } else { 5 },
             solve_tolerance: 5e-3,
             solve_steps: 30,
             learning_rate: self.learning_rate,
@@ -152,48 +225,29 @@ impl Settings {
             final_rate: 0.02,
             warm_up: 20,
             betas: (0.9, 0.99),
-            average: 0.99,
+            // Least-squares steps have little noise to average away.
+            average: if solved { 0.9 } else { 0.99 },
             seed: self.seed,
         }
     }
-}
-
-/// The network in a model file for data of dimension d, and the noise that it was trained with.
-fn known_network(path: &Path, data: &DataSpec, d: usize) -> Result<(Icnn<f32>, f64)> {
-    let file = ModelFile::open(path)?;
-    let (Some(network), Some(metadata)) = (file.network()?, file.metadata()) else {
-        return Err(Error::file(path, "has no cmf.* properties, so its network is not known"));
-    };
-    if network.architecture().dim != d {
-        return Err(Error::file(
-            path,
-            format!(
-                "is a model of {} numbers a row, the data set {data} has {d}",
-                network.architecture().dim
-            ),
-        ));
-    }
-    Ok((network, metadata.sigma))
 }
 
 /// The settings of a run without options, for a network of this shape.
 pub fn default_settings(architecture: Architecture, sigma: f64) -> Result<TrainConfig> {
     let matches = Settings::augment_args(Command::new("train")).get_matches_from(["train"]);
     let settings = Settings::from_arg_matches(&matches).map_err(|e| Error::Invalid(e.to_string()))?;
-    let config = settings.config(architecture.dim, false);
-    Ok(TrainConfig { architecture, sigma, ..config })
+    Ok(settings.config(Method::Samples, architecture, sigma))
 }
 
 impl Train {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         let mut run = self.start()?;
-        let rows = run.data.data.rows(Split::Train);
         let total = run.trainer.config().updates;
         let health = Health::new(&run)?;
         let bar = self.report.progress(total, "training");
         let mut saved = Instant::now();
-        let mut sinkhorn = None;
+        let mut last = None;
         while run.trainer.updates_done() < total {
             if interrupt::asked() {
                 bar.finish_and_clear();
@@ -205,16 +259,19 @@ impl Train {
                 ));
                 return Ok(Outcome::Interrupted);
             }
-            let Run { trainer, data, .. } = &mut run;
-            let metrics = trainer.step(rows, |indices, out| {
-                data.data.read(Split::Train, indices, out).map_err(cmf_plugins::core_error)
-            })?;
+            let Run { trainer, lesson, .. } = &mut run;
+            let metrics = match lesson {
+                Lesson::Data(_, opened) => trainer.step(opened.data.rows(Split::Train), |indices, out| {
+                    opened.data.read(Split::Train, indices, out).map_err(cmf_plugins::core_error)
+                }),
+                Lesson::Energy(_, opened) => trainer.step_on_energy(&opened.energy),
+            }?;
             let done = run.trainer.updates_done();
             let look = done % self.look_every as usize == 0 || done == total;
-            let seen = look.then(|| health.look(&run)).transpose()?;
-            sinkhorn = seen.or(sinkhorn);
+            let seen = look.then(|| health.look(&run)).transpose()?.flatten();
+            last = seen.or(last);
             run.directory.record(&metrics, seen)?;
-            say(&bar, &metrics, sinkhorn);
+            say(&bar, &metrics, last);
             if saved.elapsed() > Duration::from_secs(self.checkpoint_every) {
                 run.directory.save(&run.trainer)?;
                 saved = Instant::now();
@@ -225,8 +282,14 @@ impl Train {
         let model = self.out.join("model.onnx");
         crate::commands::export::write_model(&run, &model, "", &self.report)?;
         self.report.text(model.display().to_string())?;
+        let (sinkhorn, share) = match last {
+            Some(Seen::Sinkhorn(divergence)) => (Some(divergence), None),
+            Some(Seen::EffectiveShare(share)) => (None, Some(share)),
+            None => (None, None),
+        };
         self.report.document(&json!({
             "run": self.out, "model": model, "updates": total, "sinkhorn_divergence": sinkhorn,
+            "effective_share": share,
         }))?;
         Ok(Outcome::Done)
     }
@@ -239,34 +302,132 @@ impl Train {
             self.report.note(format!("resumed after {} updates", run.trainer.updates_done()));
             return Ok(run);
         }
-        let Some(spec) = &self.data else {
-            return Err(Error::Invalid("--data is missing".into()));
-        };
         let directory = RunDirectory::vacant(&self.out)?;
-        let data = spec.open(self.settings.seed)?;
-        let is_image = data.data.pixel_range().is_some();
-        let mut config = self.settings.config(data.data.shape().dim(), is_image);
-        let known = self.init.as_deref().map(|path| known_network(path, spec, config.architecture.dim));
-        let known = known.transpose()?;
-        if let Some((network, sigma)) = &known {
-            config.architecture = network.architecture().clone();
-            config.sigma = self.settings.sigma.unwrap_or(*sigma);
-        }
-        let gaussian = gaussian(data.data.as_ref(), config.sigma)?;
+        let (lesson, config, gaussian, known) = match (&self.data, &self.energy) {
+            (Some(spec), _) => {
+                let opened = spec.open(self.settings.seed)?;
+                let noise = if opened.data.pixel_range().is_some() { 0.1 } else { 0.05 };
+                let dim = opened.data.shape().dim();
+                let known = self.known(&spec.to_string(), dim)?;
+                let noise = known.as_ref().map_or(noise, |known| known.sigma);
+                let method = self.settings.method();
+                let architecture = self.architecture(&method, dim, known.as_ref());
+                let config = self.settings.config(method, architecture, noise);
+                let gaussian = gaussian(opened.data.as_ref(), config.sigma)?;
+                (Lesson::Data(spec.clone(), opened), config, gaussian, known)
+            }
+            (None, Some(spec)) => {
+                let spec = spec.with(&self.set);
+                let opened = spec.open()?;
+                let dim = opened.energy.dim();
+                let domain = self.domain(opened.domain.clone())?;
+                let method = Method::Energy { domain: domain.clone(), least_squares: false };
+                let known = self.known(&spec.to_string(), dim)?;
+                let architecture = self.architecture(&method, dim, known.as_ref());
+                let config = self.settings.config(method, architecture, 0.0);
+                config.validate()?;
+                let gaussian = self.survey(&opened, &domain)?;
+                (Lesson::Energy(spec, opened), config, gaussian, known)
+            }
+            (None, None) => return Err(Error::Invalid("--data or --energy is missing".into())),
+        };
         let trainer = match &known {
-            Some((network, _)) => Trainer::from_network(config, &gaussian, network)?,
+            Some(known) => Trainer::from_network(config, &gaussian, &known.network)?,
             None => Trainer::new(config, &gaussian)?,
         };
-        Run::new(directory, spec.clone(), data, trainer)
+        Run::new(directory, lesson, trainer)
+    }
+
+    /// The network of `--init` for `what`, which has rows of `dim` numbers.
+    fn known(&self, what: &str, dim: usize) -> Result<Option<Known>> {
+        let Some(path) = &self.init else { return Ok(None) };
+        let file = ModelFile::open(path)?;
+        let (Some(network), Some(metadata)) = (file.network()?, file.metadata()) else {
+            return Err(Error::file(path, "has no cmf.* properties, so its network is not known"));
+        };
+        let found = network.architecture().dim;
+        if found != dim {
+            let message = format!("is a model of {found} numbers a row, {what} has {dim}");
+            return Err(Error::file(path, message));
+        }
+        Ok(Some(Known { sigma: metadata.sigma, network }))
+    }
+
+    /// The network to learn: that of `--init`, or what the settings ask for.
+    fn architecture(&self, method: &Method, dim: usize, known: Option<&Known>) -> Architecture {
+        match known {
+            Some(known) => known.network.architecture().clone(),
+            None => self.settings.architecture(method, dim),
+        }
+    }
+
+    /// The domain that was asked for, or the energy's own.
+    fn domain(&self, suggested: Domain) -> Result<Domain> {
+        let d = suggested.dim();
+        let ends = match self.domain.len() {
+            0 => return Ok(suggested),
+            2 => self.domain.repeat(d),
+            n if n == 2 * d => self.domain.clone(),
+            n => {
+                return Err(Error::Invalid(format!(
+                    "--domain: expected 2 or {} numbers for an energy of {d} coordinates, found {n}",
+                    2 * d
+                )));
+            }
+        };
+        let end = |first: usize| ends.iter().skip(first).step_by(2).copied().collect();
+        let domain = Domain { low: end(0), high: end(1) };
+        domain.validate(d)?;
+        Ok(domain)
+    }
+
+    /// Looks at an energy before anything is learned from it; returns the mean and covariance of e^{-E}.
+    fn survey(&self, opened: &OpenedEnergy, domain: &Domain) -> Result<Gaussian> {
+        energy::check_gradient(&opened.energy, domain, self.settings.seed)?;
+        let bar = self.report.progress(1000, "looking for the mass");
+        let survey = energy::survey(&opened.energy, domain, self.settings.seed, &mut |share| {
+            bar.set_position((1000.0 * share) as u64);
+            !interrupt::asked()
+        });
+        bar.finish_and_clear();
+        let survey = survey?;
+        if survey.inside < MOST_INSIDE {
+            self.report.warn(format!(
+                "only {:.1} percent of the mass of e^-E lies in the domain; a larger --domain may be needed",
+                100.0 * survey.inside
+            ));
+        }
+        Ok(survey.gaussian)
     }
 }
 
+/// The network in a model file, and the noise that it was trained with.
+struct Known {
+    network: Icnn<f32>,
+    sigma: f64,
+}
+
+/// Up to this dimension the default network of an energy is small enough for least-squares steps.
+const MOST_SOLVED: usize = 10;
+/// Up to this dimension uniform points cover a domain.
+const MOST_UNIFORM: usize = 3;
+/// Share of the mass of e^{-E} that a domain should hold.
+const MOST_INSIDE: f64 = 0.99;
+
 /// The health figures in the progress bar.
-fn say(bar: &ProgressBar, metrics: &Metrics, sinkhorn: Option<f64>) {
+fn say(bar: &ProgressBar, metrics: &Metrics, seen: Option<Seen>) {
     bar.set_position(metrics.update as u64);
-    let sinkhorn = sinkhorn.map_or(String::new(), |s| format!(", Sinkhorn {s:.3}"));
+    let seen = match seen {
+        Some(Seen::Sinkhorn(divergence)) => format!(", Sinkhorn {divergence:.3}"),
+        Some(Seen::EffectiveShare(share)) => format!(", effective share {share:.3}"),
+        None => String::new(),
+    };
+    let figures = match metrics.deviation {
+        Some(deviation) => format!("deviation {deviation:.2} nats"),
+        None => format!("residual {:.1e}", metrics.residual),
+    };
     bar.set_message(format!(
-        "update {}, residual {:.1e}, lambda max {:.1}, spread {:.1}{sinkhorn}",
-        metrics.update, metrics.residual, metrics.lambda_max, metrics.particle_spread
+        "update {}, {figures}, lambda max {:.1}, spread {:.1}{seen}",
+        metrics.update, metrics.lambda_max, metrics.particle_spread
     ));
 }

@@ -10,15 +10,15 @@ use rand_distr::StandardNormal;
 use serde_json::json;
 
 use super::{Section, Settings, Table, Which};
-use crate::commands::sample::Noise;
 use crate::compare::{Comparison, Metric};
 use crate::completion::{Estimate, Painter, Request};
+use crate::drawing::{Drawing, Noise};
 use crate::grid::Problem;
 use crate::interrupt;
 use crate::model::Model;
 use crate::pictures::grid_of;
 use crate::plot::{Figure, Panel};
-use crate::points::{Drawing, split_rows};
+use crate::points::split_rows;
 use crate::report::Report;
 
 /// Digits in a row of a grid.
@@ -76,12 +76,11 @@ pub fn samples(settings: &Settings, report: &Report) -> Result<Section> {
         title: "MNIST samples (figure 5)",
         text: vec![
             format!(
-                "Langevin draws of e^-w, mapped by the convex solve, with the learned noise of {} removed; {} of {number} \
-                 solves did not converge and are left out. Split R-hat {}, acceptance {:.2}.",
+                "Draws of the source, mapped by the convex solve, with the learned noise of {} removed; {} of {number} \
+                 solves did not converge and are left out. The source: {}.",
                 model.metadata.sigma,
                 drawn.unconverged,
-                drawn.gibbs.r_hat.map_or("unknown".into(), |r| format!("{r:.3}")),
-                drawn.gibbs.acceptance
+                drawn.how()
             ),
             "The Gaussian is where training starts; it is no trained baseline.".into(),
         ],
@@ -192,7 +191,7 @@ pub fn completions(settings: &Settings, report: &Report) -> Result<Section> {
         which: Which::Completions,
         title: "Half digits completed (figures 7 and 16)",
         text: vec![
-            "The mode of log rho over the hidden pixels, log-determinant included, from several annealed starts. The mode \
+            "The mode of log rho over the hidden pixels, log-determinant included, from one start. It \
              is sharp and is not the estimate of least squared error, which the table measures."
                 .into(),
         ],
@@ -202,7 +201,7 @@ pub fn completions(settings: &Settings, report: &Report) -> Result<Section> {
             "model": settings.model,
             "mnist": settings.mnist,
             "digits": number,
-            "starts": 5,
+            "starts": 1,
             "seed": settings.seed,
         }),
     })

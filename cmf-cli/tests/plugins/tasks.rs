@@ -302,7 +302,11 @@ fn a_data_set_plugin_is_learned_from_and_resumed() {
     let resumed = |more: &[&str]| {
         cli(&folder.path().join("run"), &[&["train", "--resume", "--out", "."], more].concat())
     };
-    resumed(&[]).fails_with(&["run.json: data plugin:", "is not approved", "or name it with --plugin"]);
+    resumed(&[]).fails_with(&[
+        "run.json: what it learns from:",
+        "is not approved",
+        "or name it with --plugin",
+    ]);
     resumed(&["--plugin", "../libspiral_c.so"]).ok();
     cli(&folder.path().join("run"), &["plugin", "trust", "../libspiral_c.so"]).ok();
     resumed(&[]).ok();

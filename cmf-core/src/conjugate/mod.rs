@@ -121,6 +121,13 @@ impl Solution {
         self.rows.iter().filter(|row| row.status == status).count()
     }
 
+    /// The rows of y that converged: [m, d].
+    pub fn converged(&self) -> Vec<f64> {
+        let d = self.y.len() / self.rows.len().max(1);
+        let rows = self.rows.iter().enumerate().filter(|(_, row)| row.status == Status::Converged);
+        rows.flat_map(|(i, _)| &self.y[i * d..][..d]).copied().collect()
+    }
+
     /// The largest residual of any row; 0 without rows.
     pub fn worst_residual(&self) -> f64 {
         self.rows.iter().map(|row| row.residual).fold(0.0, f64::max)

@@ -7,8 +7,10 @@ use rayon::prelude::*;
 
 use super::{Pushed, Status, finite};
 use crate::error::{Error, Result, check_len};
+use crate::gaussian::LN_2PI;
 use crate::linalg::{dot, mirror};
 use crate::potential::{SecondOrder, rows};
+use crate::source::Source;
 
 /// Exact log-densities of a batch of rows.
 #[derive(Debug, Clone)]
@@ -28,7 +30,7 @@ const WORKSPACE_BYTES: usize = 512 << 20;
 /// a thread of rayon's pool, within 512 MiB. Errors: shapes, and whatever the potential refuses; a row that has no
 /// density has a status instead.
 pub fn exact_log_density(w: &dyn SecondOrder, log_z: f64, y: &[f64]) -> Result<ExactLogDensity> {
-    evaluate(w, log_z, y, None)
+    evaluate(w, Source::Gibbs, log_z, y, None)
 }
 
 /// As [`exact_log_density`], with ∇ log ρ(y_i) written to `score` [n, d].
@@ -41,19 +43,34 @@ pub fn exact_log_density_and_score(
     score: &mut [f64],
 ) -> Result<ExactLogDensity> {
     check_len("score", score.len(), y.len())?;
-    evaluate(w, log_z, y, Some(score))
+    evaluate(w, Source::Gibbs, log_z, y, Some(score))
+}
+
+/// log ρ(y) = log N(G(y); 0, I) + log det H(y) of each row of `y` [n, d]: the density of (∇w*)#N(0, I).
+///
+/// Normalised, with no constant to estimate. With `score` [n, d], ∇ log ρ(y_i) = -H G(y) + ∇_y log det H is
+/// written there. Memory and errors as [`exact_log_density`].
+pub fn exact_log_density_from_gaussian(
+    w: &dyn SecondOrder,
+    y: &[f64],
+    score: Option<&mut [f64]>,
+) -> Result<ExactLogDensity> {
+    if let Some(score) = &score {
+        check_len("score", score.len(), y.len())?;
+    }
+    evaluate(w, Source::Gaussian, 0.5 * w.dim() as f64 * LN_2PI, y, score)
 }
 
 /// y + σ² ∇ log ρ(y), the mean of the clean point given the noisy y [n, d]: [n, d] (Robbins, 1956; Efron, 2011).
 ///
 /// Errors: as [`exact_log_density`]; [`Error::NotFinite`] if a row has no density.
-pub fn tweedie(w: &dyn SecondOrder, y: &[f64], sigma: f64) -> Result<Vec<f64>> {
+pub fn tweedie(w: &dyn SecondOrder, source: Source, y: &[f64], sigma: f64) -> Result<Vec<f64>> {
     if sigma == 0.0 {
         return Ok(y.to_vec());
     }
     let mut score = vec![0.0; y.len()];
-    // log Z does not enter the score.
-    let rows = exact_log_density_and_score(w, 0.0, y, &mut score)?;
+    // The normaliser does not enter the score.
+    let rows = evaluate(w, source, 0.0, y, Some(&mut score))?;
     if let Some(i) = rows.status.iter().position(|&s| s != Status::Evaluated) {
         return Err(Error::NotFinite(format!(
             "the gradient of the log-density at row {i} (noise that cannot be removed can be kept)"
@@ -64,6 +81,7 @@ pub fn tweedie(w: &dyn SecondOrder, y: &[f64], sigma: f64) -> Result<Vec<f64>> {
 
 fn evaluate(
     w: &dyn SecondOrder,
+    source: Source,
     log_z: f64,
     y: &[f64],
     mut score: Option<&mut [f64]>,
@@ -76,7 +94,7 @@ fn evaluate(
     let mut workspace = Workspace::new(d, wave, score.is_some());
     for (i, y) in y.chunks(wave * d).enumerate() {
         let score = score.as_deref_mut().map(|s| &mut s[i * wave * d..][..y.len()]);
-        workspace.evaluate(w, log_z, y, score, &mut density)?;
+        workspace.evaluate(w, source, log_z, y, score, &mut density)?;
     }
     Ok(density)
 }
@@ -113,6 +131,7 @@ impl Workspace {
     fn evaluate(
         &mut self,
         w: &dyn SecondOrder,
+        source: Source,
         log_z: f64,
         y: &[f64],
         mut score: Option<&mut [f64]>,
@@ -120,7 +139,7 @@ impl Workspace {
     ) -> Result<()> {
         let d = self.d;
         let n = y.len() / d;
-        let pushed = Pushed::new(w, y)?;
+        let pushed = Pushed::new(w, source, y)?;
         let hessians = &mut self.hessians[..n * d * d];
         w.hessian(y, hessians)?;
         if let Some(score) = score.as_deref_mut() {

@@ -10,6 +10,7 @@ use super::{Pushed, Status, finite};
 use crate::error::{Error, Result, check_len};
 use crate::linalg::{SymmetricEigen, dot, view};
 use crate::potential::{Potential, rows};
+use crate::source::Source;
 
 /// Stochastic Lanczos quadrature of a log-determinant.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +80,7 @@ pub fn estimated_log_density(
         status: vec![Status::NotFinite; n],
     };
     for (i, row) in y.chunks_exact(d).enumerate() {
-        let pushed = Pushed::new(w, row)?;
+        let pushed = Pushed::new(w, Source::Gibbs, row)?;
         if !(finite(row) && pushed.value[0].is_finite()) {
             continue;
         }

@@ -18,12 +18,16 @@ mod score;
 pub(crate) mod tests;
 
 pub use by_products::ByProducts;
-pub use exact::{ExactLogDensity, exact_log_density, exact_log_density_and_score, tweedie};
+pub use exact::{
+    ExactLogDensity, exact_log_density, exact_log_density_and_score, exact_log_density_from_gaussian, tweedie,
+};
 pub use lanczos::{EstimatedLogDensity, Lanczos, estimated_log_density};
 pub use score::{ScoreEstimator, ScoreReport};
 
 use crate::error::Result;
+use crate::linalg::dot;
 use crate::potential::Potential;
+use crate::source::Source;
 
 /// Up to this dimension Hessians are formed and factored, so that log-densities are exact.
 pub const MOST_EXACT: usize = 2048;
@@ -51,20 +55,31 @@ pub fn bits_per_dimension(log_density: f64, d: usize, range: (f64, f64)) -> f64 
     -log_density / (d as f64 * std::f64::consts::LN_2) + (256.0 / (range.1 - range.0)).log2()
 }
 
-/// G(y), w(G(y)) and G(G(y)) of a batch of rows: all of log ρ but the Hessian.
+/// V(G(y)) and ∇V(G(y)) of a batch of rows, with V = w for the Gibbs source: all of log ρ but the Hessian.
 struct Pushed {
-    /// w(G(y)): [n].
+    /// V(G(y)): [n].
     value: Vec<f64>,
-    /// G(G(y)): [n, d].
+    /// ∇V(G(y)): [n, d].
     twice: Vec<f64>,
 }
 
 impl Pushed {
-    fn new(w: &dyn Potential, y: &[f64]) -> Result<Self> {
-        let n = crate::potential::rows(y, w.dim())?;
-        let (mut value, mut once, mut twice) = (vec![0.0; n], vec![0.0; y.len()], vec![0.0; y.len()]);
+    fn new(w: &dyn Potential, source: Source, y: &[f64]) -> Result<Self> {
+        let d = w.dim();
+        let n = crate::potential::rows(y, d)?;
+        let (mut value, mut once) = (vec![0.0; n], vec![0.0; y.len()]);
         w.value_and_gradient(y, &mut value, &mut once)?;
-        w.value_and_gradient(&once, &mut value, &mut twice)?;
+        let twice = match source {
+            Source::Gibbs => {
+                let mut twice = vec![0.0; y.len()];
+                w.value_and_gradient(&once, &mut value, &mut twice)?;
+                twice
+            }
+            Source::Gaussian => {
+                value.iter_mut().zip(once.chunks_exact(d)).for_each(|(v, x)| *v = 0.5 * dot(x, x));
+                once
+            }
+        };
         Ok(Pushed { value, twice })
     }
 }

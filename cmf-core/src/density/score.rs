@@ -6,6 +6,7 @@ use super::{Pushed, finite};
 use crate::error::{Error, Result, check_len};
 use crate::linalg::dot;
 use crate::potential::{Potential, rows};
+use crate::source::Source;
 
 /// Estimates ∇ log ρ with Rademacher probes for the log-determinant.
 ///
@@ -62,7 +63,7 @@ impl ScoreEstimator {
         if self.probes == 0 {
             return Err(Error::Invalid("an estimated score needs one probe at least".into()));
         }
-        w.hvp(y, &Pushed::new(w, y)?.twice, score)?;
+        w.hvp(y, &Pushed::new(w, Source::Gibbs, y)?.twice, score)?;
         score.iter_mut().for_each(|s| *s = -*s);
 
         let points: Vec<f64> = y.chunks_exact(d).flat_map(|row| row.repeat(self.probes)).collect();

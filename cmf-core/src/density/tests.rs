@@ -8,6 +8,7 @@ use super::*;
 use crate::closed_form::{LogSumExp, Quadratic};
 use crate::gaussian::Gaussian;
 use crate::potential::SecondOrder;
+use crate::source::Source;
 
 /// A quadratic plus softplus units log(1 + e^{a·x + b}): neither Gaussian nor of low rank.
 pub(crate) struct Bent {
@@ -156,6 +157,40 @@ fn the_density_integrates_to_one_in_one_and_two_dimensions() {
 }
 
 #[test]
+fn the_image_of_a_standard_normal_has_its_density_and_score() {
+    for d in [1, 2, 10] {
+        let law = gaussian(d, 3);
+        let start = law.quadratic_start_from(Source::Gaussian).unwrap();
+        let back = start.gaussian().unwrap();
+        let same = back.covariance.iter().zip(&law.covariance).all(|(a, b)| (a - b).abs() < 1e-12);
+        assert!(same && back.mean == law.mean);
+        let w = Quadratic::new(start.hessian, start.centre).unwrap();
+        let y = normals(3 * d, 5);
+        let found = exact_log_density_from_gaussian(&w, &y, None).unwrap();
+        for (a, b) in found.value.iter().zip(law.log_density(&y).unwrap()) {
+            // Rounding, as above.
+            assert!((a - b).abs() < 1e-11 * b.abs().max(d as f64), "d = {d}: {a} {b}");
+        }
+    }
+    // Normalised whatever the potential is: the trapezoid rule as below, on a smaller box.
+    let w = bent(&gaussian(2, 11), 5, 12);
+    let one = integral(2, 401, 12.0, |y| exact_log_density_from_gaussian(&w, y, None).unwrap().value);
+    assert!((one - 1.0).abs() < 1e-6, "{one}");
+    let y = normals(4, 9);
+    let (mut score, h) = (vec![0.0; 4], 1e-5);
+    exact_log_density_from_gaussian(&w, &y, Some(&mut score)).unwrap();
+    for k in 0..4 {
+        let at = |t: f64| {
+            let mut moved = y.clone();
+            moved[k] += t;
+            exact_log_density_from_gaussian(&w, &moved, None).unwrap().value[k / 2]
+        };
+        let slope = (at(h) - at(-h)) / (2.0 * h);
+        assert!((slope - score[k]).abs() < 1e-7 * (1.0 + slope.abs()), "{slope} {}", score[k]);
+    }
+}
+
+#[test]
 fn lanczos_agrees_with_cholesky_within_its_standard_error() {
     for (d, seed) in [(50, 21), (200, 22)] {
         let law = gaussian(d, seed);
@@ -283,7 +318,7 @@ fn tweedie_is_the_posterior_mean_of_a_gaussian() {
     let start = gaussian.quadratic_start().unwrap();
     let w = Quadratic::new(start.hessian, start.centre).unwrap();
     let y = normals(3 * d, 6);
-    let found = tweedie(&w, &y, sigma).unwrap();
+    let found = tweedie(&w, Source::Gibbs, &y, sigma).unwrap();
     let centred: Vec<f64> = y.iter().enumerate().map(|(i, y)| y - gaussian.mean[i % d]).collect();
     let mut solved = centred;
     crate::linalg::Cholesky::new(&gaussian.covariance, d, "S").unwrap().solve_rows(&mut solved).unwrap();
@@ -291,7 +326,9 @@ fn tweedie_is_the_posterior_mean_of_a_gaussian() {
         // (S - σ² I) S^{-1} (y - m) + m = y - σ² S^{-1} (y - m), up to the rounding of two factorisations.
         assert!((found - (y - sigma * sigma * s)).abs() < 1e-10, "{found}");
     }
-    assert_eq!(tweedie(&w, &y, 0.0).unwrap(), y);
+    assert_eq!(tweedie(&w, Source::Gibbs, &y, 0.0).unwrap(), y);
     let saddle = Quadratic::new(vec![1.0, 0.0, 0.0, -1.0], vec![0.0; 2]).unwrap();
-    assert!(tweedie(&saddle, &[1.0, 2.0], sigma).unwrap_err().to_string().contains("at row 0"));
+    assert!(
+        tweedie(&saddle, Source::Gibbs, &[1.0, 2.0], sigma).unwrap_err().to_string().contains("at row 0")
+    );
 }

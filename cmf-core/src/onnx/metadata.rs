@@ -8,22 +8,27 @@ use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
 use crate::icnn::Architecture;
 use crate::potential::{Potential, rows};
+use crate::source::Source;
 
 /// Version of the set of properties below; files of a later version are refused.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// Version 2 brought `cmf.source`. A file says the first version whose programs read it rightly.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Everything that a model file says about its model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metadata {
     /// The network (`cmf.architecture`).
     pub architecture: Architecture,
+    /// The law that ∇w* carries to the data (`cmf.source`, since version 2; before it was always e^{-w}/Z).
+    pub source: Source,
     /// How a point is laid out (`cmf.shape`).
     pub shape: Shape,
     /// Smallest and largest pixel value, for images (`cmf.pixel_range`).
     pub pixel_range: Option<[f64; 2]>,
     /// Standard deviation of the noise that was added to the data (`cmf.sigma`).
     pub sigma: f64,
-    /// log Z = log ∫ e^{-w} in nats, if it was estimated (`cmf.log_z`).
+    /// log Z of the source in nats, log ∫ e^{-w}, if it was estimated (`cmf.log_z`).
     pub log_z: Option<LogZ>,
     /// Mean and covariance of the noisy data (`cmf.gaussian`): where samplers and inpainting start.
     pub gaussian: Option<Gaussian>,
@@ -130,6 +135,7 @@ impl Metadata {
         let shape = Shape::Flat { dim: architecture.dim };
         Metadata {
             architecture,
+            source: Source::Gibbs,
             shape,
             pixel_range: None,
             sigma: 0.0,
@@ -179,8 +185,9 @@ impl Metadata {
     /// The properties, by key, in a fixed order.
     pub(super) fn to_properties(&self) -> Result<Vec<(String, String)>> {
         self.validate()?;
+        let version = if self.source == Source::Gibbs { 1 } else { FORMAT_VERSION };
         let mut properties = vec![
-            ("cmf.format_version".into(), FORMAT_VERSION.to_string()),
+            ("cmf.format_version".into(), version.to_string()),
             ("cmf.architecture".into(), json(&self.architecture)?),
             ("cmf.shape".into(), json(&self.shape)?),
             ("cmf.pixel_range".into(), json(&self.pixel_range)?),
@@ -190,6 +197,9 @@ impl Metadata {
             ("cmf.data".into(), json(&self.data)?),
             ("cmf.licence".into(), json(&self.licence)?),
         ];
+        if self.source != Source::Gibbs {
+            properties.push(("cmf.source".into(), json(&self.source)?));
+        }
         properties.extend(self.gaussian.as_ref().map(|g| ("cmf.gaussian".into(), moments::to_text(g))));
         // Last and never absent, so that a file cut between two properties is noticed.
         properties.push(("cmf.probes".into(), json(&self.probes)?));
@@ -205,9 +215,9 @@ impl Metadata {
         }
         let find = Properties(properties.collect());
         let version: u32 = find.parse("cmf.format_version")?;
-        if version != FORMAT_VERSION {
+        if !(1..=FORMAT_VERSION).contains(&version) {
             return Err(Error::Invalid(format!(
-                "cmf.format_version is {version} and this program reads {FORMAT_VERSION}: update the program \
+                "cmf.format_version is {version} and this program reads 1 to {FORMAT_VERSION}: update the program \
                  or export the model again"
             )));
         }
@@ -218,6 +228,7 @@ impl Metadata {
         let metadata = Metadata {
             architecture,
             gaussian,
+            source: if version == 1 { Source::Gibbs } else { find.parse("cmf.source")? },
             shape: find.parse("cmf.shape")?,
             pixel_range: find.parse("cmf.pixel_range")?,
             sigma: find.parse("cmf.sigma")?,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::amortiser::{self, Amortiser, Mlp};
 use super::average::Average;
 use super::config::TrainConfig;
+use super::least_squares::DAMPING;
 use super::parameters::Parameters;
 use super::trainer::{Backend, Optimisers, Trainer, optimisers};
 use crate::error::{Error, Result};
@@ -20,8 +21,8 @@ use crate::gaussian::QuadraticStart;
 use crate::gibbs_start::GibbsStart;
 use crate::icnn::{Icnn, initial_weights};
 
-/// Increases when the layout of the file changes.
-const VERSION: u32 = 2;
+/// Increases when the layout of the file changes. Version 3 added the damping at the end; 2 is read too.
+const VERSION: u32 = 3;
 /// First bytes of every checkpoint.
 const MAGIC: &[u8; 8] = b"cmf-ckpt";
 
@@ -87,7 +88,7 @@ impl Trainer {
             update: self.update,
             seconds: self.seconds,
         };
-        let bytes = postcard::to_allocvec(&state).map_err(|e| Error::file(path, e))?;
+        let bytes = postcard::to_allocvec(&(state, self.damping)).map_err(|e| Error::file(path, e))?;
         write_atomically(path, |out| {
             out.write_all(MAGIC)?;
             out.write_all(&bytes)
@@ -102,22 +103,23 @@ impl Trainer {
         })?;
         let damaged = |e: postcard::Error| Error::file(path, format!("the checkpoint is damaged: {e}"));
         let version: u32 = postcard::take_from_bytes(body).map_err(damaged)?.0;
-        if version != VERSION {
+        if version != VERSION && version != 2 {
             return Err(Error::file(
                 path,
-                format!("is a checkpoint of version {version}; this program reads version {VERSION}"),
+                format!("is a checkpoint of version {version}; this program reads versions 2 and {VERSION}"),
             ));
         }
-        let state: State = postcard::from_bytes(body).map_err(damaged)?;
+        let (state, rest): (State, _) = postcard::take_from_bytes(body).map_err(damaged)?;
+        let damping = if version == 2 { DAMPING } else { postcard::from_bytes(rest).map_err(damaged)? };
         let config: TrainConfig = serde_json::from_str(&state.config)
             .map_err(|e| Error::file(path, format!("the checkpoint's settings: {e}")))?;
         config.validate()?;
         let (hessian, centre, log_z) = state.start;
-        let start = QuadraticStart { hessian, centre, log_z };
+        let start = QuadraticStart { hessian, centre, log_z, source: config.method.source() };
         // Any network of the architecture gives the module its structure; the record fills it.
         let d = config.architecture.dim;
         let eye = (0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect();
-        let shape = QuadraticStart { hessian: eye, centre: vec![0.0; d], log_z: 0.0 };
+        let shape = QuadraticStart { hessian: eye, centre: vec![0.0; d], log_z: 0.0, source: start.source };
         let network =
             Icnn::new(config.architecture.clone(), initial_weights(&config.architecture, &shape, 0)?)?;
         let parameters = Parameters::<Backend>::from_network(&network, &Default::default())?
@@ -147,6 +149,7 @@ impl Trainer {
             conjugates: state.conjugates,
             power: state.power,
             lambda: state.lambda,
+            damping,
             update: state.update,
             seconds: state.seconds,
             config,

@@ -2,12 +2,46 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::least_squares::applies as least_squares_applies;
+use crate::energy::Domain;
 use crate::error::{Error, Result};
 use crate::icnn::Architecture;
+use crate::source::Source;
+
+/// What a run learns from, and the law that its potential transports to that.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "kebab-case")]
+pub enum Method {
+    /// Samples, transported from the Gibbs factor e^{-w}/Z (CMFGen and maximum likelihood).
+    #[default]
+    Samples,
+    /// Samples, transported from N(0, I): the generative input-convex network.
+    GaussianIcnn,
+    /// An energy E with ρ ∝ e^{-E}, by regression on the Monge-Ampère equation (CMFMA).
+    Energy {
+        /// Where the uniform points of a batch lie.
+        domain: Domain,
+        /// Levenberg-Marquardt steps, which networks of one small hidden layer allow, in place of Adam's.
+        least_squares: bool,
+    },
+}
+
+impl Method {
+    /// The law that is transported.
+    pub fn source(&self) -> Source {
+        match self {
+            Method::GaussianIcnn => Source::Gaussian,
+            Method::Samples | Method::Energy { .. } => Source::Gibbs,
+        }
+    }
+}
 
 /// Settings of a run; a run directory and the exported model record them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {
+    /// From samples of which source, or from an energy.
+    #[serde(default)]
+    pub method: Method,
     /// The network.
     pub architecture: Architecture,
     /// Standard deviation σ of the Gaussian noise added to the data.
@@ -22,9 +56,9 @@ pub struct TrainConfig {
     /// Whether a network learns to guess the conjugates, from which their solves then start, instead of from
     /// the conjugates of the last update.
     pub amortise: bool,
-    /// Data points per update.
+    /// Data points per update, or uniform points of an energy's domain.
     pub batch: usize,
-    /// Persistent Gibbs particles.
+    /// Persistent particles of the source; their conjugates are further points at which an energy is compared.
     pub particles: usize,
     /// Langevin steps per update.
     pub langevin_steps: usize,
@@ -60,8 +94,6 @@ impl TrainConfig {
         self.architecture.validate()?;
         let positive = [
             ("updates", self.updates as f64),
-            ("batch", self.batch as f64),
-            ("particles", self.particles as f64),
             ("langevin_steps", self.langevin_steps as f64),
             ("langevin_step", self.langevin_step),
             ("conjugate_steps", self.conjugate_steps as f64),
@@ -84,6 +116,30 @@ impl TrainConfig {
                 "conjugate_weight must be at least 0, found {}",
                 self.conjugate_weight
             )));
+        }
+        let points = match self.method {
+            // The residual has a variance from two points on, of either kind.
+            Method::Energy { .. } => (self.batch + self.particles).saturating_sub(1),
+            _ => self.batch.min(self.particles),
+        };
+        if points == 0 {
+            return Err(Error::Invalid(format!(
+                "batch and particles must be positive, found {} and {}",
+                self.batch, self.particles
+            )));
+        }
+        if let Method::Energy { domain, least_squares } = &self.method {
+            domain.validate(self.architecture.dim)?;
+            if *least_squares && !least_squares_applies(&self.architecture) {
+                return Err(Error::Invalid(
+                    "least_squares needs one hidden layer without diagonal terms, and few parameters".into(),
+                ));
+            }
+            if self.conjugate_updates > 0 || self.conjugate_weight > 0.0 || self.sigma != 0.0 {
+                return Err(Error::Invalid(
+                    "an energy has no data, so neither sigma nor conjugate_updates nor conjugate_weight go with it".into(),
+                ));
+            }
         }
         if self.amortise && self.conjugate_updates == 0 && self.conjugate_weight == 0.0 {
             return Err(Error::Invalid(

@@ -1,4 +1,4 @@
-//! Learning a potential from samples, on Burn.
+//! Learning a potential from samples or from an energy, on Burn.
 //!
 //! [`Trainer`] takes one update at a time; loops, pictures and progress belong to its caller. Burn's
 //! types stay inside this module: what comes out is a network on the host.
@@ -11,13 +11,16 @@ mod amortiser;
 mod average;
 mod checkpoint;
 mod config;
+mod energy;
 pub mod inner;
+mod least_squares;
 mod objective;
 mod ops;
 mod parameters;
 mod trainer;
 
-pub use config::TrainConfig;
+pub use config::{Method, TrainConfig};
+pub use least_squares::applies as least_squares_applies;
 pub use trainer::{Metrics, Trainer};
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The two losses of learning from samples, as scalars whose gradient Burn takes.
+//! The losses of learning from samples and from energies, as scalars whose gradient Burn takes.
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
@@ -21,9 +21,9 @@ pub struct Batch<'a> {
 
 /// What the likelihood's gradient needs; each [n, d].
 pub struct Likelihood {
-    /// The points x = ∇w(y).
-    pub image: Vec<f64>,
-    /// The directions ∇w(x).
+    /// The points x = ∇w(y), where the source depends on w.
+    pub image: Option<Vec<f64>>,
+    /// The directions ∇V(x), V = w or ½|x|².
     pub along: Vec<f64>,
     /// u ≈ ∇²w(y)^{-1} v.
     pub solved: Vec<f64>,
@@ -43,7 +43,7 @@ fn rows<B: Backend>(a: &[f64], d: usize, device: &B::Device) -> Ranked<B> {
 ///   Béthune and Cuturi, 2025, section 4).
 /// * Likelihood: the gradient of E[-log ρ] is E ∂[w(∇w(y)) - log det ∇²w(y)] - E_P ∂w(x). The first
 ///   derivative is total: ∂w at the frozen image plus ∂∇w(y) along ∇w(∇w(y)); log det enters by one
-///   probe, ∂ log det H = E u' ∂H v with H u = v.
+///   probe, ∂ log det H = E u' ∂H v with H u = v. From N(0, I) there are neither the frozen image nor P.
 pub fn loss<B: Backend>(
     ops: &BurnOps<B>,
     arch: &Architecture,
@@ -67,7 +67,53 @@ pub fn loss<B: Backend>(
         let n = batch.data.len() / arch.dim;
         let (first, second) =
             formula.directional(n, &rows(batch.data), &rows(along), [&rows(solved), &rows(probe)]);
-        total = total + contrast(image, batch.particles) + (first.matrix() - second.matrix()).mean();
+        total = total + (first.matrix() - second.matrix()).mean();
+        if let Some(image) = image {
+            total = total + contrast(image, batch.particles);
+        }
     }
     total
+}
+
+/// What the gradient of an energy's loss needs, at n points y with k directions each.
+pub struct Regression {
+    /// ∂loss/∂(w(∇w(y)) - log det ∇²w(y)): [n].
+    pub weight: Vec<f64>,
+    /// y: [n, d].
+    pub points: Vec<f64>,
+    /// x = ∇w(y): [n, d].
+    pub image: Vec<f64>,
+    /// ∇w(x): [n, d].
+    pub along: Vec<f64>,
+    /// u with Σ_k u v' ≈ ∇²w(y)^{-1}, the k of a point together: [n, k, d].
+    pub solved: Vec<f64>,
+    /// v: [n, k, d].
+    pub probe: Vec<f64>,
+}
+
+/// Σ_i c_i ∂[w(∇w(y_i)) - log det ∇²w(y_i)] as the gradient of a scalar, with the c_i held fixed.
+pub fn regression<B: Backend>(
+    ops: &BurnOps<B>,
+    arch: &Architecture,
+    weights: &Weights<Ranked<B>>,
+    parts: &Regression,
+    device: &B::Device,
+) -> Tensor<B, 1> {
+    let formula = Formula::new(ops, arch, weights);
+    let (d, n) = (arch.dim, parts.weight.len());
+    let k = parts.solved.len() / parts.points.len();
+    let each = |a: &[f64]| -> Vec<f64> { a.chunks_exact(d).flat_map(|row| row.repeat(k)).collect() };
+    let rows = |a: &[f64], width: usize| rows::<B>(a, width, device);
+    let weight = |k: usize, scale: f64| {
+        let all: Vec<f64> = parts.weight.iter().flat_map(|c| vec![c * scale; k]).collect();
+        rows(&all, 1).matrix()
+    };
+    let at_image = formula.value(&rows(&parts.image, d)).matrix() * weight(1, 1.0);
+    let (first, second) = formula.directional(
+        n * k,
+        &rows(&each(&parts.points), d),
+        &rows(&each(&parts.along), d),
+        [&rows(&parts.solved, d), &rows(&parts.probe, d)],
+    );
+    at_image.sum() + (first.matrix() * weight(k, 1.0 / k as f64) - second.matrix() * weight(k, 1.0)).sum()
 }

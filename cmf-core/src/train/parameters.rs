@@ -18,6 +18,9 @@ use crate::linalg::SymmetricEigen;
 /// definite whatever R becomes.
 const DIAGONAL_SHARE: f64 = 0.5;
 
+/// What stands for zero, which is out of softplus' reach.
+const LEAST_POSITIVE: f64 = 1e-6;
+
 /// The free parameters of a network.
 #[derive(Module, Debug)]
 pub struct Parameters<B: Backend> {
@@ -67,8 +70,7 @@ impl<B: Backend> Parameters<B> {
         let (d, forms) = (arch.dim, (1 + arch.rank) * arch.units());
         let flat = |a: &Array<T>| -> Vec<f64> { a.to_vec().iter().map(|v| v.to_f64()).collect() };
         let free = |a: &Array<T>, scale: f64| -> Vec<f64> {
-            // Zero is out of softplus' reach; it becomes 1e-6 of the unit.
-            flat(a).iter().map(|v| softplus_inverse((v * scale).max(1e-6))).collect()
+            flat(a).iter().map(|v| softplus_inverse((v * scale).max(LEAST_POSITIVE))).collect()
         };
         let param = |data: &[f64], shape: [usize; 2]| Param::from_tensor(tensor::<B>(data, shape, device));
         let x_side = flat(&weights.x_side);
@@ -118,6 +120,32 @@ impl<B: Backend> Parameters<B> {
             centre: Ranked::Two(centre),
             constant: Ranked::Two(Tensor::zeros([1, 1], &device)),
         }
+    }
+
+    /// The arrays without diagonal and mixing, one after the other: those of a network with one hidden layer.
+    fn shallow(&mut self) -> [&mut Param<Tensor<B, 2>>; 6] {
+        let Parameters { forms, bias, output, head_root, head_diagonal, centre, .. } = self;
+        [forms, bias, output, head_root, head_diagonal, centre]
+    }
+
+    /// The free numbers of a network with one hidden layer as one vector.
+    pub fn shallow_numbers(&self) -> Result<Vec<f64>> {
+        let mut all = Vec::new();
+        for param in self.clone().shallow() {
+            all.extend(numbers(param.val())?.to_vec().into_iter().map(f64::from));
+        }
+        Ok(all)
+    }
+
+    /// The same parameters with the numbers of [`Parameters::shallow_numbers`] replaced.
+    pub fn with_shallow_numbers(mut self, mut numbers: &[f64]) -> Self {
+        for param in self.shallow() {
+            let [rows, cols] = param.dims();
+            let (these, rest) = numbers.split_at(rows * cols);
+            *param = param.clone().map(|t| tensor(these, [rows, cols], &t.device()));
+            numbers = rest;
+        }
+        self
     }
 
     /// Parameters by learning rate: forms and biases, positive weights, head.

@@ -3,23 +3,30 @@
 use burn::backend::Flex;
 use burn::module::Param;
 use burn::prelude::*;
+use burn::tensor::backend::AutodiffBackend;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::energy::{factored, regression_parts};
 use super::inner;
-use super::objective::{Batch, Likelihood, loss};
+use super::least_squares;
+use super::objective::{Batch, Likelihood, loss, regression};
 use super::ops::{BurnOps, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::trainer::Backend as Differentiating;
-use super::{TrainConfig, Trainer};
+use super::{Method, TrainConfig, Trainer};
+use crate::closed_form::Quadratic;
+use crate::density::{exact_log_density, exact_log_density_from_gaussian};
+use crate::energy::Domain;
 use crate::gaussian::Gaussian;
 use crate::gibbs_start::GibbsStart;
 use crate::host::{Array, Host};
 use crate::icnn::formula::Formula;
 use crate::icnn::{Architecture, Icnn, Weights, initial_weights};
 use crate::linalg::Cholesky;
-use crate::ops::Activation;
+use crate::ops::{Activation, Ops};
 use crate::potential::{Potential, SecondOrder};
+use crate::source::Source;
 
 fn architecture(dim: usize, diagonal: bool) -> Architecture {
     let activation = Activation::Softplus { beta: 1.5 };
@@ -145,12 +152,25 @@ fn the_likelihood_loss_has_the_likelihoods_gradient() {
     .unwrap();
     let (solved, residual) = inner::hessian_solve(&single, &metric, &y, &probe, 1e-6, 30).unwrap();
     assert!(residual < 1e-4, "{residual}");
-    let likelihood = Likelihood { image, along, solved, probe };
+    let likelihood = Likelihood { image: Some(image), along, solved, probe };
     let batch = Batch { data: &y, particles: &particles, conjugate: None, likelihood: Some(&likelihood) };
     let ops = BurnOps::<Differentiating>::new(device);
     let gradients = loss(&ops, &arch, &parameters.weights(&arch), &batch, &device).backward();
 
-    // One directional derivative for each parameter array, by central differences of the exact objective.
+    assert_gradient(&parameters, &arch, &gradients, &directions, &|net| {
+        exact_likelihood(net, &points, &particles)
+    });
+}
+
+/// Compares the gradient in each parameter array, along one direction, with central differences of `objective`.
+fn assert_gradient(
+    parameters: &Parameters<Differentiating>,
+    arch: &Architecture,
+    gradients: &<Differentiating as AutodiffBackend>::Gradients,
+    directions: &[f64],
+    objective: &dyn Fn(&Icnn<f64>) -> f64,
+) {
+    let device = Default::default();
     type P = Param<Tensor<Differentiating, 2>>;
     type Pick = fn(&mut Parameters<Differentiating>) -> &mut P;
     let picks: [(&str, Pick); 8] = [
@@ -175,12 +195,11 @@ fn the_likelihood_loss_has_the_likelihoods_gradient() {
             let mut moved = parameters.clone();
             let param = pick(&mut moved);
             *param = param.clone().map(|t| t + tensor(scale));
-            let net: Icnn<f64> = network_of(&arch, &moved.weights(&arch)).unwrap().cast().unwrap();
-            exact_likelihood(&net, &points, &particles)
+            objective(&network_of(arch, &moved.weights(arch)).unwrap().cast().unwrap())
         };
         let h = 1e-2;
         let slope = (at(h) - at(-h)) / (2.0 * h);
-        let gradient = pick(&mut moved).val().grad(&gradients).unwrap();
+        let gradient = pick(&mut moved).val().grad(gradients).unwrap();
         let gradient: Vec<f32> = gradient.into_data().to_vec().unwrap();
         let along: f64 = gradient.iter().zip(direction).map(|(g, v)| f64::from(*g) * v).sum();
         // The differences' own error is of order h² = 1e-4 relative, weights rounded to f32 add 1e-5 / h.
@@ -189,8 +208,201 @@ fn the_likelihood_loss_has_the_likelihoods_gradient() {
     }
 }
 
+#[test]
+fn the_regression_has_the_gradient_of_the_residuals_variance() {
+    let d = 3;
+    let net = network(d, true);
+    let arch = net.architecture().clone();
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut random = |n: usize| -> Vec<f64> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    let (points, energy, directions) = (random(5 * d), random(5), random(1000));
+    let device = Default::default();
+    let parameters = Parameters::<Differentiating>::from_network(&net, &device).unwrap();
+    let single: Icnn<f32> = network_of(&arch, &parameters.weights(&arch)).unwrap();
+    let log_dets = factored(&single, &points).unwrap();
+    let (parts, deviation) = regression_parts(&single, points.clone(), &energy, log_dets).unwrap();
+    let ops = BurnOps::<Differentiating>::new(device);
+    let loss = regression(&ops, &arch, &parameters.weights(&arch), &parts, &device);
+    let variance = |net: &Icnn<f64>| {
+        let density = exact_log_density(net, 0.0, &points).unwrap().value;
+        let least = energy.iter().copied().fold(f64::INFINITY, f64::min);
+        let a: Vec<f64> = energy.iter().map(|e| (1.0 + (e - least) / 5.0).powi(-2)).collect();
+        let total: f64 = a.iter().sum();
+        let r: Vec<f64> = energy.iter().zip(density).map(|(e, l)| e + l).collect();
+        let mean = a.iter().zip(&r).map(|(a, r)| a * r).sum::<f64>() / total;
+        a.iter().zip(&r).map(|(a, r)| a * (r - mean).powi(2)).sum::<f64>() / total
+    };
+    let exact = variance(&single.cast().unwrap());
+    // f32 rounding of a residual of order 10.
+    assert!((deviation - exact.sqrt()).abs() < 1e-4, "{deviation} against {}", exact.sqrt());
+    assert_gradient(&parameters, &arch, &loss.backward(), &directions, &variance);
+}
+
+#[test]
+fn the_jacobian_by_hand_is_that_of_the_residual() {
+    for (rank, beta) in [(1, 1.5), (2, 0.7)] {
+        let (d, activation) = (3, Activation::Softplus { beta });
+        let arch = Architecture { dim: d, widths: vec![4], rank, diagonal: false, activation };
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        let mut random = |n: usize| -> Vec<f64> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
+        let start = Gaussian::fit(&random(60), d, 0.3).unwrap().quadratic_start().unwrap();
+        let net = Icnn::new(arch.clone(), initial_weights(&arch, &start, 1).unwrap()).unwrap();
+        let parameters = Parameters::<Differentiating>::from_network(&net, &Default::default()).unwrap();
+        let mut free = parameters.shallow_numbers().unwrap();
+        let moves = random(free.len());
+        free.iter_mut().zip(moves).for_each(|(f, m)| *f += 0.5 * m.abs());
+        let (points, energy) = (random(5 * d), random(5));
+        let relevance = [0.2; 5];
+        let problem =
+            least_squares::Problem { arch: &arch, points: &points, energy: &energy, relevance: &relevance };
+        let (r, jacobian) = problem.residuals(&free, true).unwrap();
+        // The residual is that of the network that the numbers make; rounded to f32 there.
+        let network: Icnn<f64> = network_of(&arch, &parameters.with_shallow_numbers(&free).weights(&arch))
+            .unwrap()
+            .cast()
+            .unwrap();
+        let density = exact_log_density(&network, 0.0, &points).unwrap().value;
+        let mean = energy.iter().zip(&density).map(|(e, l)| e + l).sum::<f64>() / 5.0;
+        for (i, r) in r.iter().enumerate() {
+            assert!((r / 0.2f64.sqrt() - (energy[i] + density[i] - mean)).abs() < 1e-4, "{r}");
+        }
+        for k in 0..free.len() {
+            let at = |h: f64| {
+                let mut moved = free.clone();
+                moved[k] += h;
+                problem.residuals(&moved, false).unwrap().0
+            };
+            let (above, below) = (at(1e-5), at(-1e-5));
+            for i in 0..5 {
+                let (slope, found) = ((above[i] - below[i]) / 2e-5, jacobian[i * free.len() + k]);
+                // Central differences in f64: h² |r⁽³⁾| and 1e-15 |r|/h, each about 1e-9.
+                assert!((slope - found).abs() < 1e-6 * (1.0 + slope.abs()), "{k} of {i}: {found}, {slope}");
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_of_numbers_are_those_of_arrays() {
+    let host = Host::<f64>::sequential();
+    for kind in [Activation::Elu, Activation::Softplus { beta: 2.5 }] {
+        for t in [-30.0, -1.3, -0.2, 0.4, 2.0, 40.0] {
+            for order in 0..4u8 {
+                let array = host.activation(&Array::matrix(vec![t], 1, 1), kind, order).to_vec()[0];
+                let number = kind.at(t)[usize::from(order)];
+                assert!((array - number).abs() < 1e-12 * (1.0 + array.abs()), "{kind:?} {t} {order}");
+            }
+        }
+    }
+}
+
+/// E(x) = ½ x' A x with A = diag(a, 1, 1, ...).
+fn energy_of_gaussian(d: usize, a: f64) -> Quadratic {
+    let mut hessian: Vec<f64> = (0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect();
+    hessian[0] = a;
+    Quadratic::new(hessian, vec![0.0; d]).unwrap()
+}
+
+fn domain(d: usize) -> Domain {
+    Domain { low: vec![-3.0; d], high: vec![3.0; d] }
+}
+
+fn energy_config(d: usize, updates: usize) -> TrainConfig {
+    let base = config(updates, 0);
+    TrainConfig {
+        method: Method::Energy { domain: domain(d), least_squares: false },
+        architecture: Architecture { dim: d, ..base.architecture },
+        sigma: 0.0,
+        ..base
+    }
+}
+
+#[test]
+fn beyond_the_reach_of_whole_hessians_log_dets_are_estimated() {
+    let d = 66;
+    let start = Gaussian { mean: vec![0.0; d], covariance: identity(d) };
+    let config = TrainConfig { batch: 0, solve_tolerance: 1e-4, solve_steps: 60, ..energy_config(d, 5) };
+    let mut trainer = Trainer::new(config, &start).unwrap();
+    let energy = energy_of_gaussian(d, 4.0);
+    for _ in 0..5 {
+        assert!(trainer.step_on_energy(&energy).unwrap().deviation.unwrap().is_finite());
+    }
+    let network = trainer.network().unwrap();
+    let points = inner::normal(&mut trainer.rng, 3 * d);
+    let exact = factored(&network, &points).unwrap();
+    let found = trainer.estimated(&network, &points).unwrap();
+    for (a, b) in exact.value.iter().zip(&found.value) {
+        // Four probes; the head, which preconditions, leaves a trace of a few nats to estimate.
+        assert!((a - b).abs() < 0.5, "{a} {b}");
+    }
+    let mut back = vec![0.0; 3 * d];
+    network.hvp(&points, &found.solved, &mut back).unwrap();
+    // The solves' tolerance, in f32.
+    assert!(back.iter().zip(&found.probe).all(|(a, b)| (a - b).abs() < 1e-2));
+}
+
+fn identity(d: usize) -> Vec<f64> {
+    (0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect()
+}
+
+#[test]
+fn runs_of_energies_and_of_the_baseline_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint");
+    let energy = energy_of_gaussian(2, 4.0);
+    let baseline = || TrainConfig { method: Method::GaussianIcnn, ..config(12, 6) };
+    let shallow = TrainConfig {
+        method: Method::Energy { domain: domain(2), least_squares: true },
+        architecture: Architecture { widths: vec![5], ..energy_config(2, 12).architecture },
+        ..energy_config(2, 12)
+    };
+    let particles = 0;
+    let alone = TrainConfig { particles, ..energy_config(2, 12) };
+    for config in [shallow, alone, energy_config(2, 12), baseline()] {
+        let step = |t: &mut Trainer| match t.config().method {
+            Method::Energy { .. } => t.step_on_energy(&energy).unwrap(),
+            _ => t.step(1000, ring).unwrap(),
+        };
+        let mut unbroken = Trainer::new(config.clone(), &ring_gaussian()).unwrap();
+        let mut broken = Trainer::new(config, &ring_gaussian()).unwrap();
+        for at in 0..12 {
+            step(&mut unbroken);
+            if at == 7 {
+                broken.save(&path).unwrap();
+                broken = Trainer::load(&path).unwrap();
+            }
+            step(&mut broken);
+        }
+        assert_eq!(unbroken.start().source, broken.start().source);
+        let arrays = |t: &Trainer| -> Vec<Vec<f32>> {
+            let net = t.network().unwrap();
+            net.weights().named(net.architecture()).iter().map(|(.., a)| a.to_vec()).collect()
+        };
+        assert_eq!(arrays(&unbroken), arrays(&broken));
+    }
+}
+
+#[test]
+fn a_run_takes_only_what_it_learns_from() {
+    let energy = energy_of_gaussian(2, 4.0);
+    let mut samples = Trainer::new(config(5, 0), &ring_gaussian()).unwrap();
+    assert!(samples.step_on_energy(&energy).err().unwrap().to_string().contains("samples"));
+    let mut of_energy = Trainer::new(energy_config(2, 5), &ring_gaussian()).unwrap();
+    assert!(of_energy.step(1000, ring).err().unwrap().to_string().contains("energy"));
+    let wrong = energy_of_gaussian(3, 4.0);
+    assert!(of_energy.step_on_energy(&wrong).err().unwrap().to_string().contains("dimension"));
+    for broken in [
+        TrainConfig { sigma: 0.1, ..energy_config(2, 5) },
+        TrainConfig { batch: 1, particles: 0, ..energy_config(2, 5) },
+        TrainConfig { batch: 0, ..config(5, 0) },
+    ] {
+        assert!(broken.validate().is_err(), "{broken:?}");
+    }
+}
+
 fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
     TrainConfig {
+        method: Method::Samples,
         architecture: Architecture {
             dim: 2,
             widths: vec![16, 8],
@@ -323,11 +535,22 @@ fn each_objective_and_their_sum_learn_a_ring() {
     let contrast = |t: &Trainer| {
         let net: Icnn<f64> = t.network().unwrap().cast().unwrap();
         let points = [1.0, 0.0, 0.0, 1.0, -0.8, 0.6, 0.0, 0.0];
-        let r = crate::density::exact_log_density(&net, 0.0, &points).unwrap();
+        let r = match t.start().source {
+            Source::Gibbs => exact_log_density(&net, 0.0, &points).unwrap(),
+            Source::Gaussian => exact_log_density_from_gaussian(&net, &points, None).unwrap(),
+        };
         r.value[..3].iter().sum::<f64>() / 3.0 - r.value[3]
     };
-    for (conjugate_updates, conjugate_weight) in [(0, 0.0), (400, 0.0), (0, 1.0)] {
-        let config = TrainConfig { conjugate_weight, ..config(400, conjugate_updates) };
+    let learned = [
+        (Method::Samples, 0, 0.0),
+        (Method::Samples, 400, 0.0),
+        (Method::Samples, 0, 1.0),
+        (Method::GaussianIcnn, 0, 0.0),
+        (Method::GaussianIcnn, 400, 0.0),
+    ];
+    for (method, conjugate_updates, conjugate_weight) in learned {
+        let case = format!("{method:?}, {conjugate_updates}, {conjugate_weight}");
+        let config = TrainConfig { method, conjugate_weight, ..config(400, conjugate_updates) };
         let mut trainer = Trainer::new(config, &ring_gaussian()).unwrap();
         let before = contrast(&trainer);
         for _ in 0..400 {
@@ -335,9 +558,6 @@ fn each_objective_and_their_sum_learn_a_ring() {
             assert!(m.residual.is_finite() && m.lambda_max > 0.0);
         }
         let after = contrast(&trainer);
-        assert!(
-            before < 0.0 && after > before + 0.5,
-            "{conjugate_updates}, {conjugate_weight}: {before} to {after}"
-        );
+        assert!(before < 0.0 && after > before + 0.5, "{case}: {before} to {after}");
     }
 }

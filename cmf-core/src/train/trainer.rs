@@ -6,23 +6,27 @@ use std::time::Instant;
 use burn::backend::{Autodiff, Flex};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::{Adam, AdamConfig, GradientsParams, Optimizer};
+use burn::prelude::Tensor;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::amortiser::{self, Amortiser, Mlp};
 use super::average::Average;
-use super::config::TrainConfig;
+use super::config::{Method, TrainConfig};
 use super::inner;
+use super::least_squares::DAMPING;
 use super::objective::{Batch, Likelihood, loss};
-use super::ops::BurnOps;
+use super::ops::{BurnOps, Ranked};
 use super::parameters::{Parameters, network_of};
 use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::{Gaussian, QuadraticStart};
 use crate::gibbs_start::GibbsStart;
-use crate::icnn::{Icnn, initial_weights};
+use crate::icnn::{Icnn, Weights, initial_weights};
+use crate::linalg::dot;
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Sampler, Ula};
+use crate::source::Source;
 
 /// The differentiating backend.
 pub(super) type Backend = Autodiff<Flex>;
@@ -49,7 +53,7 @@ pub struct Metrics {
     pub update: usize,
     /// Seconds spent in updates, over all sessions of the run.
     pub seconds: f64,
-    /// Whether the update was CMFGen's or the likelihood's.
+    /// Whether the update was CMFGen's, the likelihood's or an energy's.
     pub objective: &'static str,
     /// The largest eigenvalue over particles of the Hessian preconditioned by the start's.
     pub lambda_max: f64,
@@ -63,6 +67,9 @@ pub struct Metrics {
     pub particle_spread: f64,
     /// Factor of the learning rates.
     pub rate: f64,
+    /// Standard deviation over the batch of E + log ρ_w, in nats; 0 for a model that is exact there. None
+    /// without an energy.
+    pub deviation: Option<f64>,
 }
 
 /// A run in progress.
@@ -79,8 +86,20 @@ pub struct Trainer {
     pub(super) amortiser: Option<Amortiser>,
     pub(super) power: Vec<f64>,
     pub(super) lambda: f64,
+    /// Of least-squares steps.
+    pub(super) damping: f64,
     pub(super) update: usize,
     pub(super) seconds: f64,
+}
+
+/// What an update begins with.
+pub(super) struct Begun {
+    /// Taken out of the trainer until the update puts them back.
+    pub(super) parameters: Parameters<Backend>,
+    /// Their effective weights.
+    pub(super) weights: Weights<Ranked<Backend>>,
+    /// The network of these.
+    pub(super) network: Icnn<f32>,
 }
 
 pub(super) fn optimisers(config: &TrainConfig) -> Optimisers {
@@ -117,7 +136,7 @@ impl Trainer {
         config.validate()?;
         let d = config.architecture.dim;
         check_len("the data's dimension", gaussian.dim(), d)?;
-        let start = gaussian.quadratic_start()?;
+        let start = gaussian.quadratic_start_from(config.method.source())?;
         let gibbs = GibbsStart::new(&start)?;
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let network = match known {
@@ -128,13 +147,13 @@ impl Trainer {
             }
         };
         let parameters = Parameters::from_network(&network, &Default::default())?;
-        let particles = match known {
-            // Exact draws from the start's Gibbs factor need no warm-up, and its map gives their conjugates.
-            None => gibbs.draw(&inner::normal(&mut rng, config.particles * d))?,
-            Some(network) => {
+        let particles = match (known, config.method.source()) {
+            (Some(network), Source::Gibbs) => {
                 let (n, seed) = (config.particles, rng.random());
                 gibbs.gibbs(network, n, WARM_UP_STEPS, seed, &mut |_, _| true)?.state.x
             }
+            // Exact draws from the start's source need no warm-up, and its map gives their conjugates.
+            _ => gibbs.draw(&inner::normal(&mut rng, config.particles * d))?,
         };
         let conjugates = gibbs.map(&particles)?;
         let power = inner::normal(&mut rng, LAMBDA_PARTICLES.min(config.particles) * d);
@@ -153,6 +172,7 @@ impl Trainer {
             conjugates,
             power,
             lambda: 1.0,
+            damping: DAMPING,
             update: 0,
             seconds: 0.0,
         })
@@ -189,20 +209,16 @@ impl Trainer {
         rows: usize,
         read: impl Fn(&[usize], &mut [f64]) -> Result<()>,
     ) -> Result<Metrics> {
+        if matches!(self.config.method, Method::Energy { .. }) {
+            return Err(Error::Invalid("this run learns from an energy, not from samples".into()));
+        }
         let clock = Instant::now();
-        let device = Default::default();
         let arch = self.config.architecture.clone();
-        let parameters = self.parameters.take().ok_or_else(|| {
-            Error::Invalid("the run stopped in the middle of an update; resume it from its checkpoint".into())
-        })?;
-        let weights = parameters.weights(&arch);
-        let network = network_of(&arch, &weights)?;
-        // Early on, an average over all updates so far: it forgets the start at once.
-        let decay = self.config.average.min(self.update as f64 / (self.update as f64 + 10.0));
-        self.average.update(&network, decay);
+        let Begun { parameters, weights, network } = self.begin()?;
         let y = self.draw(rows, read)?;
         let particle_spread = self.move_particles(&network)?;
 
+        let device = Default::default();
         let ops = BurnOps::<Backend>::new(device);
         let likelihood = self.update >= self.config.conjugate_updates;
         let weight = if likelihood { self.config.conjugate_weight } else { 1.0 };
@@ -217,8 +233,40 @@ impl Trainer {
             likelihood: parts.as_ref(),
         };
         let loss = loss(&ops, &arch, &weights, &batch, &device);
-        let objective = if likelihood { "likelihood" } else { "conjugate" };
-        let residual = solve_residual.unwrap_or(conjugate_residual);
+        let rate = self.descend(parameters, loss)?;
+        self.seconds += clock.elapsed().as_secs_f64();
+        Ok(Metrics {
+            update: self.update,
+            seconds: self.seconds,
+            objective: if likelihood { "likelihood" } else { "conjugate" },
+            lambda_max: self.lambda,
+            residual: solve_residual.unwrap_or(conjugate_residual),
+            guess_residual,
+            particle_spread,
+            rate,
+            deviation: None,
+        })
+    }
+
+    /// Takes the parameters out; their network enters the average.
+    pub(super) fn begin(&mut self) -> Result<Begun> {
+        let parameters = self.parameters.take().ok_or_else(|| {
+            Error::Invalid("the run stopped in the middle of an update; resume it from its checkpoint".into())
+        })?;
+        let weights = parameters.weights(&self.config.architecture);
+        let network = network_of(&self.config.architecture, &weights)?;
+        // Early on, an average over all updates so far: it forgets the start at once.
+        let decay = self.config.average.min(self.update as f64 / (self.update as f64 + 10.0));
+        self.average.update(&network, decay);
+        Ok(Begun { parameters, weights, network })
+    }
+
+    /// Takes one Adam step down `loss` and returns the factor of the learning rates that it was taken with.
+    pub(super) fn descend(
+        &mut self,
+        mut parameters: Parameters<Backend>,
+        loss: Tensor<Backend, 1>,
+    ) -> Result<f64> {
         let value: f64 = f64::from(loss.clone().into_scalar());
         if !value.is_finite() {
             return Err(Error::NotFinite(format!("the loss of update {}", self.update + 1)));
@@ -228,30 +276,25 @@ impl Trainer {
         let groups = parameters.groups();
         let rates =
             [self.config.learning_rate, self.config.learning_rate_positive, self.config.learning_rate_head];
-        let mut parameters = parameters;
         for ((optimiser, group), learning_rate) in self.optimisers.iter_mut().zip(&groups).zip(rates) {
             let gradients = GradientsParams::from_params(&mut gradients, &parameters, group);
             parameters = optimiser.step(rate * learning_rate, parameters, gradients);
         }
         self.update += 1;
         self.parameters = Some(parameters);
-        self.seconds += clock.elapsed().as_secs_f64();
-        Ok(Metrics {
-            update: self.update,
-            seconds: self.seconds,
-            objective,
-            lambda_max: self.lambda,
-            residual,
-            guess_residual,
-            particle_spread,
-            rate,
-        })
+        Ok(rate)
     }
 
     /// What the likelihood needs at the batch `y`, and the worst relative residual of its solves.
     fn likelihood_parts(&mut self, network: &Icnn<f32>, y: &[f64]) -> Result<(Likelihood, f64)> {
         let image = inner::gradient(network, y)?;
-        let along = inner::gradient(network, &image)?;
+        let (image, along) = match self.config.method.source() {
+            Source::Gibbs => {
+                let along = inner::gradient(network, &image)?;
+                (Some(image), along)
+            }
+            Source::Gaussian => (None, image),
+        };
         let probe = inner::signs(&mut self.rng, y.len());
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
         let (solved, residual) = inner::hessian_solve(network, &self.metric, y, &probe, tolerance, most)?;
@@ -272,8 +315,8 @@ impl Trainer {
     }
 
     /// Langevin steps on the particles with the step size that λ_max allows; returns the spread of w over
-    /// them.
-    fn move_particles(&mut self, network: &Icnn<f32>) -> Result<f64> {
+    /// them. From N(0, I), the exact transition over the same time of an Ornstein-Uhlenbeck process.
+    pub(super) fn move_particles(&mut self, network: &Icnn<f32>) -> Result<f64> {
         if self.update.is_multiple_of(LAMBDA_EVERY) {
             let probed = &self.particles[..self.power.len()];
             let found = inner::lambda_max(network, &self.metric, probed, &mut self.power, LAMBDA_ITERATIONS)?;
@@ -282,6 +325,18 @@ impl Trainer {
                 return Err(Error::NotFinite("the largest Hessian eigenvalue".into()));
             }
         }
+        let spread = |value: &[f64]| {
+            let mean = value.iter().sum::<f64>() / value.len() as f64;
+            (value.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / value.len() as f64).sqrt()
+        };
+        if self.config.method.source() == Source::Gaussian {
+            let kept = (-(self.config.langevin_steps as f64) * self.config.langevin_step).exp();
+            let noise = inner::normal(&mut self.rng, self.particles.len());
+            let fresh = (1.0 - kept * kept).sqrt();
+            self.particles.iter_mut().zip(noise).for_each(|(x, xi)| *x = kept * *x + fresh * xi);
+            let rows = self.particles.chunks_exact(self.config.architecture.dim);
+            return Ok(spread(&rows.map(|x| 0.5 * dot(x, x)).collect::<Vec<f64>>()));
+        }
         let step = self.config.langevin_step / self.lambda;
         let ula = Ula { step, preconditioner: Some(self.metric.clone()) };
         let mut state = ula.init(network, std::mem::take(&mut self.particles))?;
@@ -289,14 +344,12 @@ impl Trainer {
             ula.step(network, &mut state, &mut self.rng)?;
         }
         self.particles = state.x;
-        let value = state.value;
-        let mean = value.iter().sum::<f64>() / value.len() as f64;
-        Ok((value.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / value.len() as f64).sqrt())
+        Ok(spread(&state.value))
     }
 
     /// Moves the conjugates towards ∇w*(particles) from where the last update left them, or from the
     /// amortiser's guess; returns their worst residual and the guess's. A row that fails keeps its last conjugate.
-    fn solve_conjugates(&mut self, network: &Icnn<f32>) -> Result<(f64, Option<f64>)> {
+    pub(super) fn solve_conjugates(&mut self, network: &Icnn<f32>) -> Result<(f64, Option<f64>)> {
         let d = self.config.architecture.dim;
         let solver = ConjugateSolver {
             tolerance: CONJUGATE_TOLERANCE,

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use cmf_core::Error;
 use cmf_core::icnn::Icnn;
 use cmf_core::onnx::{Data, LogZ, Metadata, ModelFile, Shape, TractModel, export};
 use cmf_core::ops::Activation;
+use cmf_core::{Error, Source};
 use prost::Message;
 use tract_onnx::pb;
 
@@ -197,11 +197,29 @@ fn damaged_weights_are_noticed_on_opening() {
 }
 
 #[test]
+fn a_file_says_a_source_that_is_not_the_gibbs_factor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    let network = network();
+    for (source, version) in [(Source::Gibbs, "1"), (Source::Gaussian, "2")] {
+        let metadata = Metadata { source, ..full_metadata(&network) };
+        export(&path, &network.cast().unwrap(), &metadata).unwrap();
+        assert_eq!(ModelFile::open(&path).unwrap().metadata(), Some(&metadata));
+        // Programs that know no source read files of version 1 alone.
+        let proto = pb::ModelProto::decode(&std::fs::read(&path).unwrap()[..]).unwrap();
+        assert_eq!(proto.metadata_props[0].value, version);
+    }
+}
+
+#[test]
 fn versions_out_of_range_are_refused() {
     assert_says(&changed(|m| m.opset_import[0].version = 99), &["operator set 99", "13 to 18"]);
     assert_says(&changed(|m| m.ir_version = 100), &["version 100", "4 to 13"]);
+    let message = changed(|m| m.metadata_props[0].value = "3".into());
+    assert_says(&message, &["cmf.format_version is 3", "reads 1 to 2"]);
+    // A file of version 2 says its source.
     let message = changed(|m| m.metadata_props[0].value = "2".into());
-    assert_says(&message, &["cmf.format_version is 2", "reads 1"]);
+    assert_says(&message, &["cmf.source", "missing"]);
 }
 
 #[test]

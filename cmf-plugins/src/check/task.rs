@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use cmf_core::Source;
 use cmf_core::closed_form::Quadratic;
 use cmf_core::gaussian::Gaussian;
 use cmf_plugin::{Error, Files, Input, Level, ModelInfo, Parameters, Result, Schema, Shape, Status, Task};
@@ -114,7 +115,8 @@ fn run(
         log_z: Some((start.log_z, 0.0)),
         has_hessian: true,
     };
-    let host = ModelHost::new(Some(Model { w: &w, gaussian: &gaussian, info }), memory, seed);
+    let host =
+        ModelHost::new(Some(Model { w: &w, source: Source::Gibbs, gaussian: &gaussian, info }), memory, seed);
     PluginTask::new(factory, Offered { source: "", name, parameters })?.run(&host)
 }
 

@@ -2,15 +2,15 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use cmf_core::SecondOrder;
 use cmf_core::conjugate::Status as SolveStatus;
 use cmf_core::density::{
     Lanczos, MOST_EXACT, Status as RowOutcome, estimated_log_density, exact_log_density,
-    exact_log_density_and_score,
+    exact_log_density_and_score, exact_log_density_from_gaussian,
 };
 use cmf_core::gaussian::Gaussian;
 use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::potential::rows;
+use cmf_core::{SecondOrder, Source};
 use cmf_plugin::{
     ConjugateRow, DensityRow, DensityStatus, Error, Files, GibbsReport, Host, Input, Level, ModelInfo,
     Result, RowStatus,
@@ -25,6 +25,8 @@ use crate::error::plugin_error;
 pub struct Model<'a> {
     /// The potential w.
     pub w: &'a dyn SecondOrder,
+    /// What its map carries to the data.
+    pub source: Source,
     /// Mean and covariance of the noisy data.
     pub gaussian: &'a Gaussian,
     /// What its file says.
@@ -42,6 +44,16 @@ impl Model<'_> {
     ) -> cmf_core::Result<Vec<DensityRow>> {
         let (d, log_z) = (self.w.dim(), self.info.log_z.map_or(0.0, |z| z.0));
         let (value, error, status) = match score {
+            score if self.source == Source::Gaussian => {
+                if d > MOST_EXACT {
+                    return Err(cmf_core::Error::Invalid(format!(
+                        "the log-density of a model whose source is N(0, I) is exact or not given, and {d} dimensions \
+                         are too many"
+                    )));
+                }
+                let exact = exact_log_density_from_gaussian(self.w, y, score)?;
+                (exact.value, vec![], exact.status)
+            }
             Some(_) if d > MOST_EXACT => {
                 return Err(cmf_core::Error::Invalid(format!(
                     "the gradient of the log-density is exact or not given, and {d} dimensions are too many"

@@ -1,5 +1,6 @@
 //! Sample: Langevin draws of the Gibbs factor, moved to the data by the conjugate's gradient.
 
+use cmf_core::Source;
 use cmf_core::density::tweedie;
 use cmf_plugin::{Entry, Error, Host, Level, Parameters, Result, RowStatus, Shape, Task};
 
@@ -63,7 +64,7 @@ impl Task for Sample {
             // Blocks, so that a long run can be stopped.
             for block in y.chunks(64 * d) {
                 check_cancelled(host)?;
-                clean.extend(tweedie(&w, block, model.sigma).map_err(plugin_error)?);
+                clean.extend(tweedie(&w, Source::Gibbs, block, model.sigma).map_err(plugin_error)?);
             }
             y = clean;
         }
