@@ -134,11 +134,11 @@ struct Settings {
     /// The sharpness of softplus
     #[arg(long, default_value_t = 1.0)]
     beta: f64,
-    /// Data points per update, or uniform points of the energy's domain [default: 128, for energies 3072 in up
+    /// Data points per update, or uniform points of the energy's domain [default: 128, for energies 1536 in up
     /// to 3 dimensions and 0 above]
     #[arg(long)]
     batch: Option<usize>,
-    /// Persistent particles of the source [default: 128, for energies 256 in up to 3 dimensions, 2048 in up to 10]
+    /// Persistent particles of the source [default: 128, for energies 1536 in up to 3 dimensions, 2048 in up to 10]
     #[arg(long)]
     particles: Option<usize>,
     /// Adam's step size on linear and quadratic forms; other parameters follow in proportion
@@ -199,7 +199,7 @@ impl Settings {
         };
         let solved = matches!(method, Method::Energy { least_squares: true, .. });
         let (batch, particles) = match (energy, solved) {
-            (true, _) if dim <= MOST_UNIFORM => (3072, 256),
+            (true, _) if dim <= MOST_UNIFORM => (1536, 1536),
             (true, true) => (0, 2048),
             (true, false) => (0, 128),
             (false, _) => (128, 128),
