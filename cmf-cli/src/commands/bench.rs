@@ -231,11 +231,12 @@ impl Bench {
     /// Updates of a new run on the mean of the data with noise, and how many rows one takes.
     #[cfg(feature = "train")]
     fn training(&self, metadata: &Metadata) -> Result<(usize, Times)> {
-        use cmf_core::train::Trainer;
+        use cmf_core::train::{Method, Trainer};
         let Some(gaussian) = &metadata.gaussian else {
             return Err(Error::file(&self.model, "has no cmf.gaussian, from which training starts"));
         };
-        let config = super::train::default_settings(metadata.architecture.clone(), metadata.sigma)?;
+        let config =
+            super::train::default_settings(Method::Samples, metadata.architecture.clone(), metadata.sigma)?;
         let (batch, mean) = (config.batch, gaussian.mean.clone());
         let mut trainer = Trainer::new(config, gaussian)?;
         let times = time(self.budget(), || {

@@ -233,10 +233,10 @@ impl Settings {
 }
 
 /// The settings of a run without options, for a network of this shape.
-pub fn default_settings(architecture: Architecture, sigma: f64) -> Result<TrainConfig> {
+pub fn default_settings(method: Method, architecture: Architecture, sigma: f64) -> Result<TrainConfig> {
     let matches = Settings::augment_args(Command::new("train")).get_matches_from(["train"]);
     let settings = Settings::from_arg_matches(&matches).map_err(|e| Error::Invalid(e.to_string()))?;
-    Ok(settings.config(Method::Samples, architecture, sigma))
+    Ok(settings.config(method, architecture, sigma))
 }
 
 impl Train {

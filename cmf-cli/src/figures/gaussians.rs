@@ -107,6 +107,7 @@ fn panel(name: &str, data: &Gaussian, root: &Gaussian, inverse: &Gaussian, y: &[
         labels: ("first coordinate".into(), "second coordinate".into()),
         x: x_range,
         y: y_range,
+        categories: vec![],
         layers: vec![
             Layer::Dots(pairs(y), GREY, Some("generated".into())),
             Layer::Line(data, GREY, Some("data N(m, S)".into())),
@@ -171,6 +172,7 @@ fn spread(settings: &Settings) -> Result<(Panel, Table)> {
         labels: ("log10 variance of the data".into(), "log10 variance of the Gibbs factor".into()),
         x: (-0.8, 2.2),
         y: (-2.4, 1.6),
+        categories: vec![],
         layers: vec![
             Layer::Line(line(1.0 / 3.0), BLUE, Some("conjugate, v^(1/3)".into())),
             Layer::Line(line(-1.0), ORANGE, Some("moment, 1/v".into())),

@@ -140,6 +140,7 @@ fn axes(title: &str, labels: (&str, &str), x: Option<(f64, f64)>, layers: Vec<La
         labels: (labels.0.into(), labels.1.into()),
         x,
         y,
+        categories: vec![],
         layers: layers.into_iter().map(inside).collect(),
     })
 }

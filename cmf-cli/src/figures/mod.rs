@@ -3,8 +3,14 @@
 //! A figure is an entry of [`Which`] and a function in a file of its own; [`make`] connects them.
 
 mod digits;
+#[cfg(feature = "train")]
+mod energies;
 mod gaussians;
+#[cfg(feature = "train")]
+mod heat;
 mod line;
+#[cfg(feature = "train")]
+mod plane;
 mod report;
 
 use std::path::PathBuf;
@@ -31,6 +37,14 @@ pub enum Which {
     /// Mixtures on the line, moment against conjugate moment (figures 2 and 8 to 11)
     #[value(aliases = ["2", "8", "9", "10", "11"])]
     Line,
+    /// Densities learned from energies in the plane (figures 3 and 12)
+    #[cfg(feature = "train")]
+    #[value(aliases = ["3", "12"])]
+    Energies,
+    /// Laws in the plane, learned from samples and by the baseline (figures 4 and 13)
+    #[cfg(feature = "train")]
+    #[value(aliases = ["4", "13"])]
+    Plane,
     /// Samples of the MNIST model (figure 5)
     #[value(alias = "5")]
     Digits,
@@ -97,6 +111,10 @@ pub fn make(which: Which, settings: &Settings, report: &Report) -> Result<Option
         Which::All => return Ok(None),
         Which::Gaussians => gaussians::make(settings)?,
         Which::Line => line::make(settings)?,
+        #[cfg(feature = "train")]
+        Which::Energies => energies::make(settings, report)?,
+        #[cfg(feature = "train")]
+        Which::Plane => plane::make(settings, report)?,
         Which::Digits => digits::samples(settings, report)?,
         Which::Completions => digits::completions(settings, report)?,
     }))

@@ -5,7 +5,7 @@ use plotters::element::{PathElement, Rectangle};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Axes, Figure, Layer, Panel};
+use super::{Axes, BLUE, Figure, Layer, Panel};
 use crate::images::Picture;
 
 /// The name that the built-in font is registered under; viewers of SVG know it as well.
@@ -57,6 +57,17 @@ fn axes<DB: DrawingBackend>(area: &Area<DB>, panel: &Axes) -> Drawn<DB> {
         .x_label_area_size(44)
         .y_label_area_size(62)
         .build_cartesian_2d(panel.x.0..panel.x.1, panel.y.0..panel.y.1)?;
+    // Under the mesh, which would else hide below it.
+    for layer in &panel.layers {
+        if let Layer::Heat { columns, values } = layer {
+            chart.draw_series(heat(panel, *columns, values))?;
+        }
+    }
+    let category = |x: &f64| -> String {
+        let nearest = x.round();
+        let name = (nearest >= 0.0).then(|| panel.categories.get(nearest as usize)).flatten();
+        name.filter(|_| (x - nearest).abs() < 1e-6).cloned().unwrap_or_default()
+    };
     let digits = |range: (f64, f64)| move |v: &f64| number(*v, range);
     let (x_digits, y_digits) = (digits(panel.x), digits(panel.y));
     let mut mesh = chart.configure_mesh();
@@ -68,12 +79,16 @@ fn axes<DB: DrawingBackend>(area: &Area<DB>, panel: &Axes) -> Drawn<DB> {
         .bold_line_style(BLACK.mix(0.12))
         .x_labels(6)
         .y_labels(6)
-        .x_label_formatter(&x_digits)
-        .y_label_formatter(&y_digits)
-        .draw()?;
+        .y_label_formatter(&y_digits);
+    if panel.categories.is_empty() {
+        mesh.x_label_formatter(&x_digits).draw()?;
+    } else {
+        mesh.disable_x_mesh().x_labels(2 * panel.categories.len() + 1).x_label_formatter(&category).draw()?;
+    }
     let mut named = false;
     for layer in &panel.layers {
         match layer {
+            Layer::Heat { .. } => {}
             Layer::Line(points, color, name) => {
                 let color = *color;
                 let series = chart.draw_series([PathElement::new(points.clone(), color.stroke_width(2))])?;
@@ -96,6 +111,13 @@ fn axes<DB: DrawingBackend>(area: &Area<DB>, panel: &Axes) -> Drawn<DB> {
             Layer::Marks(points, color) => {
                 let ring = |&p: &(f64, f64)| Circle::new(p, 6, color.stroke_width(2));
                 chart.draw_series(points.iter().map(ring))?;
+            }
+            Layer::Box(at, values, color) => {
+                let (shapes, dots) = box_plot(*at, values);
+                for (outline, width) in shapes {
+                    chart.draw_series([PathElement::new(outline, color.stroke_width(width))])?;
+                }
+                chart.draw_series(dots.into_iter().map(|p| Circle::new(p, 3, color.mix(0.5).filled())))?;
             }
         }
     }
@@ -131,6 +153,29 @@ fn number(v: f64, (low, high): (f64, f64)) -> String {
     format!("{v:.digits$}")
 }
 
+/// The shades that heat is drawn in: equal neighbours become one rectangle.
+const SHADES: f64 = 24.0;
+
+fn heat(panel: &Axes, columns: usize, values: &[f64]) -> Vec<Rectangle<(f64, f64)>> {
+    let rows = values.len() / columns;
+    let largest = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let shade = |v: f64| (SHADES * v / largest).round() as usize;
+    let x = |i: usize| panel.x.0 + (panel.x.1 - panel.x.0) * i as f64 / columns as f64;
+    let y = |j: usize| panel.y.0 + (panel.y.1 - panel.y.0) * j as f64 / rows as f64;
+    let mut out = Vec::new();
+    for (j, row) in values.chunks_exact(columns).enumerate() {
+        for (from, to, level) in runs(row.iter().map(|&v| shade(v))) {
+            if level > 0 {
+                let t = level as f64 / SHADES;
+                let mix = |c: u8| (255.0 + t * (f64::from(c) - 255.0)) as u8;
+                let color = RGBColor(mix(BLUE.0), mix(BLUE.1), mix(BLUE.2));
+                out.push(Rectangle::new([(x(from), y(j)), (x(to), y(j + 1))], color.filled()));
+            }
+        }
+    }
+    out
+}
+
 /// Maximal runs of equal items: (first, one past the last, the item).
 fn runs<T: PartialEq + Copy>(items: impl Iterator<Item = T>) -> Vec<(usize, usize, T)> {
     let mut out: Vec<(usize, usize, T)> = Vec::new();
@@ -141,6 +186,33 @@ fn runs<T: PartialEq + Copy>(items: impl Iterator<Item = T>) -> Vec<(usize, usiz
         }
     }
     out
+}
+
+type Outline = (Vec<(f64, f64)>, u32);
+
+/// Lines with their widths, and the values as dots beside the box.
+fn box_plot(at: f64, values: &[f64]) -> (Vec<Outline>, Vec<(f64, f64)>) {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else { return (vec![], vec![]) };
+    let quantile = |p: f64| {
+        let position = p * last as f64;
+        let k = position as usize;
+        sorted[k] + (sorted[(k + 1).min(last)] - sorted[k]) * (position - k as f64)
+    };
+    let (low, q1, median, q3, high) =
+        (sorted[0], quantile(0.25), quantile(0.5), quantile(0.75), sorted[last]);
+    const HALF: f64 = 0.2;
+    let (left, right) = (at - HALF, at + HALF);
+    let shapes = vec![
+        (vec![(left, q1), (right, q1), (right, q3), (left, q3), (left, q1)], 2),
+        (vec![(left, median), (right, median)], 3),
+        (vec![(at, q3), (at, high)], 1),
+        (vec![(at, low), (at, q1)], 1),
+        (vec![(at - HALF / 2.0, high), (at + HALF / 2.0, high)], 1),
+        (vec![(at - HALF / 2.0, low), (at + HALF / 2.0, low)], 1),
+    ];
+    (shapes, values.iter().map(|&v| (at + 1.5 * HALF, v)).collect())
 }
 
 /// Pixels above a picture.

@@ -53,11 +53,15 @@ pub struct Axes {
     pub x: (f64, f64),
     /// The range of the second coordinate.
     pub y: (f64, f64),
+    /// Names at 0, 1, ... of the first coordinate, instead of numbers.
+    pub categories: Vec<String>,
     /// From the lowest layer up.
     pub layers: Vec<Layer>,
 }
 
 /// What is drawn on axes.
+// Without training no figure has heat or boxes.
+#[cfg_attr(not(feature = "train"), allow(dead_code))]
 pub enum Layer {
     /// A line through points; with a name it is in the legend.
     Line(Vec<(f64, f64)>, RGBColor, Option<String>),
@@ -65,6 +69,15 @@ pub enum Layer {
     Dots(Vec<(f64, f64)>, RGBColor, Option<String>),
     /// Rings around single points.
     Marks(Vec<(f64, f64)>, RGBColor),
+    /// A function on an even grid over the axes' range, from white (0) to blue (its largest value).
+    Heat {
+        /// Cells along the first coordinate.
+        columns: usize,
+        /// [rows, columns], rows from the lowest second coordinate up.
+        values: Vec<f64>,
+    },
+    /// A box plot of values at the first coordinate: quartiles, median, whiskers to the ends, and all values.
+    Box(f64, Vec<f64>, RGBColor),
 }
 
 impl Figure {
@@ -168,10 +181,12 @@ mod tests {
             labels: ("first".into(), "second".into()),
             x: (0.0, 2.0),
             y: (-1.0, 1.0),
+            categories: vec![],
             layers: vec![
+                Layer::Heat { columns: 2, values: vec![0.0, 1.0, 2.0, 4.0] },
                 Layer::Line(vec![(0.0, -1.0), (2.0, 1.0)], BLUE, Some("line".into())),
                 Layer::Dots(vec![(1.0, 0.5)], ORANGE, Some("dots".into())),
-                Layer::Marks(vec![(1.0, 0.0)], GREEN),
+                Layer::Box(1.0, vec![-0.5, 0.0, 0.1, 0.3], GREEN),
             ],
         };
         let picture = Picture { width: 2, height: 1, color: ColorType::L8, bytes: vec![0, 255], icc: None };
