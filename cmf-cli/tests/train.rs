@@ -211,6 +211,39 @@ fn data_and_folders_that_cannot_be_used() {
 }
 
 #[test]
+fn colour_pictures_are_learned_from_built_in_data_sets_with_parameters() {
+    let folder = folder();
+    let set = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/cartoonset-small");
+    let settings = "--widths 8 --batch 16 --particles 16 --look-every 3 --updates 3";
+    run(folder.path(), &format!("train --data synthetic-faces?rows=60&side=8 --out drawn {settings}")).ok();
+    run(folder.path(), &format!("train --data cartoonset:{set}?side=8 --out real {settings}")).ok();
+    for (name, data, licence) in [
+        ("drawn", "synthetic-faces?rows=60&side=8", ""),
+        ("real", "cartoonset", "CC BY 4.0, Google, Cartoon Set"),
+    ] {
+        let info = run(folder.path(), &format!("info {name}/model.onnx --json")).ok().json();
+        assert_eq!(info["data"]["name"], data, "{info}");
+        assert_eq!(info["data"]["licence"].as_str().unwrap_or_default(), licence, "{info}");
+    }
+    // The same faces with their path as a parameter, and the same hash of them.
+    run(folder.path(), &format!("train --data cartoonset?side=8&path={set} --out again {settings}")).ok();
+    let sha256 = |name: &str| {
+        run(folder.path(), &format!("info {name}/model.onnx --json")).ok().json()["data"]["sha256"].clone()
+    };
+    assert_eq!(sha256("real"), sha256("again"));
+    assert_ne!(sha256("real"), sha256("drawn"));
+
+    let fails = |data: &str, words: &[&str]| {
+        run(folder.path(), &format!("train --data {data} --out run --updates 3")).fails_with(words);
+    };
+    fails(&format!("cartoonset:{set}?side=65"), &["side: expected a whole number from 8 to 64, found 65"]);
+    fails(&format!("cartoonset:{set}?width=8"), &["no parameter width", "path, side"]);
+    fails("cartoonset", &["cartoonset needs a path"]);
+    fails("cartoonset:none?side=8", &["none: "]);
+    fails("synthetic-faces?rows=0", &["rows: expected a whole number from 1 to 100000, found 0"]);
+}
+
+#[test]
 fn a_run_starts_from_the_weights_of_a_model_file() {
     let folder = folder();
     run(folder.path(), &format!("{} --out first", circles(200))).ok();
