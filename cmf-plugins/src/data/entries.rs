@@ -2,6 +2,7 @@
 
 use cmf_plugin::{DataSet, Entry, Parameters, Result, Shape, Split};
 
+use super::synthetic_faces::SyntheticFaces;
 use super::{Opened, open_with};
 
 /// The built-in data sets, by name.
@@ -27,7 +28,7 @@ pub static DATASETS: [Entry<dyn DataSet>; 12] = [
                 "default":10000,"minimum":1,"maximum":100000},
             "side":{"type":"integer","description":"Pixels along a side","default":32,"minimum":8,"maximum":64},
             "seed":{"type":"integer","description":"Seed of the faces","default":0,"minimum":0}}}"#,
-        create: |p| opened("synthetic-faces", p),
+        create: |p| Ok(Box::new(synthetic_faces(p)?)),
     },
     generated("circles", "2D toy: two concentric circles of radius 2 and 4", |p| opened("circles", p)),
     generated("s-curve", "2D toy: a thin S", |p| opened("s-curve", p)),
@@ -42,6 +43,11 @@ pub static DATASETS: [Entry<dyn DataSet>; 12] = [
         opened("eight-gaussians", p)
     }),
 ];
+
+/// The faces that parameters ask for, none of them drawn yet.
+pub(super) fn synthetic_faces(p: &Parameters) -> Result<SyntheticFaces> {
+    Ok(SyntheticFaces { rows: p.count("rows")?, side: p.count("side")?, seed: p.seed("seed")? })
+}
 
 type Create = fn(&Parameters) -> Result<Box<dyn DataSet>>;
 

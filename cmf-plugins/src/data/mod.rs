@@ -93,7 +93,10 @@ pub fn open(name: &str, path: Option<&Path>, seed: u64) -> Result<Opened> {
     }
     Ok(match toys::TOYS.iter().find(|(b, _)| b.name == name) {
         Some((_, draw)) => toys::open(*draw, seed),
-        None => synthetic_faces::open(synthetic_faces::ROWS, cartoonset::SIDE, seed),
+        None => {
+            let (rows, side) = (synthetic_faces::ROWS, cartoonset::SIDE);
+            synthetic_faces::SyntheticFaces { rows, side, seed }.opened()
+        }
     })
 }
 
@@ -108,10 +111,7 @@ pub fn open_with(name: &str, parameters: &Parameters) -> Result<Opened> {
             let path = Path::new(parameters.text("path").map_err(get)?);
             cartoonset::open(path, parameters.count("side").map_err(get)?)
         }
-        "synthetic-faces" => {
-            let count = |name: &str| parameters.count(name).map_err(get);
-            Ok(synthetic_faces::open(count("rows")?, count("side")?, parameters.seed("seed").map_err(get)?))
-        }
+        "synthetic-faces" => Ok(entries::synthetic_faces(parameters).map_err(get)?.opened()),
         _ if builtins().any(|b| b.name == name && b.needs_path) => {
             open(name, Some(Path::new(parameters.text("path").map_err(get)?)), 0)
         }

@@ -2,10 +2,14 @@ use super::super::tests::all;
 use super::super::{Split, open as open_by_name};
 use super::*;
 
+fn faces(rows: usize, seed: u64) -> SyntheticFaces {
+    SyntheticFaces { rows, side: 32, seed }
+}
+
 #[test]
 fn a_row_depends_on_seed_and_number_alone() {
-    let few = open(20, 32, 3);
-    let many = open(40, 32, 3);
+    let few = faces(20, 3).opened();
+    let many = faces(40, 3).opened();
     assert_eq!(few.data.shape(), Shape::Image { height: 32, width: 32, channels: 3 });
     assert_eq!((few.data.rows(Split::Train), few.data.rows(Split::HeldOut)), (20, 2));
     assert_eq!((many.data.rows(Split::Train), many.data.rows(Split::HeldOut)), (40, 4));
@@ -13,13 +17,20 @@ fn a_row_depends_on_seed_and_number_alone() {
         let (few, many) = (all(few.data.as_ref(), split), all(many.data.as_ref(), split));
         assert_eq!(few, many[..few.len()]);
     }
-    assert_eq!(few.sha256, open(20, 32, 3).sha256);
-    assert_ne!(few.sha256, open(20, 32, 4).sha256);
+    // Drawn on demand as in advance, the last first.
+    let (on_demand, d) = (faces(20, 3), few.data.shape().dim());
+    let mut out = vec![f64::NAN; 2 * d];
+    on_demand.read(Split::Train, &[19, 0], &mut out).unwrap();
+    let train = all(few.data.as_ref(), Split::Train);
+    assert_eq!(out, [&train[19 * d..], &train[..d]].concat());
+    assert!(on_demand.read(Split::HeldOut, &[2], &mut out[..d]).is_err());
+    assert_eq!(few.sha256, faces(20, 3).opened().sha256);
+    assert_ne!(few.sha256, faces(20, 4).opened().sha256);
 }
 
 #[test]
 fn no_two_faces_are_the_same() {
-    let opened = open(50, 32, 0);
+    let opened = faces(50, 0).opened();
     let d = opened.data.shape().dim();
     let mut values = all(opened.data.as_ref(), Split::Train);
     values.extend(all(opened.data.as_ref(), Split::HeldOut));
