@@ -1,4 +1,4 @@
-//! How a data set is named on the command line: `NAME`, `NAME:PATH` or `PATH`.
+//! How a data set is named on the command line: `NAME`, `NAME:PATH` or `PATH`, and `?NAME=VALUE&...` after a name.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::plugin_args::{parameters, parse_setting, plugins};
 /// A data set to open.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DataSpec {
-    /// By name, from a path if it reads files.
+    /// By name, from a path if it reads files, with `?NAME=VALUE&...` after the path for parameters.
     Named(String, Option<PathBuf>),
     /// By what is found at a path.
     Path(PathBuf),
@@ -99,24 +99,37 @@ impl DataSpec {
 
     fn open_with(&self, seed: u64, resolve: impl FnOnce(&str) -> Result<Resolved>) -> Result<Opened> {
         match self {
+            DataSpec::Named(name, Some(path)) if let Some((path, query)) = path_and_query(path) => {
+                open_plugin(&resolve(name)?, &self.to_string(), Some(path), query, seed)
+            }
             DataSpec::Named(name, path) => data::open(name, path.as_deref(), seed),
             DataSpec::Path(path) => data::open(data::name_of(path)?, Some(path), seed),
             DataSpec::Plugin(spec) => {
                 let (name, query) = spec.split_once('?').unwrap_or((spec, ""));
-                open_plugin(&resolve(name)?, spec, query, seed)
+                open_plugin(&resolve(name)?, spec, None, query, seed)
             }
         }
     }
 }
 
-/// Opens a plugin's data set; a parameter `seed` that is not given gets the command's seed.
-fn open_plugin(found: &Resolved, spec: &str, query: &str, seed: u64) -> Result<Opened> {
+/// The path and the parameters of `PATH?NAME=VALUE&...`, unless there is something whose name this is.
+fn path_and_query(path: &Path) -> Option<(&str, &str)> {
+    path.to_str().filter(|_| !path.exists())?.rsplit_once('?')
+}
+
+/// Opens a data set with parameters; a parameter `seed` that is not given gets the command's seed.
+fn open_plugin(found: &Resolved, spec: &str, path: Option<&str>, query: &str, seed: u64) -> Result<Opened> {
     let set: Result<Vec<_>, String> =
         query.split('&').filter(|word| !word.is_empty()).map(parse_setting).collect();
     let mut set = set.map_err(|e| Error::Invalid(format!("{spec}: after the ?: {e}")))?;
+    set.extend(path.map(|path| ("path".to_string(), path.to_string())));
     let has_seed = found.schema.properties.iter().any(|p| p.name == "seed");
     if has_seed && set.iter().all(|(name, _)| name != "seed") {
         set.push(("seed".into(), seed.to_string()));
     }
-    data::opened(found.dataset(&parameters(&found.schema, &set)?)?)
+    let parameters = parameters(&found.schema, &set)?;
+    match found.library() {
+        None => data::open_with(&found.offer.name, &parameters),
+        Some(_) => data::opened(found.dataset(&parameters)?),
+    }
 }

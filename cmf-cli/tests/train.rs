@@ -211,6 +211,33 @@ fn data_and_folders_that_cannot_be_used() {
 }
 
 #[test]
+fn colour_pictures_are_learned_from_built_in_data_sets_with_parameters() {
+    let folder = folder();
+    let set = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/cartoonset-small");
+    let drawn = "--data synthetic-faces?rows=60&side=8 --out drawn";
+    run(folder.path(), &format!("train {drawn} --widths 8 --batch 16 --particles 16 --updates 3")).ok();
+    let info = run(folder.path(), "info drawn/model.onnx --json").ok().json();
+    assert_eq!(info["data"]["name"], "synthetic-faces?rows=60&side=8", "{info}");
+    // The path after the name, or as a parameter: the same faces, of which one is held out.
+    let score = |data: &str| {
+        let line = format!("score --model drawn/model.onnx --data {data} --json");
+        let found = run(folder.path(), &line).ok().json();
+        assert_eq!(found["rows"].as_array().unwrap().len(), 1, "{found}");
+        found["mean"].as_f64().unwrap()
+    };
+    assert_eq!(score(&format!("cartoonset:{set}?side=8")), score(&format!("cartoonset?side=8&path={set}")));
+
+    let fails = |data: &str, words: &[&str]| {
+        run(folder.path(), &format!("train --data {data} --out run --updates 3")).fails_with(words);
+    };
+    fails(&format!("cartoonset:{set}?side=65"), &["side: expected a whole number from 8 to 64, found 65"]);
+    fails(&format!("cartoonset:{set}?width=8"), &["no parameter width", "path, side"]);
+    fails("cartoonset", &["cartoonset needs a path"]);
+    fails("cartoonset:none?side=8", &["none: "]);
+    fails("synthetic-faces?rows=0", &["rows: expected a whole number from 1 to 100000, found 0"]);
+}
+
+#[test]
 fn a_run_starts_from_the_weights_of_a_model_file() {
     let folder = folder();
     run(folder.path(), &format!("{} --out first", circles(200))).ok();

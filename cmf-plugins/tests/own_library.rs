@@ -68,12 +68,14 @@ fn files(folder: &Path) -> impl Fn(&str) -> Option<PathBuf> {
             image::RgbImage::from_fn(5, 4, |x, y| image::Rgb([(x * 40) as u8, (y * 50) as u8, i * 20]));
         image.save(images.join(format!("{i:02}.png"))).unwrap();
     }
-    let mnist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mnist-small");
+    let fixture = |name| Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name);
+    let (mnist, cartoonset) = (fixture("mnist-small"), fixture("cartoonset-small"));
     let folder = folder.to_path_buf();
     move |name| match name {
         "csv" | "npy" => Some(folder.join(format!("a.{name}"))),
         "images" => Some(images.clone()),
         "mnist" => Some(mnist.clone()),
+        "cartoonset" => Some(cartoonset.clone()),
         _ => None,
     }
 }

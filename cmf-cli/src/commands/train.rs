@@ -31,8 +31,9 @@ use crate::run_directory::{Lesson, Run, RunDirectory, gaussian};
 #[derive(Args)]
 #[command(after_help = "\
 Data sets: mnist:FOLDER (the four idx files, gzipped or not), a folder of images of one size, an .npy or
-.csv file, or a toy: circles, s-curve, checkerboard, scaled-rotated-s-curve, diagonal-checkerboard,
-eight-gaussians.
+.csv file, cartoonset:PATH (cartoonset10k.tgz or its folder), synthetic-faces (cartoon faces drawn here),
+or a toy: circles, s-curve, checkerboard, scaled-rotated-s-curve, diagonal-checkerboard, eight-gaussians.
+Parameters follow a ?, as in cartoonset:faces?side=64; cmf-cli plugin list names them.
 Ctrl-C writes a checkpoint and ends; --resume goes on from the last checkpoint, also after a crash, and
 ends with the weights of an unbroken run.
 
@@ -49,6 +50,7 @@ Examples:
   cmf-cli train --data mnist:data/mnist --out runs/mnist
   cmf-cli train --data photos/ --out runs/photos --sigma 0.05 --widths 512,512
   cmf-cli train --data checkerboard --out runs/checkerboard --updates 2000
+  cmf-cli train --data 'synthetic-faces?rows=20000' --out runs/faces --widths 256 --updates 300
   cmf-cli train --data letters/ --init models/mnist.onnx --out runs/letters --learning-rate 1e-3
   cmf-cli train --data checkerboard --method gaussian-icnn --out runs/baseline
   cmf-cli train --energy himmelblau --out runs/himmelblau

@@ -75,6 +75,9 @@ fn the_platforms_folder_runs_and_its_manifests_are_listed_without_running() {
     assert_eq!(plugin["manifest"]["energy"][0]["name"], "double-well-c");
     assert_eq!(plugin["may_run"], true);
     assert!(listed["builtin"]["energy"].as_array().unwrap().len() >= 9);
+    for name in ["cartoonset", "synthetic-faces"] {
+        assert!(listed["builtin"]["dataset"].as_array().unwrap().iter().any(|d| d["name"] == name), "{name}");
+    }
     // Listing reads the manifest: a library that would end the process on loading is listed all the same.
     let hanging = library.with_file_name("libhostile.so");
     cc(&root().join("tests/plugins/hostile.c"), "cmf-plugins/include", &["-DHOW=12"], &hanging);

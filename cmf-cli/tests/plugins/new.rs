@@ -66,9 +66,9 @@ fn examples_and_the_built_ins_as_a_library_pass() {
     std::fs::write(folder.path().join("a.csv"), table).unwrap();
     let library = own();
     let done = cli(folder.path(), &["plugin", "check", library.to_str().unwrap(), "--set", "path=a.csv"]);
-    let expected = ["mnist", "images", "npy"].map(|name| format!("FAILED  data set {name}: "));
+    let expected = ["mnist", "images", "cartoonset", "npy"].map(|name| format!("FAILED  data set {name}: "));
     let failed: Vec<&str> = done.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
-    assert_eq!(failed.len(), 3, "a.csv is a table only: {failed:#?}");
+    assert_eq!(failed.len(), 4, "a.csv is a table only: {failed:#?}");
     assert!(failed.iter().zip(expected).all(|(line, start)| line.starts_with(&start)), "{failed:#?}");
 }
 

@@ -1,30 +1,53 @@
 //! The built-in data sets as a plugin offers them.
 
-use std::path::Path;
-
 use cmf_plugin::{DataSet, Entry, Parameters, Result, Shape, Split};
 
-use super::{Opened, open};
+use super::synthetic_faces::SyntheticFaces;
+use super::{Opened, open_with};
 
 /// The built-in data sets, by name.
-pub static DATASETS: [Entry<dyn DataSet>; 10] = [
-    from_path("mnist", "The four idx files of MNIST, gzipped or not", |p| at_path("mnist", p)),
-    from_path("images", "A folder of images of one size, grey or RGB", |p| at_path("images", p)),
-    from_path("npy", "A NumPy array [n, d], [n, h, w] or [n, h, w, c]", |p| at_path("npy", p)),
-    from_path("csv", "A table of numbers, one example a line", |p| at_path("csv", p)),
-    generated("circles", "2D toy: two concentric circles of radius 2 and 4", |p| drawn("circles", p)),
-    generated("s-curve", "2D toy: a thin S", |p| drawn("s-curve", p)),
-    generated("checkerboard", "2D toy: 8 of 16 squares, uniform", |p| drawn("checkerboard", p)),
+pub static DATASETS: [Entry<dyn DataSet>; 12] = [
+    from_path("mnist", "The four idx files of MNIST, gzipped or not", |p| opened("mnist", p)),
+    from_path("images", "A folder of images of one size, grey or RGB", |p| opened("images", p)),
+    Entry {
+        name: "cartoonset",
+        about: "Google's Cartoon Set, cartoonset10k.tgz or its folder, scaled, over white",
+        parameters: r#"{"type":"object","properties":{
+            "path":{"type":"string","description":"The .tgz file or the folder"},
+            "side":{"type":"integer","description":"Pixels along a side","default":32,"minimum":8,"maximum":64}},
+            "required":["path"]}"#,
+        create: |p| opened("cartoonset", p),
+    },
+    from_path("npy", "A NumPy array [n, d], [n, h, w] or [n, h, w, c]", |p| opened("npy", p)),
+    from_path("csv", "A table of numbers, one example a line", |p| opened("csv", p)),
+    Entry {
+        name: "synthetic-faces",
+        about: "Cartoon faces drawn from a seed, in the manner of the Cartoon Set",
+        parameters: r#"{"type":"object","properties":{
+            "rows":{"type":"integer","description":"Faces to learn from; a tenth as many are held out",
+                "default":10000,"minimum":1,"maximum":100000},
+            "side":{"type":"integer","description":"Pixels along a side","default":32,"minimum":8,"maximum":64},
+            "seed":{"type":"integer","description":"Seed of the faces","default":0,"minimum":0}}}"#,
+        create: |p| Ok(Box::new(synthetic_faces(p)?)),
+    },
+    generated("circles", "2D toy: two concentric circles of radius 2 and 4", |p| opened("circles", p)),
+    generated("s-curve", "2D toy: a thin S", |p| opened("s-curve", p)),
+    generated("checkerboard", "2D toy: 8 of 16 squares, uniform", |p| opened("checkerboard", p)),
     generated("scaled-rotated-s-curve", "2D toy: the S, halved in height and turned", |p| {
-        drawn("scaled-rotated-s-curve", p)
+        opened("scaled-rotated-s-curve", p)
     }),
     generated("diagonal-checkerboard", "2D toy: the checkerboard, turned", |p| {
-        drawn("diagonal-checkerboard", p)
+        opened("diagonal-checkerboard", p)
     }),
     generated("eight-gaussians", "2D toy: eight Gaussians on a circle of radius 5", |p| {
-        drawn("eight-gaussians", p)
+        opened("eight-gaussians", p)
     }),
 ];
+
+/// The faces that parameters ask for, none of them drawn yet.
+pub(super) fn synthetic_faces(p: &Parameters) -> Result<SyntheticFaces> {
+    Ok(SyntheticFaces { rows: p.count("rows")?, side: p.count("side")?, seed: p.seed("seed")? })
+}
 
 type Create = fn(&Parameters) -> Result<Box<dyn DataSet>>;
 
@@ -40,13 +63,8 @@ const fn generated(name: &'static str, about: &'static str, create: Create) -> E
     Entry { name, about, parameters, create }
 }
 
-fn at_path(name: &str, p: &Parameters) -> Result<Box<dyn DataSet>> {
-    let path = p.text("path")?;
-    Ok(Box::new(Licensed(open(name, Some(Path::new(path)), 0).map_err(crate::plugin_error)?)))
-}
-
-fn drawn(name: &str, p: &Parameters) -> Result<Box<dyn DataSet>> {
-    Ok(Box::new(Licensed(open(name, None, p.seed("seed")?).map_err(crate::plugin_error)?)))
+fn opened(name: &str, p: &Parameters) -> Result<Box<dyn DataSet>> {
+    Ok(Box::new(Licensed(open_with(name, p).map_err(crate::plugin_error)?)))
 }
 
 /// A data set that says its licence itself.
