@@ -49,6 +49,9 @@ pub struct Completed {
 /// The fewest chains that a mean or a standard deviation is taken over.
 const FEWEST_DRAWS: usize = 8;
 
+/// Bytes that the holes in work may take together.
+const WORKSPACE_BYTES: usize = 1 << 30;
+
 /// An image model ready to fill holes.
 pub struct Painter {
     /// The model.
@@ -63,6 +66,16 @@ impl Painter {
         let model = Model::open(path, engine, report)?;
         model.require_gibbs(path, "inpainting")?;
         Ok(Painter { grid: model.require_grid(path)?, model })
+    }
+
+    /// Holes to fill at once where each has `rows` starts or draws: as many as their memory allows, on a GPU one.
+    pub fn at_once(&self, rows: usize) -> usize {
+        if self.model.worker.device != "cpu" {
+            return 1;
+        }
+        // Hessians and arrays of their size, then a few of each row.
+        let d = self.model.dim();
+        (WORKSPACE_BYTES / (size_of::<f64>() * d * (16 * d + 8 * rows))).max(1)
     }
 
     /// Fills one hole. `go_on` hears the share that is done and says whether to go on; if not, the result

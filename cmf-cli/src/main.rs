@@ -31,6 +31,7 @@ mod run_directory;
 mod table;
 mod task_files;
 mod timing;
+mod workers;
 
 use std::process::ExitCode;
 

@@ -128,6 +128,43 @@ fn one_bad_image_does_not_stop_the_others() {
 }
 
 #[test]
+fn a_batch_gives_the_bytes_of_one_image_at_a_time_on_any_number_of_threads() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("in")).unwrap();
+    std::fs::create_dir(path("alone")).unwrap();
+    let stems = ["a", "b", "c", "d", "e"];
+    for (k, name) in stems.iter().enumerate() {
+        let mut image = half_hidden(8);
+        image.pixels_mut().for_each(|p| p.0[0] = p.0[0].wrapping_add(9 * k as u8));
+        image.save(path(&format!("in/{name}.png"))).unwrap();
+        run(folder.path(), &format!("inpaint --model MODEL in/{name}.png -o alone --samples 2")).ok();
+    }
+    let alone = names(&path("alone"));
+    assert_eq!(alone.len(), 4 * stems.len());
+    for threads in ["1", "2", "3", "8"] {
+        let out = format!("out-{threads}");
+        let done: common::Finished = binary()
+            .current_dir(folder.path())
+            .env("RAYON_NUM_THREADS", threads)
+            .args(["inpaint", "--json", "--samples", "2", "in", "-o", &out, "--model"])
+            .arg(model(8))
+            .output()
+            .unwrap()
+            .into();
+        let json = done.ok().json();
+        let order: Vec<&str> =
+            json["done"].as_array().unwrap().iter().map(|d| d["image"].as_str().unwrap()).collect();
+        assert_eq!(order, stems.map(|name| format!("in/{name}.png")));
+        assert_eq!(names(&path(&out)), alone);
+        for name in &alone {
+            let read = |from: &str| std::fs::read(path(from).join(name)).unwrap();
+            assert!(read("alone") == read(&out), "{name} on {threads} threads");
+        }
+    }
+}
+
+#[test]
 fn a_second_run_over_a_folder_does_not_fill_its_own_outputs() {
     let folder = folder();
     half_hidden(8).save(folder.path().join("a.png")).unwrap();

@@ -1,5 +1,8 @@
 //! Dense linear algebra on row-major f64 slices, through faer.
 
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Mul};
+
 use faer::linalg::solvers::{DenseSolveCore, Solve};
 use faer::{Mat, MatRef, Side};
 
@@ -118,14 +121,17 @@ pub fn matmul(a: &[f64], b: &[f64], n: usize, k: usize, m: usize) -> Vec<f64> {
 }
 
 /// ⟨a, b⟩ of equally long slices, summed in eight interleaved parts so that it vectorises.
-pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub fn dot<T>(a: &[T], b: &[T]) -> T
+where
+    T: Copy + Default + Add<Output = T> + Mul<Output = T> + AddAssign + Sum,
+{
     let (head_a, tail_a) = a.as_chunks::<8>();
     let (head_b, tail_b) = b.as_chunks::<8>();
-    let mut parts = [0.0; 8];
+    let mut parts = [T::default(); 8];
     for (x, y) in head_a.iter().zip(head_b) {
-        for (part, (x, y)) in parts.iter_mut().zip(x.iter().zip(y)) {
+        for (part, (&x, &y)) in parts.iter_mut().zip(x.iter().zip(y)) {
             *part += x * y;
         }
     }
-    parts.iter().sum::<f64>() + tail_a.iter().zip(tail_b).map(|(x, y)| x * y).sum::<f64>()
+    parts.into_iter().sum::<T>() + tail_a.iter().zip(tail_b).map(|(&x, &y)| x * y).sum::<T>()
 }

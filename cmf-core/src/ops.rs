@@ -53,6 +53,16 @@ pub trait Ops {
     fn symmetric_product(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
         self.matmul(&self.transpose(a), b)
     }
+    /// Sums of a b over the last axis, whose number is `axis`; it stays with length 1.
+    fn inner(&self, a: &Self::Tensor, b: &Self::Tensor, axis: usize) -> Self::Tensor {
+        self.sum(&self.mul(a, b), axis)
+    }
+    /// a_i' M a_i for the rows a_i of a and each symmetric M: [N, d], [n, d, d] -> [n, N].
+    ///
+    /// An interpreter may read one triangle of M only.
+    fn quadratic_forms(&self, a: &Self::Tensor, m: &Self::Tensor) -> Self::Tensor {
+        self.squeeze(&self.inner(&self.matmul(a, m), &self.unsqueeze(a, 0), 2), 2)
+    }
     /// Swaps the last two axes.
     fn transpose(&self, a: &Self::Tensor) -> Self::Tensor;
     /// a + b.

@@ -3,8 +3,9 @@
 mod common;
 
 use cmf_core::closed_form::{LogSumExp, Quadratic};
+use cmf_core::density::exact_log_density_and_score;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::host::Array;
+use cmf_core::host::{Array, Host};
 use cmf_core::icnn::formula::Formula;
 use cmf_core::icnn::{Architecture, Icnn, initial_weights};
 use cmf_core::ops::{Activation, Ops};
@@ -58,7 +59,7 @@ fn the_network_is_convex() {
 
 #[test]
 fn directional_derivatives_are_the_products_they_abbreviate() {
-    let host = cmf_core::host::Host::<f64>::sequential();
+    let host = Host::<f64>::sequential();
     let w = random_network(5, &[7, 5, 6], 2, true, SOFTPLUS);
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let [x, g, u, v] = std::array::from_fn(|_| uniform(&mut rng, 20));
@@ -97,12 +98,30 @@ fn f32_agrees_with_f64() {
     }
 }
 
+/// The host with the trait's own versions of what it does in fewer passes.
+struct Plain;
+
+macro_rules! forward {
+    ($($name:ident($($arg:ident: $t:ty),*);)*) => {
+        $(fn $name(&self, $($arg: $t),*) -> A { Host::<f64>::sequential().$name($($arg),*) })*
+    };
+}
+type A = Array<f64>;
+impl Ops for Plain {
+    type Tensor = A;
+    forward! {
+        matmul(a: &A, b: &A); transpose(a: &A); add(a: &A, b: &A); sub(a: &A, b: &A); mul(a: &A, b: &A);
+        scale(a: &A, k: f64); offset(a: &A, k: f64); relu(a: &A); exp(a: &A); ln(a: &A); sigmoid(a: &A);
+        positive(a: &A); sum(a: &A, axis: usize); slice(a: &A, axis: usize, from: usize, to: usize);
+        concat(parts: &[A], axis: usize); unsqueeze(a: &A, axis: usize); squeeze(a: &A, axis: usize);
+        identity(d: usize);
+    }
+}
+
 #[test]
 fn fused_activations_are_the_default_ones() {
-    /// The host with the trait's own activation.
-    struct Plain;
-    let host = cmf_core::host::Host::<f64>::sequential();
-    let t = cmf_core::host::Array::from_f64(&[-40.0, -2.0, -0.3, 0.0, 0.4, 3.0, 50.0], 1, 7);
+    let host = Host::<f64>::sequential();
+    let t = Array::from_f64(&[-40.0, -2.0, -0.3, 0.0, 0.4, 3.0, 50.0], 1, 7);
     for kind in [SOFTPLUS, Activation::Elu] {
         for order in 0..4 {
             let fused = host.activation(&t, kind, order).to_vec();
@@ -112,20 +131,55 @@ fn fused_activations_are_the_default_ones() {
             }
         }
     }
-    type A = cmf_core::host::Array<f64>;
-    macro_rules! forward {
-        ($($name:ident($($arg:ident: $t:ty),*);)*) => {
-            $(fn $name(&self, $($arg: $t),*) -> A { cmf_core::host::Host::<f64>::sequential().$name($($arg),*) })*
-        };
+}
+
+#[test]
+fn fused_products_are_the_default_ones() {
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    let close = |a: A, b: A| {
+        assert_eq!(a.shape(), b.shape());
+        let scale = b.to_vec().iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        // f64 rounds to 1e-16; sums of d² = 2e5 terms in another order differ by some 1e-14 of the largest.
+        assert!(a.to_vec().iter().zip(b.to_vec()).all(|(a, b)| (a - b).abs() < 1e-12 * scale));
+    };
+    // Less than a block of columns, and several of them with a rest.
+    for d in [5, 450] {
+        let rows = 70;
+        let a = Array::from_f64(&uniform(&mut rng, rows * d), rows, d);
+        let weights = Array::from_f64(&uniform(&mut rng, 2 * rows), 2, rows);
+        let weighted = Plain.mul(&Plain.unsqueeze(&weights, 2), &Plain.unsqueeze(&a, 0));
+        for host in [Host::<f64>::sequential(), Host::parallel()] {
+            let m = host.symmetric_product(&Plain.unsqueeze(&a, 0), &weighted);
+            close(m.clone(), Plain.symmetric_product(&Plain.unsqueeze(&a, 0), &weighted));
+            close(host.quadratic_forms(&a, &m), Plain.quadratic_forms(&a, &m));
+            let unsqueezed = Plain.unsqueeze(&a, 0);
+            close(host.inner(&weighted, &unsqueezed, 2), Plain.inner(&weighted, &unsqueezed, 2));
+            close(host.inner(&a, &a, 1), Plain.inner(&a, &a, 1));
+        }
     }
-    impl Ops for Plain {
-        type Tensor = A;
-        forward! {
-            matmul(a: &A, b: &A); transpose(a: &A); add(a: &A, b: &A); sub(a: &A, b: &A); mul(a: &A, b: &A);
-            scale(a: &A, k: f64); offset(a: &A, k: f64); relu(a: &A); exp(a: &A); ln(a: &A); sigmoid(a: &A);
-            positive(a: &A); sum(a: &A, axis: usize); slice(a: &A, axis: usize, from: usize, to: usize);
-            concat(parts: &[A], axis: usize); unsqueeze(a: &A, axis: usize); squeeze(a: &A, axis: usize);
-            identity(d: usize);
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    // Small, and large enough for products to be shared.
+    for (d, widths) in [(9, [12, 7]), (250, [300, 200])] {
+        let w: Icnn<f32> = random_network(d, &widths, 1, false, SOFTPLUS).cast().unwrap();
+        let x = uniform(&mut ChaCha8Rng::seed_from_u64(13), 3 * d);
+        let run = |threads: usize, n: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let (mut h, mut c, mut s) = (vec![0.0; n * d * d], vec![0.0; n * d], vec![0.0; d]);
+                w.hessian(&x[..n * d], &mut h).unwrap();
+                w.hessian_contraction(&x[..n * d], &h, &mut c).unwrap();
+                let value = exact_log_density_and_score(&w, 0.0, &x[..d], &mut s).unwrap().value;
+                [h, c, s, value]
+            })
+        };
+        for n in [1, 3] {
+            let alone = run(1, n);
+            for threads in [2, 3, 7] {
+                assert!(run(threads, n) == alone, "{n} rows of {d} on {threads} threads");
+            }
         }
     }
 }
@@ -138,7 +192,7 @@ fn the_start_is_the_gaussian_solution() {
     let start = gaussian.quadratic_start().unwrap();
     let arch = Architecture { dim: 10, widths: vec![8], rank: 1, diagonal: false, activation: SOFTPLUS };
     let mut weights = initial_weights(&arch, &start, 1).unwrap();
-    weights.output = cmf_core::host::Array::matrix(vec![0.0; 8], 1, 8);
+    weights.output = Array::matrix(vec![0.0; 8], 1, 8);
     let w = Icnn::new(arch, weights).unwrap();
     let closed = Quadratic::new(start.hessian, start.centre).unwrap();
     let x = uniform(&mut rng, 40);

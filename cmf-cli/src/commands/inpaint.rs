@@ -1,5 +1,6 @@
 //! `cmf-cli inpaint`: fills the hole in an image, or in each image of a folder.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use crate::images::{Picture, read, write_png};
 use crate::interrupt;
 use crate::mask::{Hidden, Rectangle};
 use crate::report::{Outcome, Report};
+use crate::workers::in_order;
 
 /// Fill the hole in an image, or in each image of a folder.
 ///
@@ -82,6 +84,26 @@ pub struct Inpaint {
     report: Report,
 }
 
+/// What one image adds to the bar of all: a hundred, the rest of it when it is over.
+struct Progress<'a> {
+    bar: &'a ProgressBar,
+    told: Cell<u64>,
+}
+
+impl Progress<'_> {
+    fn tell(&self, share: f64) {
+        let reached = (100.0 * share) as u64;
+        self.bar.inc(reached.saturating_sub(self.told.get()));
+        self.told.set(reached.max(self.told.get()));
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.tell(1.0);
+    }
+}
+
 /// What was done for one image.
 #[derive(Serialize)]
 struct Filled {
@@ -119,23 +141,28 @@ impl Inpaint {
         }
 
         let bar = self.report.progress(100 * images.len(), "inpainting");
-        let (mut done, mut failed) = (Vec::new(), Vec::new());
-        for (i, (image, names)) in images.iter().zip(&names).enumerate() {
-            bar.set_position(100 * i as u64);
-            match interrupt::check().and_then(|()| self.fill(&painter, image, masks.as_ref(), names, &bar)) {
+        let (mut done, mut failed, mut remaining) = (Vec::new(), Vec::new(), Vec::new());
+        let at_once = painter.at_once(self.starts.max(self.samples) as usize);
+        let fill = |i: usize| {
+            interrupt::check()?;
+            let progress = Progress { bar: &bar, told: Cell::new(0) };
+            self.fill(&painter, &images[i], masks.as_ref(), &names[i], &progress)
+        };
+        in_order(images.len(), at_once, fill, |i, filled| {
+            match filled {
                 Ok(filled) => {
                     bar.suspend(|| self.say(&filled))?;
                     done.push(filled);
                 }
-                Err(Error::Interrupted) => break,
+                Err(Error::Interrupted) => remaining.push(&images[i]),
                 Err(e) => {
                     bar.suspend(|| eprintln!("error: {e}"));
-                    failed.push(json!({ "image": image, "error": e.to_string() }));
+                    failed.push(json!({ "image": images[i], "error": e.to_string() }));
                 }
             }
-        }
+            Ok(())
+        })?;
         bar.finish_and_clear();
-        let remaining = images.len() - done.len() - failed.len();
         self.report.document(&json!({
             "model": self.model,
             "engine": painter.model.worker.engine,
@@ -143,16 +170,17 @@ impl Inpaint {
             "seed": self.seed,
             "done": done,
             "failed": failed,
-            "remaining": images[images.len() - remaining..],
+            "remaining": remaining,
         }))?;
-        if images.len() > 1 || remaining > 0 {
+        if images.len() > 1 || !remaining.is_empty() {
             self.report.note(format!(
-                "{} done, {} failed, {remaining} not started",
+                "{} done, {} failed, {} not done",
                 done.len(),
-                failed.len()
+                failed.len(),
+                remaining.len()
             ));
         }
-        Ok(if remaining > 0 { Outcome::Interrupted } else { Outcome::of(failed.is_empty()) })
+        Ok(if remaining.is_empty() { Outcome::of(failed.is_empty()) } else { Outcome::Interrupted })
     }
 
     fn check_inputs_survive(&self, images: &[PathBuf], masks: Option<&Masks>, names: &[Names]) -> Result<()> {
@@ -172,7 +200,7 @@ impl Inpaint {
         image: &Path,
         masks: Option<&Masks>,
         names: &Names,
-        bar: &ProgressBar,
+        progress: &Progress,
     ) -> Result<Filled> {
         let begin = Instant::now();
         let picture = read(image)?;
@@ -188,9 +216,8 @@ impl Inpaint {
             starts: self.starts as usize,
             seed: self.seed,
         };
-        let start = bar.position();
         let completed = painter.complete(&problem, request, &|share| {
-            bar.set_position(start + (100.0 * share) as u64);
+            progress.tell(share);
             !interrupt::asked()
         })?;
 

@@ -73,7 +73,7 @@ pub fn tweedie(w: &dyn SecondOrder, source: Source, y: &[f64], sigma: f64) -> Re
     let rows = evaluate(w, source, 0.0, y, Some(&mut score))?;
     if let Some(i) = rows.status.iter().position(|&s| s != Status::Evaluated) {
         return Err(Error::NotFinite(format!(
-            "the gradient of the log-density at row {i} (noise that cannot be removed can be kept)"
+            "the gradient of the log-density at row {i}: its noise can be kept, but not removed"
         )));
     }
     Ok(y.iter().zip(score).map(|(y, s)| y + sigma * sigma * s).collect())
@@ -148,11 +148,10 @@ impl Workspace {
                 score.iter_mut().zip(h.chunks_exact(d)).for_each(|(s, h)| *s = -dot(h, twice));
             }
         }
-        let par = if n > 1 { Par::Seq } else { Par::rayon(0) };
         let factored: Vec<Factored> = hessians
             .par_chunks_exact_mut(d * d)
             .zip(&mut self.scratch)
-            .map(|(h, scratch)| log_det(h, d, par, MemStack::new(scratch)))
+            .map(|(h, scratch)| log_det(h, d, MemStack::new(scratch)))
             .collect();
         if let Some(score) = score.as_deref_mut() {
             let inverses = &mut self.inverses[..n * d * d];
@@ -161,7 +160,7 @@ impl Workspace {
                 .zip(hessians.par_chunks_exact(d * d))
                 .zip(self.scratch.par_iter_mut().zip(&factored))
                 .for_each(|((inverse, l), (scratch, factored))| match factored {
-                    Ok(_) => invert(l, inverse, d, par, MemStack::new(scratch)),
+                    Ok(_) => invert(l, inverse, d, MemStack::new(scratch)),
                     Err(_) => inverse.fill(0.0),
                 });
             let mut slopes = vec![0.0; n * d];
@@ -188,21 +187,21 @@ impl Workspace {
 
 /// Replaces H by its Cholesky factor and returns log det H. H is symmetric, so the row-major slice is
 /// its own column-major view.
-fn log_det(h: &mut [f64], d: usize, par: Par, stack: &mut MemStack) -> Factored {
+fn log_det(h: &mut [f64], d: usize, stack: &mut MemStack) -> Factored {
     if !finite(h) {
         return Err(Status::NotFinite);
     }
     let columns = MatMut::from_column_major_slice_mut(h, d, d);
-    factor::cholesky_in_place(columns, Default::default(), par, stack, Default::default())
+    factor::cholesky_in_place(columns, Default::default(), Par::Seq, stack, Default::default())
         .map_err(|_| Status::NotPositiveDefinite)?;
     let log_det = 2.0 * (0..d).map(|i| h[i * d + i].ln()).sum::<f64>();
     if log_det.is_finite() { Ok(log_det) } else { Err(Status::NotPositiveDefinite) }
 }
 
 /// H^{-1}, both triangles, from the factor that [`log_det`] left.
-fn invert(l: &[f64], inverse: &mut [f64], d: usize, par: Par, stack: &mut MemStack) {
+fn invert(l: &[f64], inverse: &mut [f64], d: usize, stack: &mut MemStack) {
     // The lower triangle by columns is the upper one by rows.
     let lower = MatMut::from_column_major_slice_mut(inverse, d, d);
-    inverse::inverse(lower, MatRef::from_column_major_slice(l, d, d), par, stack);
+    inverse::inverse(lower, MatRef::from_column_major_slice(l, d, d), Par::Seq, stack);
     mirror(inverse, d);
 }

@@ -360,11 +360,7 @@ impl<'a, O: Ops> Formula<'a, O> {
         let curvatures = self.curvatures(&forward, &backward);
         let jm: Vec<O::Tensor> = jacobians.iter().map(|j| ops.matmul(j, m)).collect();
 
-        let squares = |r: usize| {
-            let rows = self.block(r);
-            let product = ops.mul(&ops.matmul(&rows, m), &ops.unsqueeze(&rows, 0));
-            ops.squeeze(&ops.sum(&product, 2), 2)
-        };
+        let squares = |r: usize| ops.quadratic_forms(&self.block(r), m);
         let mut m_units = (2..=self.arch.rank).fold(squares(1), |sum, r| ops.add(&sum, &squares(r)));
         if let Some(diagonal) = &w.diagonal {
             let on_diagonal = ops.mul(m, &ops.unsqueeze(&ops.identity(self.arch.dim), 0));
@@ -376,7 +372,7 @@ impl<'a, O: Ops> Formula<'a, O> {
         let mut s_bar: Vec<O::Tensor> = Vec::with_capacity(self.layers());
         let mut q_bar: Option<O::Tensor> = None;
         for l in 0..self.layers() {
-            let k = ops.squeeze(&ops.sum(&ops.mul(&jm[l], &jacobians[l]), 2), 2);
+            let k = ops.squeeze(&ops.inner(&jm[l], &jacobians[l], 2), 2);
             let mut p_bar = self.of_layer(&m_units, l);
             if let Some(q_below) = &q_bar {
                 p_bar = ops.add(&p_bar, &ops.matmul(q_below, &w.mixing[l - 1]));
@@ -389,11 +385,11 @@ impl<'a, O: Ops> Formula<'a, O> {
 
         // Through J, last layer first.
         let mut j_bar: Vec<O::Tensor> = (0..self.layers())
-            .map(|l| ops.scale(&ops.mul(&ops.unsqueeze(&curvatures[l], 2), &jm[l]), 2.0))
+            .map(|l| ops.mul(&ops.unsqueeze(&ops.scale(&curvatures[l], 2.0), 2), &jm[l]))
             .collect();
         for l in (1..self.layers()).rev() {
             let mixed = ops.matmul(&w.mixing[l - 1], &j_bar[l]);
-            let along = ops.squeeze(&ops.sum(&ops.mul(&jacobians[l - 1], &mixed), 2), 2);
+            let along = ops.squeeze(&ops.inner(&jacobians[l - 1], &mixed, 2), 2);
             s_bar[l - 1] = ops.add(&s_bar[l - 1], &ops.mul(&along, &self.act(&forward.s[l - 1], 2)));
             let passed = ops.mul(&ops.unsqueeze(&forward.slope[l - 1], 2), &mixed);
             j_bar[l - 1] = ops.add(&j_bar[l - 1], &passed);
@@ -409,7 +405,7 @@ impl<'a, O: Ops> Formula<'a, O> {
         let squared = (1..=self.arch.rank)
             .map(|r| {
                 let rows = ops.unsqueeze(&self.block(r), 0);
-                let direct = ops.squeeze(&ops.sum(&ops.mul(&j_bar, &rows), 2), 2);
+                let direct = ops.squeeze(&ops.inner(&j_bar, &rows, 2), 2);
                 ops.add(&ops.mul(&s_bar, &forward.squared[r - 1]), &direct)
             })
             .collect();

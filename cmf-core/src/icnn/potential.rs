@@ -14,8 +14,9 @@ use crate::potential::{
 /// intermediate arrays to stay in its cache.
 const CHUNK: usize = 128;
 
-/// Numbers in the largest second-order array that one thread handles at a time.
-const SECOND_ORDER_NUMBERS: usize = 1 << 20;
+/// The same where each row has its own Jacobian. One, so that rounding does not depend on the rows' number or the
+/// threads'.
+const SECOND_ORDER_CHUNK: usize = 1;
 
 /// An input-convex network on the host: the reference in f64, the fast engine in f32.
 #[derive(Debug, Clone)]
@@ -89,7 +90,7 @@ impl<T: Scalar> Icnn<T> {
         pieces.into_par_iter().zip(x.par_chunks(chunk * d)).enumerate().for_each(|(i, (mut piece, x))| {
             let x = Array::from_f64(x, x.len() / d, d);
             for (array, out) in run(i * chunk, &host, &x).iter().zip(piece.iter_mut()) {
-                array.to_vec().iter().zip(out.iter_mut()).for_each(|(v, o)| *o = v.to_f64());
+                array.write_to(out);
             }
         });
         Ok(())
@@ -105,11 +106,6 @@ impl<T: Scalar> Icnn<T> {
         let parts =
             x.par_chunks(rows * d).map(|x| formula.linearise(&Array::from_f64(x, x.len() / d, d))).collect();
         Ok(LinearisedIcnn { network: self, rows, parts })
-    }
-
-    /// Rows a thread takes at a time where each row has its own Jacobian.
-    fn second_order_chunk(&self) -> usize {
-        (SECOND_ORDER_NUMBERS / (self.arch.dim * self.arch.units())).clamp(1, CHUNK)
     }
 
     fn formula<'a>(&'a self, host: &'a Host<T>) -> Formula<'a, Host<T>> {
@@ -133,7 +129,7 @@ impl<T: Scalar> LinearisedIcnn<'_, T> {
         let pieces = v.par_chunks(self.rows * d).zip(hv.par_chunks_mut(self.rows * d));
         self.parts.par_iter().zip(pieces).for_each(|(at, (v, hv))| {
             let product = formula.hvp(at, &Array::from_f64(v, v.len() / d, d));
-            product.to_vec().iter().zip(hv).for_each(|(p, h)| *h = p.to_f64());
+            product.write_to(hv);
         });
     }
 }
@@ -166,13 +162,13 @@ impl<T: Scalar> Potential for Icnn<T> {
 impl<T: Scalar> SecondOrder for Icnn<T> {
     fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
         check_hessian(self.arch.dim, x, hessian)?;
-        self.share(x, self.second_order_chunk(), [hessian], |_, host, x| [self.formula(host).hessian(x)])
+        self.share(x, SECOND_ORDER_CHUNK, [hessian], |_, host, x| [self.formula(host).hessian(x)])
     }
 
     fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
         let d = self.arch.dim;
         check_contraction(d, x, m, out)?;
-        self.share(x, self.second_order_chunk(), [out], |first, host, x| {
+        self.share(x, SECOND_ORDER_CHUNK, [out], |first, host, x| {
             let rows = x.shape()[0];
             let m = m[first * d * d..][..rows * d * d].iter().map(|&v| T::from_f64(v)).collect();
             [self.formula(host).hessian_contraction(x, &Array::stack(m, rows, d, d))]

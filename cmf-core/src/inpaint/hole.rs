@@ -7,7 +7,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use crate::density::{Status, exact_log_density_and_score, finite};
+use crate::density::{finite, tweedie};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
 use crate::linalg::{Cholesky, matmul, to_rows, view};
@@ -204,17 +204,7 @@ fn identity(k: usize) -> Vec<f64> {
 
 /// E[x | y] = y + σ² ∇ log ρ(y) on the hidden coordinates of filled points [n, d], for y = x + σ n.
 ///
-/// Tweedie's formula (Robbins, 1956; Efron, 2011), exact for an exact model; known coordinates stay.
-/// Errors: shapes; a point where the model has no density.
+/// [`tweedie`] there; known coordinates stay. Errors: as it has them.
 pub fn denoise(w: &dyn SecondOrder, sigma: f64, hole: &Hole, points: &[f64]) -> Result<Vec<f64>> {
-    let mut score = vec![0.0; points.len()];
-    let density = exact_log_density_and_score(w, 0.0, points, &mut score)?;
-    if density.status.iter().any(|&s| s != Status::Evaluated) {
-        return Err(Error::Invalid("a point to denoise has no density under the model".into()));
-    }
-    let mut clean = points.to_vec();
-    for (point, score) in clean.chunks_exact_mut(w.dim()).zip(score.chunks_exact(w.dim())) {
-        hole.hidden.iter().for_each(|&i| point[i] += sigma * sigma * score[i]);
-    }
-    Ok(clean)
+    Ok(hole.place(&hole.pick(&tweedie(w, points, sigma)?)))
 }

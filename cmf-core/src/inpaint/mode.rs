@@ -81,6 +81,8 @@ impl Mode {
             return Err(Error::Invalid("a mode needs one start, finalist and evaluation at least".into()));
         }
         let k = hole.len();
+        // A single start does not walk.
+        let explored_share = if self.starts > 1 { EXPLORED } else { 0.0 };
         let (zeta, curvature) = self.explore(w, hole, monitor)?;
         // Where every start climbs, the ascent evaluates them all anyway.
         let choose = self.starts > self.finalists;
@@ -91,13 +93,16 @@ impl Mode {
         let mut order: Vec<usize> = (0..self.starts).collect();
         order[1..].sort_by(|&a, &b| explored[b].total_cmp(&explored[a]));
         order.truncate(self.finalists);
-        report(monitor, EXPLORED)?;
+        report(monitor, explored_share)?;
 
         let chosen: Vec<f64> = order.iter().flat_map(|&i| zeta[i * k..][..k].iter().copied()).collect();
         let (tolerance, max_evaluations) = (self.tolerance, self.max_evaluations);
         let ascent = Ascent { tolerance, max_evaluations, curvature };
         let climbers = ascent.climb(w, hole, &chosen, |spent| {
-            report(monitor, EXPLORED + (1.0 - EXPLORED) * spent as f64 / self.max_evaluations as f64)
+            report(
+                monitor,
+                explored_share + (1.0 - explored_share) * spent as f64 / self.max_evaluations as f64,
+            )
         })?;
 
         let mut starts: Vec<Start> = explored
@@ -126,11 +131,10 @@ impl Mode {
         let top = curvature(w, hole, &[zeta.as_slice(), &walkers].concat(), &mut rng)?;
         let estimator = ScoreEstimator::default();
         let mut walk = Walk { w, hole, estimator, rng, step: STEP / top, unconverged: 0 };
-        for t in 0..self.explore {
-            let left = 1.0 - (t + 1) as f64 / self.explore as f64;
-            if !walkers.is_empty() {
-                walk.advance(&mut walkers, left)?;
-            }
+        let steps = if walkers.is_empty() { 0 } else { self.explore };
+        for t in 0..steps {
+            let left = 1.0 - (t + 1) as f64 / steps as f64;
+            walk.advance(&mut walkers, left)?;
             report(monitor, EXPLORED * (1.0 - left))?;
         }
         zeta.append(&mut walkers);

@@ -104,7 +104,7 @@ impl TractModel {
         if n == 0 {
             return Ok(());
         }
-        let rows = n.div_ceil(rayon::current_num_threads()).min(MOST_ROWS);
+        let rows = n.div_ceil(rayon::current_num_threads()).clamp(LEAST_ROWS, MOST_ROWS);
         let columns = outputs.map(|out| (out.len() / n, out));
         // Plans are made before the threads start, so that none waits for another's.
         let mut pieces = Vec::new();
@@ -130,11 +130,12 @@ impl TractModel {
 /// intermediate arrays to stay in its cache.
 const MOST_ROWS: usize = 64;
 
+/// Fewest rows of a piece of a batch: tract's products work on about a dozen rows at a time, so fewer are not faster.
+const LEAST_ROWS: usize = 8;
+
 /// Rows of the plan that evaluates `held` rows: few sizes, so that few plans serve every batch.
-///
-/// tract's products work on about a dozen rows at a time, so the small sizes cost no more than full ones.
 fn plan_rows(held: usize) -> usize {
-    [1, 8, 16, 32].into_iter().find(|&rows| held <= rows).unwrap_or(64)
+    [1, LEAST_ROWS, 16, 32].into_iter().find(|&rows| held <= rows).unwrap_or(MOST_ROWS)
 }
 
 /// Runs a plan on `held` rows, filled up with zeros to the plan's own number.

@@ -119,6 +119,25 @@ unsafe extern "C" fn model(context: *mut c_void, info: *mut CmfModelInfo, error:
     })
 }
 
+/// Runs a function of n rows of dimension d, given the host and n d; of no rows there is nothing to do.
+///
+/// # Safety
+/// As for [`of`], and `error` is NULL or may be written to.
+unsafe fn on_rows(
+    context: *const c_void,
+    n: usize,
+    d: usize,
+    error: *mut CmfError,
+    run: impl FnOnce(&dyn Host, &mut Arrays, Option<usize>) -> Result<()>,
+) -> i32 {
+    // SAFETY: the caller's promise; here and below.
+    enter(unsafe { error.as_mut() }, || {
+        let context = unsafe { of(context)? };
+        let len = context.len(n, d)?;
+        if n == 0 { Ok(()) } else { run(context.host, &mut Arrays::default(), len) }
+    })
+}
+
 unsafe extern "C" fn value_and_gradient(
     context: *const c_void,
     n: usize,
@@ -129,15 +148,12 @@ unsafe extern "C" fn value_and_gradient(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(unsafe { error.as_mut() }, || unsafe {
-        let (context, mut arrays) = (of(context)?, Arrays::default());
-        let len = context.len(n, d)?;
-        if n == 0 {
-            return Ok(());
-        }
-        let (x, value) = (arrays.read("x", x, len)?, arrays.write("value", value, Some(n))?);
-        context.host.value_and_gradient(x, value, arrays.write("gradient", gradient, len)?)
-    })
+    unsafe {
+        on_rows(context, n, d, error, |host, arrays, len| {
+            let (x, value) = (arrays.read("x", x, len)?, arrays.write("value", value, Some(n))?);
+            host.value_and_gradient(x, value, arrays.write("gradient", gradient, len)?)
+        })
+    }
 }
 
 unsafe extern "C" fn hvp(
@@ -150,15 +166,12 @@ unsafe extern "C" fn hvp(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(unsafe { error.as_mut() }, || unsafe {
-        let (context, mut arrays) = (of(context)?, Arrays::default());
-        let len = context.len(n, d)?;
-        if n == 0 {
-            return Ok(());
-        }
-        let (x, v) = (arrays.read("x", x, len)?, arrays.read("v", v, len)?);
-        context.host.hvp(x, v, arrays.write("hv", hv, len)?)
-    })
+    unsafe {
+        on_rows(context, n, d, error, |host, arrays, len| {
+            let (x, v) = (arrays.read("x", x, len)?, arrays.read("v", v, len)?);
+            host.hvp(x, v, arrays.write("hv", hv, len)?)
+        })
+    }
 }
 
 unsafe extern "C" fn hessian(
@@ -170,15 +183,12 @@ unsafe extern "C" fn hessian(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(unsafe { error.as_mut() }, || unsafe {
-        let (context, mut arrays) = (of(context)?, Arrays::default());
-        let len = context.len(n, d)?;
-        if n == 0 {
-            return Ok(());
-        }
-        let square = len.and_then(|len| len.checked_mul(d));
-        context.host.hessian(arrays.read("x", x, len)?, arrays.write("hessian", hessian, square)?)
-    })
+    unsafe {
+        on_rows(context, n, d, error, |host, arrays, len| {
+            let square = len.and_then(|len| len.checked_mul(d));
+            host.hessian(arrays.read("x", x, len)?, arrays.write("hessian", hessian, square)?)
+        })
+    }
 }
 
 unsafe extern "C" fn contraction(
@@ -191,16 +201,13 @@ unsafe extern "C" fn contraction(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(unsafe { error.as_mut() }, || unsafe {
-        let (context, mut arrays) = (of(context)?, Arrays::default());
-        let len = context.len(n, d)?;
-        if n == 0 {
-            return Ok(());
-        }
-        let square = len.and_then(|len| len.checked_mul(d));
-        let (x, m) = (arrays.read("x", x, len)?, arrays.read("m", m, square)?);
-        context.host.contraction(x, m, arrays.write("out", out, len)?)
-    })
+    unsafe {
+        on_rows(context, n, d, error, |host, arrays, len| {
+            let square = len.and_then(|len| len.checked_mul(d));
+            let (x, m) = (arrays.read("x", x, len)?, arrays.read("m", m, square)?);
+            host.contraction(x, m, arrays.write("out", out, len)?)
+        })
+    }
 }
 
 unsafe extern "C" fn conjugate(
@@ -214,20 +221,17 @@ unsafe extern "C" fn conjugate(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(unsafe { error.as_mut() }, || unsafe {
-        let (context, mut arrays) = (of(context)?, Arrays::default());
-        let len = context.len(n, d)?;
-        if n == 0 {
-            return Ok(());
-        }
-        let (x, y) = (arrays.read("x", x, len)?, arrays.write("y", y, len)?);
-        let status = arrays.write("status", status, Some(n))?;
-        let residual = arrays.write("residual", residual, Some(n))?;
-        for (i, row) in context.host.conjugate(x, y)?.into_iter().enumerate() {
-            (status[i], residual[i]) = (row.status as i32, row.residual);
-        }
-        Ok(())
-    })
+    unsafe {
+        on_rows(context, n, d, error, |host, arrays, len| {
+            let (x, y) = (arrays.read("x", x, len)?, arrays.write("y", y, len)?);
+            let status = arrays.write("status", status, Some(n))?;
+            let residual = arrays.write("residual", residual, Some(n))?;
+            for (i, row) in host.conjugate(x, y)?.into_iter().enumerate() {
+                (status[i], residual[i]) = (row.status as i32, row.residual);
+            }
+            Ok(())
+        })
+    }
 }
 
 unsafe extern "C" fn gibbs(
@@ -240,22 +244,19 @@ unsafe extern "C" fn gibbs(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(unsafe { error.as_mut() }, || unsafe {
-        let (context, mut arrays) = (of(context)?, Arrays::default());
-        let len = context.len(n, d)?;
-        if n == 0 {
-            return Ok(());
-        }
-        let (x, report) = (arrays.write("x", x, len)?, place("report", report)?);
-        let run = context.host.gibbs(steps, x)?;
-        report.write(CmfGibbsReport {
-            acceptance: run.acceptance,
-            step_size: run.step_size,
-            r_hat: run.r_hat.unwrap_or(0.0),
-            effective_sample_size: run.effective_sample_size.unwrap_or(0.0),
-        });
-        Ok(())
-    })
+    unsafe {
+        on_rows(context, n, d, error, |host, arrays, len| {
+            let (x, report) = (arrays.write("x", x, len)?, place("report", report)?);
+            let run = host.gibbs(steps, x)?;
+            report.write(CmfGibbsReport {
+                acceptance: run.acceptance,
+                step_size: run.step_size,
+                r_hat: run.r_hat.unwrap_or(0.0),
+                effective_sample_size: run.effective_sample_size.unwrap_or(0.0),
+            });
+            Ok(())
+        })
+    }
 }
 
 unsafe extern "C" fn log_density(
@@ -270,22 +271,19 @@ unsafe extern "C" fn log_density(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(unsafe { error.as_mut() }, || unsafe {
-        let (context, mut arrays) = (of(context)?, Arrays::default());
-        let len = context.len(n, d)?;
-        if n == 0 {
-            return Ok(());
-        }
-        let y = arrays.read("y", y, len)?;
-        let score = if score.is_null() { None } else { Some(arrays.write("score", score, len)?) };
-        let value = arrays.write("value", value, Some(n))?;
-        let spread = arrays.write("standard_error", standard_error, Some(n))?;
-        let status = arrays.write("status", status, Some(n))?;
-        for (i, row) in context.host.log_density(y, score)?.into_iter().enumerate() {
-            (value[i], spread[i], status[i]) = (row.value, row.standard_error, row.status as i32);
-        }
-        Ok(())
-    })
+    unsafe {
+        on_rows(context, n, d, error, |host, arrays, len| {
+            let y = arrays.read("y", y, len)?;
+            let score = if score.is_null() { None } else { Some(arrays.write("score", score, len)?) };
+            let value = arrays.write("value", value, Some(n))?;
+            let spread = arrays.write("standard_error", standard_error, Some(n))?;
+            let status = arrays.write("status", status, Some(n))?;
+            for (i, row) in host.log_density(y, score)?.into_iter().enumerate() {
+                (value[i], spread[i], status[i]) = (row.value, row.standard_error, row.status as i32);
+            }
+            Ok(())
+        })
+    }
 }
 
 unsafe extern "C" fn gaussian(

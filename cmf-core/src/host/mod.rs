@@ -1,192 +1,32 @@
 //! The interpreter of [`Ops`] on this machine's processor: the f64 reference, and in f32 the engine
 //! of training's inner loops.
 
-use std::sync::Arc;
+mod array;
+mod products;
 
-use faer::linalg::matmul::matmul;
-use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, MatMut, MatRef, Par};
+pub use array::{Array, Scalar};
 
-use crate::linalg::mirror;
+use faer::{MatMut, MatRef};
+
+use crate::linalg::{dot, mirror};
 use crate::ops::{Activation, Ops};
 
-/// f32 or f64.
-pub trait Scalar: faer::traits::RealField + Copy + std::iter::Sum + std::ops::AddAssign {
-    /// From f64, rounding.
-    fn from_f64(v: f64) -> Self;
-    /// To f64.
-    fn to_f64(self) -> f64;
-    /// e^self.
-    fn exp(self) -> Self;
-    /// ln self.
-    fn ln(self) -> Self;
-}
-
-macro_rules! scalar {
-    ($t:ty) => {
-        impl Scalar for $t {
-            fn from_f64(v: f64) -> Self {
-                v as $t
-            }
-            fn to_f64(self) -> f64 {
-                self.into()
-            }
-            fn exp(self) -> Self {
-                <$t>::exp(self)
-            }
-            fn ln(self) -> Self {
-                <$t>::ln(self)
-            }
-        }
-    };
-}
-scalar!(f32);
-scalar!(f64);
-
-/// A shared array of rank 2 or 3; slices along rows or columns and transposes are views.
-#[derive(Debug, Clone)]
-pub struct Array<T> {
-    data: Arc<Vec<T>>,
-    offset: usize,
-    /// [matrices, rows, columns]; rank 2 has one matrix.
-    shape: [usize; 3],
-    /// Distance from one row to the next, or from one column to the next if `transposed`.
-    stride: usize,
-    transposed: bool,
-    rank: usize,
-}
-
-impl<T: Scalar> Array<T> {
-    /// A row-major [rows, cols] array.
-    pub fn matrix(data: Vec<T>, rows: usize, cols: usize) -> Self {
-        Self::new(data, [1, rows, cols], 2)
-    }
-
-    /// A row-major [n, rows, cols] array.
-    pub fn stack(data: Vec<T>, n: usize, rows: usize, cols: usize) -> Self {
-        Self::new(data, [n, rows, cols], 3)
-    }
-
-    /// A row-major [rows, cols] array from f64 numbers.
-    pub fn from_f64(data: &[f64], rows: usize, cols: usize) -> Self {
-        Self::matrix(data.iter().map(|&v| T::from_f64(v)).collect(), rows, cols)
-    }
-
-    fn new(data: Vec<T>, shape: [usize; 3], rank: usize) -> Self {
-        assert_eq!(data.len(), shape.iter().product::<usize>(), "array data and shape {shape:?} disagree");
-        Array { data: Arc::new(data), offset: 0, shape, stride: shape[2], transposed: false, rank }
-    }
-
-    /// The lengths of the axes: 2 or 3 of them.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape[3 - self.rank..]
-    }
-
-    /// The elements in row-major order.
-    pub fn to_vec(&self) -> Vec<T> {
-        let [n, rows, cols] = self.shape;
-        let mut out = Vec::with_capacity(n * rows * cols);
-        for b in 0..n {
-            for i in 0..rows {
-                match self.row(b, i) {
-                    Some(row) => out.extend_from_slice(row),
-                    None => out.extend((0..cols).map(|j| self.data[self.index(b, i, j)])),
-                }
-            }
-        }
-        out
-    }
-
-    fn index(&self, b: usize, i: usize, j: usize) -> usize {
-        let within = if self.transposed { j * self.stride + i } else { i * self.stride + j };
-        self.offset + b * self.matrix_len() + within
-    }
-
-    /// Elements from one matrix to the next; only whole arrays have rank 3 with more than one matrix.
-    fn matrix_len(&self) -> usize {
-        self.shape[1] * self.shape[2]
-    }
-
-    /// Row i of matrix b if it is contiguous.
-    fn row(&self, b: usize, i: usize) -> Option<&[T]> {
-        let from = self.index(b, i, 0);
-        (!self.transposed).then(|| &self.data[from..from + self.shape[2]])
-    }
-
-    /// The same array with contiguous rows.
-    fn rows_contiguous(&self) -> Self {
-        if self.transposed { Self::new(self.to_vec(), self.shape, self.rank) } else { self.clone() }
-    }
-
-    fn is_whole(&self) -> bool {
-        !self.transposed && self.stride == self.shape[2]
-    }
-
-    fn view(&self, b: usize) -> MatRef<'_, T> {
-        let [_, rows, cols] = self.shape;
-        let from = self.index(b, 0, 0);
-        let lines = if self.transposed { cols } else { rows };
-        let length = if self.transposed { rows } else { cols };
-        let data = &self.data[from..from + (lines - 1) * self.stride + length];
-        if self.transposed {
-            MatRef::from_column_major_slice_with_stride(data, rows, cols, self.stride)
-        } else {
-            MatRef::from_row_major_slice_with_stride(data, rows, cols, self.stride)
-        }
-    }
-
-    fn map(&self, f: impl Fn(T) -> T) -> Self {
-        let a = self.rows_contiguous();
-        let [n, rows, cols] = a.shape;
-        let mut out = Vec::with_capacity(n * rows * cols);
-        for (b, i) in (0..n).flat_map(|b| (0..rows).map(move |i| (b, i))) {
-            out.extend(a.row(b, i).unwrap_or_default().iter().map(|&v| f(v)));
-        }
-        Self::new(out, a.shape, a.rank)
-    }
-
-    fn zip(&self, other: &Self, f: impl Fn(T, T) -> T) -> Self {
-        let (a, b) = (self.rows_contiguous(), other.rows_contiguous());
-        assert_eq!(a.rank, b.rank, "ranks differ: {:?} and {:?}", a.shape(), b.shape());
-        let shape @ [n, rows, cols] = std::array::from_fn(|k| {
-            let (la, lb) = (a.shape[k], b.shape[k]);
-            assert!(la == lb || la == 1 || lb == 1, "shapes {:?} and {:?} differ", a.shape(), b.shape());
-            la.max(lb)
-        });
-        let mut out = Vec::with_capacity(n * rows * cols);
-        for (m, i) in (0..n).flat_map(|m| (0..rows).map(move |i| (m, i))) {
-            let at = |x: &Self| (m.min(x.shape[0] - 1), i.min(x.shape[1] - 1));
-            let ((am, ai), (bm, bi)) = (at(&a), at(&b));
-            let x = a.row(am, ai).unwrap_or_default();
-            let y = b.row(bm, bi).unwrap_or_default();
-            if x.len() == y.len() {
-                out.extend(x.iter().zip(y).map(|(&x, &y)| f(x, y)));
-            } else if x.len() == 1 {
-                out.extend(y.iter().map(|&y| f(x[0], y)));
-            } else {
-                out.extend(x.iter().map(|&x| f(x, y[0])));
-            }
-        }
-        Self::new(out, shape, a.rank)
-    }
-}
-
-/// Evaluates [`Ops`] on [`Array`]s; products use `par` threads.
+/// Evaluates [`Ops`] on [`Array`]s, to the same bits on any number of threads.
 #[derive(Debug, Clone, Copy)]
 pub struct Host<T> {
-    par: Par,
+    shared: bool,
     scalar: std::marker::PhantomData<T>,
 }
 
 impl<T> Host<T> {
     /// On the calling thread only: for callers that share out rows themselves.
     pub fn sequential() -> Self {
-        Host { par: Par::Seq, scalar: std::marker::PhantomData }
+        Host { shared: false, scalar: std::marker::PhantomData }
     }
 
     /// Large products run on all of rayon's threads.
     pub fn parallel() -> Self {
-        Host { par: Par::rayon(0), scalar: std::marker::PhantomData }
+        Host { shared: true, scalar: std::marker::PhantomData }
     }
 }
 
@@ -204,17 +44,14 @@ impl<T: Scalar> Ops for Host<T> {
         if out.is_empty() || k == 0 {
             return Array::new(out, [n, m, p], rank);
         }
-        let one = T::from_f64(1.0);
         if nb == 1 && n > 1 && a.is_whole() {
             // One product serves all the rows of all the matrices.
             let rows = MatRef::from_row_major_slice(&a.data[a.offset..a.offset + n * m * k], n * m, k);
-            let target = MatMut::from_row_major_slice_mut(&mut out, n * m, p);
-            matmul(target, Accum::Replace, rows, b.view(0), one, self.par);
+            self.product(MatMut::from_row_major_slice_mut(&mut out, n * m, p), rows, b.view(0));
         } else {
             for (i, out) in out.chunks_exact_mut(m * p).enumerate() {
                 let target = MatMut::from_row_major_slice_mut(out, m, p);
-                let (ia, ib) = (i.min(na - 1), i.min(nb - 1));
-                matmul(target, Accum::Replace, a.view(ia), b.view(ib), one, self.par);
+                self.product(target, a.view(i.min(na - 1)), b.view(i.min(nb - 1)));
             }
         }
         Array::new(out, [n, m, p], rank)
@@ -229,16 +66,38 @@ impl<T: Scalar> Ops for Host<T> {
         if out.is_empty() || k == 0 {
             return Array::new(out, [n, m, m], a.rank.max(b.rank));
         }
-        let one = T::from_f64(1.0);
         for (i, out) in out.chunks_exact_mut(m * m).enumerate() {
-            let (a, b) = (a.view(i.min(na - 1)), b.view(i.min(nb - 1)));
-            // A symmetric matrix is its own transpose: the lower triangle by columns is the upper one by rows.
-            let target = MatMut::from_column_major_slice_mut(out, m, m);
-            let (lower, full) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
-            triangular::matmul(target, lower, Accum::Replace, a.transpose(), full, b, full, one, self.par);
+            self.upper_triangle(out, a.view(i.min(na - 1)), b.view(i.min(nb - 1)));
             mirror(out, m);
         }
         Array::new(out, [n, m, m], a.rank.max(b.rank))
+    }
+
+    /// In one pass, eight sums at a time.
+    fn inner(&self, a: &Array<T>, b: &Array<T>, axis: usize) -> Array<T> {
+        let (a, b) = (a.rows_contiguous(), b.rows_contiguous());
+        assert!(
+            axis + 1 == a.rank && a.rank == b.rank && a.shape[2] == b.shape[2],
+            "no inner products along axis {axis} of {:?} and {:?}",
+            a.shape(),
+            b.shape()
+        );
+        let [n, rows] = [0, 1].map(|k| a.shape[k].max(b.shape[k]));
+        let of = |x: &Array<T>, m: usize, i: usize| (m.min(x.shape[0] - 1), i.min(x.shape[1] - 1));
+        let mut out = Vec::with_capacity(n * rows);
+        for (m, i) in (0..n).flat_map(|m| (0..rows).map(move |i| (m, i))) {
+            let ((am, ai), (bm, bi)) = (of(&a, m, i), of(&b, m, i));
+            out.push(dot(a.row(am, ai).unwrap_or_default(), b.row(bm, bi).unwrap_or_default()));
+        }
+        Array::new(out, [n, rows, 1], a.rank)
+    }
+
+    fn quadratic_forms(&self, a: &Array<T>, m: &Array<T>) -> Array<T> {
+        let ([_, rows, d], [n, md, _]) = (a.shape, m.shape);
+        assert_eq!(d, md, "no quadratic forms of {:?} and {:?}", a.shape(), m.shape());
+        let a = a.rows_contiguous();
+        let forms = (0..n).flat_map(|i| self.forms(&a, m.view(i))).collect();
+        Array::matrix(forms, n, rows)
     }
 
     fn transpose(&self, a: &Array<T>) -> Array<T> {

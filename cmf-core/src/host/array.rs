@@ -1,0 +1,176 @@
+//! Arrays of f32 or f64 of rank 2 and 3, with views.
+
+use std::sync::Arc;
+
+use faer::MatRef;
+
+/// f32 or f64.
+pub trait Scalar: faer::traits::RealField + Copy + Default + std::iter::Sum + std::ops::AddAssign {
+    /// From f64, rounding.
+    fn from_f64(v: f64) -> Self;
+    /// To f64.
+    fn to_f64(self) -> f64;
+    /// e^self.
+    fn exp(self) -> Self;
+    /// ln self.
+    fn ln(self) -> Self;
+}
+
+macro_rules! scalar {
+    ($t:ty) => {
+        impl Scalar for $t {
+            fn from_f64(v: f64) -> Self {
+                v as $t
+            }
+            fn to_f64(self) -> f64 {
+                self.into()
+            }
+            fn exp(self) -> Self {
+                <$t>::exp(self)
+            }
+            fn ln(self) -> Self {
+                <$t>::ln(self)
+            }
+        }
+    };
+}
+scalar!(f32);
+scalar!(f64);
+
+/// A shared array of rank 2 or 3; slices along rows or columns and transposes are views.
+#[derive(Debug, Clone)]
+pub struct Array<T> {
+    pub(super) data: Arc<Vec<T>>,
+    pub(super) offset: usize,
+    /// [matrices, rows, columns]; rank 2 has one matrix.
+    pub(super) shape: [usize; 3],
+    /// Distance from one row to the next, or from one column to the next if `transposed`.
+    pub(super) stride: usize,
+    pub(super) transposed: bool,
+    pub(super) rank: usize,
+}
+
+impl<T: Scalar> Array<T> {
+    /// A row-major [rows, cols] array.
+    pub fn matrix(data: Vec<T>, rows: usize, cols: usize) -> Self {
+        Self::new(data, [1, rows, cols], 2)
+    }
+
+    /// A row-major [n, rows, cols] array.
+    pub fn stack(data: Vec<T>, n: usize, rows: usize, cols: usize) -> Self {
+        Self::new(data, [n, rows, cols], 3)
+    }
+
+    /// A row-major [rows, cols] array from f64 numbers.
+    pub fn from_f64(data: &[f64], rows: usize, cols: usize) -> Self {
+        Self::matrix(data.iter().map(|&v| T::from_f64(v)).collect(), rows, cols)
+    }
+
+    pub(super) fn new(data: Vec<T>, shape: [usize; 3], rank: usize) -> Self {
+        assert_eq!(data.len(), shape.iter().product::<usize>(), "array data and shape {shape:?} disagree");
+        Array { data: Arc::new(data), offset: 0, shape, stride: shape[2], transposed: false, rank }
+    }
+
+    /// The lengths of the axes: 2 or 3 of them.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape[3 - self.rank..]
+    }
+
+    /// The elements in row-major order.
+    pub fn to_vec(&self) -> Vec<T> {
+        let [n, rows, cols] = self.shape;
+        let mut out = Vec::with_capacity(n * rows * cols);
+        for b in 0..n {
+            for i in 0..rows {
+                match self.row(b, i) {
+                    Some(row) => out.extend_from_slice(row),
+                    None => out.extend((0..cols).map(|j| self.data[self.index(b, i, j)])),
+                }
+            }
+        }
+        out
+    }
+
+    fn index(&self, b: usize, i: usize, j: usize) -> usize {
+        let within = if self.transposed { j * self.stride + i } else { i * self.stride + j };
+        self.offset + b * self.matrix_len() + within
+    }
+
+    /// Elements from one matrix to the next; only whole arrays have rank 3 with more than one matrix.
+    fn matrix_len(&self) -> usize {
+        self.shape[1] * self.shape[2]
+    }
+
+    /// Row i of matrix b if it is contiguous.
+    pub(super) fn row(&self, b: usize, i: usize) -> Option<&[T]> {
+        let from = self.index(b, i, 0);
+        (!self.transposed).then(|| &self.data[from..from + self.shape[2]])
+    }
+
+    /// The same array with contiguous rows.
+    pub(super) fn rows_contiguous(&self) -> Self {
+        if self.transposed { Self::new(self.to_vec(), self.shape, self.rank) } else { self.clone() }
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        !self.transposed && self.stride == self.shape[2]
+    }
+
+    pub(super) fn view(&self, b: usize) -> MatRef<'_, T> {
+        let [_, rows, cols] = self.shape;
+        let from = self.index(b, 0, 0);
+        let lines = if self.transposed { cols } else { rows };
+        let length = if self.transposed { rows } else { cols };
+        let data = &self.data[from..from + (lines - 1) * self.stride + length];
+        if self.transposed {
+            MatRef::from_column_major_slice_with_stride(data, rows, cols, self.stride)
+        } else {
+            MatRef::from_row_major_slice_with_stride(data, rows, cols, self.stride)
+        }
+    }
+
+    /// Writes the elements in row-major order to `out`.
+    pub fn write_to(&self, out: &mut [f64]) {
+        let a = self.rows_contiguous();
+        let [_, rows, cols] = a.shape;
+        for (i, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+            let row = a.row(i / rows, i % rows).unwrap_or_default();
+            out.iter_mut().zip(row).for_each(|(o, v)| *o = v.to_f64());
+        }
+    }
+
+    pub(super) fn map(&self, f: impl Fn(T) -> T) -> Self {
+        let a = self.rows_contiguous();
+        let [n, rows, cols] = a.shape;
+        let mut out = Vec::with_capacity(n * rows * cols);
+        for (b, i) in (0..n).flat_map(|b| (0..rows).map(move |i| (b, i))) {
+            out.extend(a.row(b, i).unwrap_or_default().iter().map(|&v| f(v)));
+        }
+        Self::new(out, a.shape, a.rank)
+    }
+
+    pub(super) fn zip(&self, other: &Self, f: impl Fn(T, T) -> T) -> Self {
+        let (a, b) = (self.rows_contiguous(), other.rows_contiguous());
+        assert_eq!(a.rank, b.rank, "ranks differ: {:?} and {:?}", a.shape(), b.shape());
+        let shape @ [n, rows, cols] = std::array::from_fn(|k| {
+            let (la, lb) = (a.shape[k], b.shape[k]);
+            assert!(la == lb || la == 1 || lb == 1, "shapes {:?} and {:?} differ", a.shape(), b.shape());
+            la.max(lb)
+        });
+        let mut out = Vec::with_capacity(n * rows * cols);
+        for (m, i) in (0..n).flat_map(|m| (0..rows).map(move |i| (m, i))) {
+            let at = |x: &Self| (m.min(x.shape[0] - 1), i.min(x.shape[1] - 1));
+            let ((am, ai), (bm, bi)) = (at(&a), at(&b));
+            let x = a.row(am, ai).unwrap_or_default();
+            let y = b.row(bm, bi).unwrap_or_default();
+            if x.len() == y.len() {
+                out.extend(x.iter().zip(y).map(|(&x, &y)| f(x, y)));
+            } else if x.len() == 1 {
+                out.extend(y.iter().map(|&y| f(x[0], y)));
+            } else {
+                out.extend(x.iter().map(|&x| f(x, y[0])));
+            }
+        }
+        Self::new(out, shape, a.rank)
+    }
+}
