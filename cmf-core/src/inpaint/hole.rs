@@ -12,6 +12,7 @@ use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
 use crate::linalg::{Cholesky, matmul, to_rows, view};
 use crate::potential::SecondOrder;
+use crate::source::Source;
 
 /// A point with hidden coordinates, in coordinates ζ [k] that whiten the density there: h = m + L ζ.
 ///
@@ -206,5 +207,5 @@ fn identity(k: usize) -> Vec<f64> {
 ///
 /// [`tweedie`] there; known coordinates stay. Errors: as it has them.
 pub fn denoise(w: &dyn SecondOrder, sigma: f64, hole: &Hole, points: &[f64]) -> Result<Vec<f64>> {
-    Ok(hole.place(&hole.pick(&tweedie(w, points, sigma)?)))
+    Ok(hole.place(&hole.pick(&tweedie(w, Source::Gibbs, points, sigma)?)))
 }
