@@ -72,6 +72,10 @@ impl Health {
                 let x = &particles[..particles.len().min(ROWS * d)];
                 let y = converged(&network, x)?;
                 preview_data(run, opened.data.as_ref(), &y[..y.len().min(SHOWN * d)])?;
+                // Held-out rows without distances between them, a single one say, are no measure.
+                if *epsilon == 0.0 {
+                    return Ok(None);
+                }
                 if y.is_empty() {
                     return Ok(Some(Seen::Sinkhorn(f64::INFINITY)));
                 }

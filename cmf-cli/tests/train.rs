@@ -269,3 +269,13 @@ fn a_run_starts_from_the_weights_of_a_model_file() {
     assert_eq!(both.code, Some(2), "the network is the file's: {}", both.stderr);
     assert_eq!(names(folder.path()), ["again", "first"]);
 }
+
+#[test]
+fn one_held_out_row_is_enough_to_learn_though_not_to_measure() {
+    let folder = folder();
+    std::fs::write(folder.path().join("few.csv"), "0,0\n1,0\n0,1\n1,1\n2,1\n1,2\n").unwrap();
+    let line = "train --data few.csv --widths 4 --batch 8 --particles 8 --updates 5 --out run --json";
+    let done = run(folder.path(), line).ok().json();
+    assert!(done["sinkhorn_divergence"].is_null(), "{done}");
+    run(folder.path(), "verify run/model.onnx").ok();
+}
