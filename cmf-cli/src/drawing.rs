@@ -3,10 +3,7 @@
 use clap::ValueEnum;
 use cmf_core::density::tweedie;
 use cmf_core::sampler::Samples;
-use cmf_core::{Error, Result, Source};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
+use cmf_core::{Error, Result};
 
 use crate::interrupt;
 use crate::model::Model;
@@ -58,22 +55,12 @@ impl Drawing {
     pub fn draw(&self, model: &Model, report: &Report) -> Result<Drawn> {
         let (w, d) = (model.engine.as_ref(), model.dim());
         let start = model.start()?;
-        let (x, chains) = match model.metadata.source {
-            Source::Gibbs => {
-                let bar = report.progress(self.steps, "sampling");
-                let samples = start.gibbs(w, self.number, self.steps, self.seed, &mut |done, _| {
-                    bar.set_position(done as u64);
-                    !interrupt::asked()
-                })?;
-                bar.finish_and_clear();
-                (samples.state.x.clone(), Some(samples))
-            }
-            Source::Gaussian => {
-                let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-                let noise: Vec<f64> = (0..self.number * d).map(|_| rng.sample(StandardNormal)).collect();
-                (start.draw(&noise)?, None)
-            }
-        };
+        let bar = report.progress(self.steps, "sampling");
+        let (x, chains) = start.source_draws(w, self.number, self.steps, self.seed, &mut |done, _| {
+            bar.set_position(done as u64);
+            !interrupt::asked()
+        })?;
+        bar.finish_and_clear();
         let solution = start.conjugate(w, &x)?;
         let mut y = solution.converged();
         let unconverged = self.number - y.len() / d;

@@ -7,13 +7,11 @@ use cmf_core::icnn::Icnn;
 use cmf_core::sinkhorn::{Sinkhorn, suggested_epsilon};
 use cmf_core::{Potential, Result};
 use cmf_plugins::data::{DataSet, Shape, Split};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 
 use crate::grid::Grid;
 use crate::images::write_png;
 use crate::pictures::{grid_of, scatter_of};
+use crate::points::add_noise;
 use crate::run_directory::{Lesson, Run};
 
 /// What a look at a model found.
@@ -54,8 +52,7 @@ impl Health {
         data.read(Split::HeldOut, &(0..n).collect::<Vec<_>>(), &mut held_out)
             .map_err(cmf_plugins::core_error)?;
         let config = run.trainer.config();
-        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-        held_out.iter_mut().for_each(|v| *v += config.sigma * rng.sample::<f64, _>(StandardNormal));
+        add_noise(&mut held_out, config.sigma, config.seed);
         let epsilon = suggested_epsilon(&held_out, &held_out, d)?;
         Ok(Health::Data { held_out, epsilon })
     }

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 
 use crate::conjugate::{ConjugateSolver, Solution};
 use crate::error::{Error, Result};
 use crate::gaussian::QuadraticStart;
 use crate::potential::Potential;
 use crate::preconditioner::Preconditioner;
-use crate::sampler::{Mala, Run, Samples, State, lambda_max, sample};
+use crate::sampler::{Mala, Run, Samples, State, lambda_max, sample, standard_normals};
 use crate::source::Source;
 
 /// The source of a closed-form start, its Gibbs factor N(a, P) with P = S^{1/3} or else N(0, I), and its
@@ -52,6 +51,11 @@ impl GibbsStart {
         }
     }
 
+    /// `n` exact draws of the source: [n, d].
+    pub fn draws(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<f64>> {
+        self.draw(&standard_normals(rng, n * self.centre.len()))
+    }
+
     /// a + P x, the gradient of the start's conjugate: [n, d] -> [n, d].
     pub fn map(&self, x: &[f64]) -> Result<Vec<f64>> {
         Ok(self.plus_centre(self.covariance.colour(&self.covariance.pull_back(x)?)?))
@@ -74,13 +78,30 @@ impl GibbsStart {
         }
         let d = self.centre.len();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let noise: Vec<f64> = (0..n * d).map(|_| rng.sample(StandardNormal)).collect();
-        let x = self.draw(&noise)?;
+        let x = self.draws(n, &mut rng)?;
         let few = &x[..d * n.min(LAMBDA_ROWS)];
         let lambda = lambda_max(w, few, Some(&self.covariance), LAMBDA_ITERATIONS, &mut rng)?;
         let mala = Mala { step: 0.5 / lambda, preconditioner: Some(self.covariance.clone()) };
         let warmup = steps / 2;
         sample(w, mala, x, Run { warmup, steps: steps - warmup, seed }, observe)
+    }
+
+    /// Draws `n` points of the source of `w`: as [`gibbs`](Self::gibbs), with its diagnostics, or exactly from N(0, I).
+    pub fn source_draws(
+        &self,
+        w: &dyn Potential,
+        n: usize,
+        steps: usize,
+        seed: u64,
+        observe: &mut dyn FnMut(usize, &State) -> bool,
+    ) -> Result<(Vec<f64>, Option<Samples>)> {
+        match self.source {
+            Source::Gibbs => {
+                let samples = self.gibbs(w, n, steps, seed, observe)?;
+                Ok((samples.state.x.clone(), Some(samples)))
+            }
+            Source::Gaussian => Ok((self.draws(n, &mut ChaCha8Rng::seed_from_u64(seed))?, None)),
+        }
     }
 
     /// Solves y = argmax ⟨x, y⟩ - w(y) for each row of `x` [n, d], from a + P x on.

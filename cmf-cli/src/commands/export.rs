@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cmf_core::density::{Status, exact_log_density, exact_log_density_from_gaussian};
+use cmf_core::density::{Status, exact_log_density_from};
 use cmf_core::icnn::Icnn;
 use cmf_core::normaliser::AnnealedImportance;
 use cmf_core::onnx::{self, Data, LogZ, Metadata, Probe};
@@ -81,10 +81,7 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
     };
     let mut probes = Probe::record(&reference, &points)?;
     if network.dim() <= cmf_core::density::MOST_EXACT {
-        let exact = match source {
-            Source::Gibbs => exact_log_density(&reference, log_z.value, &points)?,
-            Source::Gaussian => exact_log_density_from_gaussian(&reference, &points, None)?,
-        };
+        let exact = exact_log_density_from(&reference, source, log_z.value, &points, None)?;
         for (i, probe) in probes.iter_mut().enumerate() {
             probe.log_density = (exact.status[i] == Status::Evaluated).then_some(exact.value[i]);
         }

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cmf_core::density::{MOST_EXACT, exact_log_density, exact_log_density_from_gaussian};
+use cmf_core::density::{MOST_EXACT, exact_log_density, exact_log_density_from};
 use cmf_core::gaussian::Gaussian;
 use cmf_core::icnn::Icnn;
 use cmf_core::onnx::{Metadata, ModelFile, Probe};
-use cmf_core::{Error, Potential, Result, SecondOrder, Source};
+use cmf_core::{Error, Potential, Result, SecondOrder};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -193,11 +193,7 @@ fn stored(reference: &Icnn<f64>, metadata: &Metadata) -> Result<Vec<Difference>>
     if !known.is_empty() && d <= MOST_EXACT {
         let y: Vec<f64> = known.iter().flat_map(|(p, _)| double(&p.x)).collect();
         let log_z = metadata.log_z.map_or(0.0, |z| z.value);
-        let found = match metadata.source {
-            Source::Gibbs => exact_log_density(reference, log_z, &y)?,
-            Source::Gaussian => exact_log_density_from_gaussian(reference, &y, None)?,
-        };
-        let found = found.value;
+        let found = exact_log_density_from(reference, metadata.source, log_z, &y, None)?.value;
         let expected: Vec<f64> = known.iter().map(|(_, v)| *v).collect();
         all.push(difference("log-density", "stored", known.len(), &found, &expected, d));
     }

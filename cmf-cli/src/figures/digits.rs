@@ -4,9 +4,8 @@ use cmf_core::Result;
 use cmf_core::conjugate::ConjugateSolver;
 use cmf_core::gibbs_start::GibbsStart;
 use cmf_plugins::data::{self, Split};
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 use serde_json::json;
 
 use super::{Section, Settings, Table, Which};
@@ -40,9 +39,7 @@ pub fn samples(settings: &Settings, report: &Report) -> Result<Section> {
     let drawn = drawing.draw(&model, report)?;
     let gaussian = {
         let start = GibbsStart::new(&model.gaussian.quadratic_start()?)?;
-        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
-        let noise: Vec<f64> = (0..number * d).map(|_| rng.sample(StandardNormal)).collect();
-        start.map(&start.draw(&noise)?)?
+        start.map(&start.draws(number, &mut ChaCha8Rng::seed_from_u64(settings.seed))?)?
     };
     let shown = COLUMNS * COLUMNS * d;
     let cut = |x: &[f64]| grid_of(&grid, &x[..x.len().min(shown)], Some(COLUMNS));

@@ -5,12 +5,10 @@ use std::time::Instant;
 use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::icnn::{Architecture, Icnn};
 use cmf_core::ops::Activation;
+use cmf_core::sampler::State;
 use cmf_core::train::{Method, TrainConfig, Trainer};
-use cmf_core::{Potential, Result, Source};
+use cmf_core::{Potential, Result};
 use cmf_plugins::data::{self, Split};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 use serde_json::json;
 
 use super::gaussians::equal;
@@ -186,15 +184,8 @@ fn learn(
 
     let w = trainer.network()?;
     let start = GibbsStart::new(trainer.start())?;
-    let source = match trainer.start().source {
-        Source::Gibbs => {
-            start.gibbs(&w, plan.rows, plan.steps, settings.seed, &mut |_, _| !interrupt::asked())?.state.x
-        }
-        Source::Gaussian => {
-            let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
-            (0..2 * plan.rows).map(|_| rng.sample(StandardNormal)).collect()
-        }
-    };
+    let mut go_on = |_: usize, _: &State| !interrupt::asked();
+    let (source, _) = start.source_draws(&w, plan.rows, plan.steps, settings.seed, &mut go_on)?;
     let samples = start.conjugate(&w, &source)?.converged();
     let comparison = Comparison {
         metrics: vec![Metric::Sinkhorn],

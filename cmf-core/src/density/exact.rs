@@ -61,6 +61,22 @@ pub fn exact_log_density_from_gaussian(
     evaluate(w, Source::Gaussian, 0.5 * w.dim() as f64 * LN_2PI, y, score)
 }
 
+/// The exact log-density under whichever source: [`exact_log_density`], with `score` [`exact_log_density_and_score`],
+/// or [`exact_log_density_from_gaussian`], to which `log_z` does not matter.
+pub fn exact_log_density_from(
+    w: &dyn SecondOrder,
+    source: Source,
+    log_z: f64,
+    y: &[f64],
+    score: Option<&mut [f64]>,
+) -> Result<ExactLogDensity> {
+    match (source, score) {
+        (Source::Gaussian, score) => exact_log_density_from_gaussian(w, y, score),
+        (Source::Gibbs, Some(score)) => exact_log_density_and_score(w, log_z, y, score),
+        (Source::Gibbs, None) => exact_log_density(w, log_z, y),
+    }
+}
+
 /// y + σ² ∇ log ρ(y), the mean of the clean point given the noisy y [n, d]: [n, d] (Robbins, 1956; Efron, 2011).
 ///
 /// Errors: as [`exact_log_density`]; [`Error::NotFinite`] if a row has no density.

@@ -19,7 +19,8 @@ pub(crate) mod tests;
 
 pub use by_products::ByProducts;
 pub use exact::{
-    ExactLogDensity, exact_log_density, exact_log_density_and_score, exact_log_density_from_gaussian, tweedie,
+    ExactLogDensity, exact_log_density, exact_log_density_and_score, exact_log_density_from,
+    exact_log_density_from_gaussian, tweedie,
 };
 pub use lanczos::{EstimatedLogDensity, Lanczos, estimated_log_density};
 pub use score::{ScoreEstimator, ScoreReport};

@@ -4,8 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use cmf_core::conjugate::Status as SolveStatus;
 use cmf_core::density::{
-    Lanczos, MOST_EXACT, Status as RowOutcome, estimated_log_density, exact_log_density,
-    exact_log_density_and_score, exact_log_density_from_gaussian,
+    Lanczos, MOST_EXACT, Status as RowOutcome, estimated_log_density, exact_log_density_from,
 };
 use cmf_core::gaussian::Gaussian;
 use cmf_core::gibbs_start::GibbsStart;
@@ -43,36 +42,23 @@ impl Model<'_> {
         seed: u64,
     ) -> cmf_core::Result<Vec<DensityRow>> {
         let (d, log_z) = (self.w.dim(), self.info.log_z.map_or(0.0, |z| z.0));
-        let (value, error, status) = match score {
-            score if self.source == Source::Gaussian => {
-                if d > MOST_EXACT {
-                    return Err(cmf_core::Error::Invalid(format!(
-                        "the log-density of a model whose source is N(0, I) is exact or not given, and {d} dimensions \
-                         are too many"
-                    )));
-                }
-                let exact = exact_log_density_from_gaussian(self.w, y, score)?;
-                (exact.value, vec![], exact.status)
-            }
-            Some(_) if d > MOST_EXACT => {
-                return Err(cmf_core::Error::Invalid(format!(
-                    "the gradient of the log-density is exact or not given, and {d} dimensions are too many"
-                )));
-            }
-            Some(score) => {
-                let exact = exact_log_density_and_score(self.w, log_z, y, score)?;
-                (exact.value, vec![], exact.status)
-            }
-            None if d <= MOST_EXACT => {
-                let exact = exact_log_density(self.w, log_z, y)?;
-                (exact.value, vec![], exact.status)
-            }
-            None => {
-                let start = &self.gaussian.quadratic_start()?.hessian;
-                let settings = Lanczos { seed, ..Lanczos::default() };
-                let estimate = estimated_log_density(&self.w, log_z, y, start, settings)?;
-                (estimate.value, estimate.standard_error, estimate.status)
-            }
+        let refused = |what: &str| {
+            Err(cmf_core::Error::Invalid(format!(
+                "{what} is exact or not given, and {d} dimensions are too many"
+            )))
+        };
+        let (value, error, status) = if d <= MOST_EXACT {
+            let exact = exact_log_density_from(self.w, self.source, log_z, y, score)?;
+            (exact.value, vec![], exact.status)
+        } else if self.source == Source::Gaussian {
+            return refused("the log-density of a model whose source is N(0, I)");
+        } else if score.is_some() {
+            return refused("the gradient of the log-density");
+        } else {
+            let start = &self.gaussian.quadratic_start()?.hessian;
+            let settings = Lanczos { seed, ..Lanczos::default() };
+            let estimate = estimated_log_density(&self.w, log_z, y, start, settings)?;
+            (estimate.value, estimate.standard_error, estimate.status)
         };
         let row = |i: usize| DensityRow {
             value: value[i],
