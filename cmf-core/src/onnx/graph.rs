@@ -44,7 +44,11 @@ impl Function {
 
 /// The ONNX model of one function of the network.
 pub(super) fn model(function: Function, network: &Icnn<f32>) -> Result<pb::ModelProto> {
-    let (ops, arch) = (GraphBuilder::new(), network.architecture());
+    let ops = match function {
+        Function::ValueAndGradient | Function::Hvp => GraphBuilder::new(),
+        Function::Hessian | Function::HessianContraction => GraphBuilder::with_precise_tails(),
+    };
+    let arch = network.architecture();
     let (batch, d) = (Dim::Batch, Dim::Of(arch.dim));
     let x = ops.input("x", &[batch, d]);
     let constants = constants(&ops, network)?;
