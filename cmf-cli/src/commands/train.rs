@@ -121,7 +121,8 @@ struct Settings {
     /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise]
     #[arg(long, conflicts_with = "energy")]
     sigma: Option<f64>,
-    /// Units of each hidden layer [default: 768, for energies 64 in up to 10 dimensions and 256 above]
+    /// Units of each hidden layer [default: 768, for data of up to 3 coordinates 128, for energies 64 in up to 10
+    /// dimensions and 256 above]
     #[arg(long, value_delimiter = ',')]
     widths: Vec<usize>,
     /// Rank of each unit's quadratic term
@@ -143,9 +144,10 @@ struct Settings {
     /// Persistent particles of the source [default: 128, for energies 1536 in up to 3 dimensions, 2048 in up to 10]
     #[arg(long)]
     particles: Option<usize>,
-    /// Adam's step size on linear and quadratic forms; other parameters follow in proportion
-    #[arg(long, default_value_t = 3e-3)]
-    learning_rate: f64,
+    /// Adam's step size on linear and quadratic forms; other parameters follow in proportion [default: 3e-3, for
+    /// data of up to 3 coordinates 8e-3]
+    #[arg(long)]
+    learning_rate: Option<f64>,
     /// Seed of all randomness
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -182,7 +184,7 @@ impl Settings {
         };
         let widths = match (&self.widths[..], method) {
             ([], Method::Energy { .. }) => vec![if dim <= MOST_SOLVED { 64 } else { 256 }],
-            ([], _) => vec![768],
+            ([], _) => vec![if dim <= MOST_PLANE { 128 } else { 768 }],
             (given, _) => given.to_vec(),
         };
         Architecture { dim, widths, rank: self.rank, diagonal: self.diagonal, activation }
@@ -190,9 +192,11 @@ impl Settings {
 
     /// The settings of a run that learns this network; `noise` is the σ of data for which none was given.
     fn config(&self, method: Method, architecture: Architecture, noise: f64) -> TrainConfig {
-        // The proportions of the three step sizes were found on MNIST.
-        let pace = self.learning_rate / 3e-3;
         let (dim, energy) = (architecture.dim, matches!(method, Method::Energy { .. }));
+        // The proportions of the three step sizes were found on MNIST; few coordinates bear larger ones.
+        let usual = if dim <= MOST_PLANE && !energy { 8e-3 } else { 3e-3 };
+        let learning_rate = self.learning_rate.unwrap_or(usual);
+        let pace = learning_rate / 3e-3;
         let method = match method {
             Method::Energy { domain, .. } => {
                 Method::Energy { domain, least_squares: least_squares_applies(&architecture) }
@@ -221,7 +225,7 @@ impl Settings {
             conjugate_steps: if energy { 20 } else { 5 },
             solve_tolerance: 5e-3,
             solve_steps: 30,
-            learning_rate: self.learning_rate,
+            learning_rate,
             learning_rate_positive: 2e-2 * pace,
             learning_rate_head: 5e-4 * pace,
             final_rate: 0.02,
@@ -411,6 +415,8 @@ struct Known {
 
 /// Up to this dimension the default network of an energy is small enough for least-squares steps.
 const MOST_SOLVED: usize = 10;
+/// Up to this dimension data count as a plane: small networks learn them with large steps.
+const MOST_PLANE: usize = 3;
 /// Up to this dimension uniform points cover a domain.
 const MOST_UNIFORM: usize = 3;
 /// Share of the mass of e^{-E} that a domain should hold.

@@ -14,7 +14,7 @@ pub mod formula;
 mod init;
 mod potential;
 
-pub use init::initial_weights;
+pub use init::{initial_weights, initial_weights_for_samples};
 pub use potential::{Icnn, LinearisedIcnn};
 
 use serde::{Deserialize, Serialize};

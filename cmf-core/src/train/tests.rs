@@ -481,9 +481,9 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
 
 #[test]
 fn the_amortiser_learns_to_guess_conjugates() {
-    let config = TrainConfig { amortise: true, conjugate_steps: 20, ..config(600, 600) };
+    let config = TrainConfig { amortise: true, conjugate_steps: 20, ..config(2000, 2000) };
     let mut trainer = Trainer::new(config, &ring_gaussian()).unwrap();
-    for _ in 0..600 {
+    for _ in 0..2000 {
         assert!(trainer.step(1000, ring).unwrap().guess_residual.unwrap().is_finite());
     }
     // Where it began, the start's own map, falls behind as the potential moves.

@@ -22,7 +22,7 @@ use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::{Gaussian, QuadraticStart};
 use crate::gibbs_start::GibbsStart;
-use crate::icnn::{Icnn, Weights, initial_weights};
+use crate::icnn::{Icnn, Weights, initial_weights, initial_weights_for_samples};
 use crate::linalg::dot;
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Sampler, Ula};
@@ -142,7 +142,11 @@ impl Trainer {
         let network = match known {
             Some(network) => network.cast()?,
             None => {
-                let weights = initial_weights(&config.architecture, &start, rng.random())?;
+                let initial = match config.method {
+                    Method::Energy { .. } => initial_weights,
+                    Method::Samples | Method::GaussianIcnn => initial_weights_for_samples,
+                };
+                let weights = initial(&config.architecture, &start, rng.random())?;
                 Icnn::new(config.architecture.clone(), weights)?
             }
         };
