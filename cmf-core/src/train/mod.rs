@@ -11,6 +11,10 @@ mod amortiser;
 mod average;
 mod checkpoint;
 mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(any(test, feature = "cuda"))]
+mod device;
 mod energy;
 pub mod inner;
 mod least_squares;
@@ -18,10 +22,12 @@ mod objective;
 mod ops;
 mod parameters;
 mod trainer;
+mod training;
 
 pub use config::{Method, TrainConfig};
 pub use least_squares::applies as least_squares_applies;
-pub use trainer::{Metrics, Trainer};
+pub use trainer::Trainer;
+pub use training::{Metrics, ReadRows, Training};
 
 #[cfg(test)]
 mod tests;
