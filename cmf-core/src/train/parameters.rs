@@ -53,7 +53,7 @@ fn tensor<B: Backend>(data: &[f64], shape: [usize; 2], device: &B::Device) -> Te
     Tensor::from_data(TensorData::new(data, shape), device)
 }
 
-pub(super) fn numbers<B: Backend>(tensor: Tensor<B, 2>) -> Result<Array<f32>> {
+fn numbers<B: Backend>(tensor: Tensor<B, 2>) -> Result<Array<f32>> {
     let [rows, cols] = tensor.dims();
     let data = tensor
         .into_data()

@@ -28,7 +28,7 @@ use super::config::{Method, TrainConfig};
 use super::inner;
 use super::objective::{Batch, Likelihood, loss, rows};
 use super::ops::{BurnOps, Ranked};
-use super::parameters::{Parameters, network_of, numbers};
+use super::parameters::{Parameters, network_of};
 use super::trainer::{
     Backend as HostBackend, CONJUGATE_TOLERANCE, LAMBDA_EVERY, LAMBDA_ITERATIONS, LAMBDA_MARGIN, Optimisers,
     adam, decay, noisy_rows,
@@ -67,11 +67,15 @@ fn at<B: Backend>(w: &Potential<'_, B>, x: &Tensor<B, 2>) -> (Tensor<B, 2>, Tens
 }
 
 /// The numbers of `a`, once the device has come to them.
-fn read<B: Backend, const D: usize>(a: Tensor<B, D>) -> Result<Vec<f64>> {
+fn read_single<B: Backend, const D: usize>(a: Tensor<B, D>) -> Result<Vec<f32>> {
     let failed = |message: String| Error::Engine { engine: "burn", message };
     let data = a.try_into_data().map_err(|e| failed(e.to_string()))?;
-    let data: Vec<f32> = data.convert::<f32>().to_vec().map_err(|e| failed(format!("{e:?}")))?;
-    Ok(data.into_iter().map(f64::from).collect())
+    data.convert::<f32>().to_vec().map_err(|e| failed(format!("{e:?}")))
+}
+
+/// The same in f64.
+fn read<B: Backend, const D: usize>(a: Tensor<B, D>) -> Result<Vec<f64>> {
+    Ok(read_single(a)?.into_iter().map(f64::from).collect())
 }
 
 /// The one number of `a`, once the device has come to it.
@@ -216,6 +220,11 @@ impl<B: AutodiffBackend> DeviceTrainer<B> {
         close("derivatives in the weights", &found, &want, GRADIENT_AGREEMENT)
     }
 
+    /// The averaged weights, in the order of [`Weights::named`].
+    fn averaged(&self) -> Result<Vec<Vec<f32>>> {
+        self.average.iter().map(|a| read_single(a.clone())).collect()
+    }
+
     fn upload(&self, a: &[f64]) -> Tensor<B::InnerBackend, 2> {
         rows(a, self.config.architecture.dim, &self.device)
     }
@@ -313,8 +322,7 @@ impl<B: AutodiffBackend> Training for DeviceTrainer<B> {
     }
 
     fn network(&self) -> Result<Icnn<f32>> {
-        let arrays = self.average.iter().map(|a| Ok(numbers(a.clone())?.to_vec()));
-        Average::from_arrays(self.config.architecture.clone(), arrays.collect::<Result<_>>()?).network()
+        Average::from_arrays(self.config.architecture.clone(), self.averaged()?).network()
     }
 
     fn particles(&self) -> Result<Vec<f64>> {
@@ -392,11 +400,7 @@ impl<B: AutodiffBackend> Training for DeviceTrainer<B> {
             start: self.start.clone(),
             learned: Packed::new(&self.parameters, &self.optimisers)?,
             numbers: Numbers {
-                average: self
-                    .average
-                    .iter()
-                    .map(|a| Ok(numbers(a.clone())?.to_vec()))
-                    .collect::<Result<_>>()?,
+                average: self.averaged()?,
                 rng: self.rng.clone(),
                 particles: read(self.particles.clone())?,
                 conjugates: read(self.conjugates.clone())?,

@@ -100,7 +100,7 @@ fn eigenvalue_and_langevin_steps_are_the_hosts() {
     let (found, on_device) = lambda_max(&both.device(), &both.on_device, &rows(&x, d), rows(&v, d), 8);
     // Eight f32 products of each, normalised between.
     assert!((read(found).unwrap()[0] / want - 1.0).abs() < 1e-5);
-    assert!(largest_difference(&read(on_device).unwrap(), &power) < 1e-4);
+    assert!(largest_difference(&read(on_device).unwrap(), &power) < 1e-5);
 
     let ula = Ula { step: 0.3 / want, preconditioner: Some(std::sync::Arc::new(both.metric.clone())) };
     let mut rng = ChaCha8Rng::seed_from_u64(5);
@@ -113,7 +113,7 @@ fn eigenvalue_and_langevin_steps_are_the_hosts() {
     let (moved, value) = langevin(&both.device(), &both.on_device, rows(&x, d), ula.step, noise);
     // The same numbers ξ in f32: rounding of positions and values of order 10.
     assert!(largest_difference(&read(moved).unwrap(), &state.x) < 2e-5);
-    assert!(largest_difference(&read(value).unwrap(), &state.value) < 1e-4);
+    assert!(largest_difference(&read(value).unwrap(), &state.value) < 2e-5);
 }
 
 #[test]
@@ -195,12 +195,12 @@ fn conjugate_solves_are_the_hosts_step_by_step() {
                 assert!(largest_difference(&y, &want.y) < 1e-4);
                 continue;
             }
-            // The same iteration in f32, whose rounding of 1e-6 a few steps of a curved function enlarge.
+            // The same iteration in f32, whose rounding of 1e-6 a few steps of a curved function may enlarge.
             assert!(
-                largest_difference(&residual, &of_host) < 2e-4,
+                largest_difference(&residual, &of_host) < 1e-5,
                 "{scale}, {calls}: {residual:?} {of_host:?}"
             );
-            assert!(largest_difference(&y, &want.y) < 2e-4, "{scale}, {calls}");
+            assert!(largest_difference(&y, &want.y) < 1e-5, "{scale}, {calls}");
         }
     }
 }
@@ -218,8 +218,8 @@ fn a_row_that_is_not_finite_spoils_no_other() {
     let found = conjugate(&w, metric, &rows(&x, d), rows(&start, d), 1e-5, 30);
     let residual = read(found.residual).unwrap();
     assert!(residual[0] <= 1e-5 && !residual[1].is_finite(), "{residual:?}");
-    // The same row in another batch: products of another shape, rounded otherwise.
-    assert!(largest_difference(&read(alone.y).unwrap(), &read(found.y).unwrap()[..d]) < 1e-4);
+    // The same row in another batch: products of another shape may round otherwise.
+    assert!(largest_difference(&read(alone.y).unwrap(), &read(found.y).unwrap()[..d]) < 1e-5);
 }
 
 fn on_device(trainer: Trainer) -> DeviceTrainer<Tested> {
@@ -251,22 +251,22 @@ fn updates_are_the_hosts() {
             let want = host.step(1000, &ring).unwrap();
             let found = device.step(1000, &ring).unwrap();
             assert_eq!((found.update, found.objective), (want.update, want.objective));
-            let close = |a: f64, b: f64, slack: f64| {
-                assert!((a - b).abs() < slack * (1.0 + b.abs()), "{update}: {found:?} {want:?}")
+            // The rounding of f32, in which the device keeps what the host keeps in f64 between calls.
+            let close = |a: f64, b: f64| {
+                assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{update}: {found:?} {want:?}")
             };
-            // f32 rounding, which twelve updates of Adam, with its division by small second moments, enlarge.
-            close(found.lambda_max, want.lambda_max, 1e-3);
-            close(found.particle_spread, want.particle_spread, 1e-3);
+            close(found.lambda_max, want.lambda_max);
+            close(found.particle_spread, want.particle_spread);
             assert_eq!(found.guess_residual.is_some(), want.guess_residual.is_some());
-            found.guess_residual.zip(want.guess_residual).into_iter().for_each(|(a, b)| close(a, b, 5e-3));
-            // A solve ends at one of a few iterations, the device's looks; both are below the tolerance.
+            found.guess_residual.zip(want.guess_residual).into_iter().for_each(|(a, b)| close(a, b));
+            // The device looks at its residual every four products only, and so may come further.
             match found.objective {
                 "likelihood" => assert!(found.residual <= config.solve_tolerance, "{found:?}"),
-                _ => close(found.residual, want.residual, 5e-3),
+                _ => close(found.residual, want.residual),
             }
         }
-        assert!(largest_difference(&densities(&device), &densities(&host)) < 2e-3, "{config:?}");
-        assert!(largest_difference(&device.particles().unwrap(), &host.particles().unwrap()) < 5e-3);
+        assert!(largest_difference(&densities(&device), &densities(&host)) < 1e-5, "{config:?}");
+        assert!(largest_difference(&device.particles().unwrap(), &host.particles().unwrap()) < 1e-5);
     }
 }
 
@@ -297,8 +297,8 @@ fn checkpoints_move_between_host_and_device() {
     // From device to device nothing is lost.
     assert_eq!(arrays(&unbroken), arrays(&again));
     assert_eq!(unbroken.particles().unwrap(), again.particles().unwrap());
-    // Half of the updates on the host differ by rounding, as in `updates_are_the_hosts`, twice as many of them.
-    assert!(largest_difference(&densities(&unbroken), &densities(moving.as_ref())) < 1e-2);
+    // Updates on the host differ by rounding, as in `updates_are_the_hosts`.
+    assert!(largest_difference(&densities(&unbroken), &densities(moving.as_ref())) < 1e-5);
 }
 
 /// Mean log ρ over the ring in nats, with log Z by the trapezium rule.
@@ -329,9 +329,8 @@ fn a_device_learns_a_ring_as_well_as_the_host() {
     }
     let (by_host, by_device) = (log_likelihood(&host), log_likelihood(&device));
     assert!(by_host > start + 0.3, "{start} to {by_host}");
-    // The same random numbers; 64 points and 64 particles an update leave noise of a few hundredths of a nat in
-    // runs that rounding has driven apart.
-    assert!((by_device - by_host).abs() < 0.05, "{by_device} against {by_host}");
+    // The same random numbers, and rounding that three hundred updates hardly enlarge: Langevin steps contract.
+    assert!((by_device - by_host).abs() < 1e-3, "{by_device} against {by_host}");
 }
 
 #[test]
