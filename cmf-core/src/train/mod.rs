@@ -1,7 +1,8 @@
 //! Learning a potential from samples or from an energy, on Burn.
 //!
-//! [`Trainer`] takes one update at a time; loops, pictures and progress belong to its caller. Burn's
-//! types stay inside this module: what comes out is a network on the host.
+//! [`Training`] takes one update at a time; loops, pictures and progress belong to its caller. A [`Trainer`] does so on
+//! this machine's processor; with the feature `cuda` it can go on on a GPU. Burn's types stay inside this module: what
+//! comes out is a network on the host.
 //!
 //! Parameters are trained in the data's own coordinates, which every architecture allows (diagonal terms
 //! survive no rotation); the inner loops are preconditioned by the start's Gibbs covariance S^{1/3}, near
