@@ -160,7 +160,7 @@ pub fn present(engine: &EngineArgs, file: &ModelFile, report: &Report) -> Result
 }
 
 /// The error about a device that was asked for and cannot be had.
-fn unusable(n: u32, why: impl std::fmt::Display) -> Error {
+pub fn unusable(n: u32, why: impl std::fmt::Display) -> Error {
     Error::Invalid(format!("--device cuda:{n} cannot be used: {why}"))
 }
 

@@ -65,7 +65,7 @@ impl Health {
         match (self, &run.lesson) {
             (Health::Data { held_out, epsilon }, Lesson::Data(_, opened)) => {
                 let d = network.dim();
-                let particles = run.trainer.particles();
+                let particles = run.trainer.particles()?;
                 let x = &particles[..particles.len().min(ROWS * d)];
                 let y = converged(&network, x)?;
                 preview_data(run, opened.data.as_ref(), &y[..y.len().min(SHOWN * d)])?;

@@ -31,6 +31,8 @@ mod run_directory;
 mod table;
 mod task_files;
 mod timing;
+#[cfg(feature = "train")]
+mod training_device;
 mod workers;
 
 use std::process::ExitCode;

@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 
 use cmf_core::files::write_atomically;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::train::{Metrics, Trainer};
+use cmf_core::train::{Metrics, TrainConfig, Trainer, Training};
 use cmf_core::{Error, Result};
 use cmf_plugins::data::{DataSet, Opened, Split};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::data_spec::DataSpec;
 use crate::energy_spec::{EnergySpec, OpenedEnergy};
+use crate::engine::DeviceChoice;
 use crate::health::Seen;
+use crate::report::Report;
+use crate::training_device::{Place, place};
 
 /// A run in progress, or one to be exported.
 pub struct Run {
@@ -21,8 +25,30 @@ pub struct Run {
     pub directory: RunDirectory,
     /// What it learns from.
     pub lesson: Lesson,
+    /// The model file that it started from.
+    pub init: Option<Init>,
     /// Its state.
-    pub trainer: Trainer,
+    pub trainer: Box<dyn Training>,
+    /// Where that computes.
+    pub place: Place,
+}
+
+/// A model file that a run started from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Init {
+    /// Where it lay, as it was given.
+    pub path: PathBuf,
+    /// SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+}
+
+impl Init {
+    /// Reads the file.
+    pub fn read(path: &Path) -> Result<Init> {
+        let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot read: {e}")))?;
+        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Init { path: path.into(), sha256 })
+    }
 }
 
 /// What a run learns from.
@@ -41,7 +67,12 @@ struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     energy: Option<String>,
     sha256: String,
-    settings: cmf_core::train::TrainConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    init: Option<Init>,
+    /// Where the last session computed.
+    #[serde(flatten)]
+    place: Place,
+    settings: TrainConfig,
 }
 
 impl Lesson {
@@ -69,15 +100,11 @@ impl Lesson {
         }
     }
 
-    fn record(&self, settings: cmf_core::train::TrainConfig) -> std::io::Result<Record> {
-        let sha256 = self.sha256().to_string();
+    /// The data and the energy, of which a run has one, as run.json names them.
+    fn names(&self) -> std::io::Result<[Option<String>; 2]> {
         Ok(match self {
-            Lesson::Data(spec, _) => {
-                Record { data: Some(spec.absolute()?.to_string()), energy: None, sha256, settings }
-            }
-            Lesson::Energy(spec, _) => {
-                Record { data: None, energy: Some(spec.absolute()?.to_string()), sha256, settings }
-            }
+            Lesson::Data(spec, _) => [Some(spec.absolute()?.to_string()), None],
+            Lesson::Energy(spec, _) => [None, Some(spec.absolute()?.to_string())],
         })
     }
 
@@ -101,21 +128,52 @@ impl Lesson {
 }
 
 impl Run {
-    /// Keeps a new run in `directory`, which is made now that what it learns from and settings are known to be good.
-    pub fn new(directory: RunDirectory, lesson: Lesson, trainer: Trainer) -> Result<Run> {
-        directory.make()?;
-        let path = directory.file("run.json");
-        let record = lesson.record(trainer.config().clone());
-        let record =
-            record.map_err(|e| Error::file(&path, format!("the path of what is learned from: {e}")))?;
-        write_atomically(&path, |file| serde_json::to_writer_pretty(file, &record))?;
-        directory.save(&trainer)?;
-        write_atomically(&directory.file(METRICS), |file| writeln!(file, "{HEADER}"))?;
-        Ok(Run { directory, lesson, trainer })
+    /// Makes the folder of a new run and keeps it there, now that what it learns from and settings are known to be
+    /// good.
+    pub fn begin(&self) -> Result<()> {
+        self.directory.make()?;
+        self.write_record()?;
+        self.directory.save(self.trainer.as_ref())?;
+        write_atomically(&self.directory.file(METRICS), |file| writeln!(file, "{HEADER}"))
     }
 
-    /// The run kept in `folder`, at its last checkpoint. Fails if the data or the energy's library have changed.
+    fn write_record(&self) -> Result<()> {
+        let path = self.directory.file("run.json");
+        let names = self.lesson.names();
+        let [data, energy] =
+            names.map_err(|e| Error::file(&path, format!("the path of what is learned from: {e}")))?;
+        let record = Record {
+            data,
+            energy,
+            sha256: self.lesson.sha256().into(),
+            init: self.init.clone(),
+            place: self.place.clone(),
+            settings: self.trainer.config().clone(),
+        };
+        write_atomically(&path, |file| serde_json::to_writer_pretty(file, &record))
+    }
+
+    /// The run kept in `folder`, at its last checkpoint, to be exported. Fails if the data or the energy's library have
+    /// changed.
     pub fn open(folder: &Path) -> Result<Run> {
+        let (directory, lesson, record, trainer) = Run::read(folder)?;
+        let Record { init, place, .. } = record;
+        Ok(Run { directory, lesson, init, trainer: Box::new(trainer), place })
+    }
+
+    /// The same, to go on with on `device`; if that is another than before, run.json says so.
+    pub fn resume(folder: &Path, device: Option<DeviceChoice>, report: &Report) -> Result<Run> {
+        let (directory, lesson, record, trainer) = Run::read(folder)?;
+        let (trainer, place) = place(trainer, device, report)?;
+        let elsewhere = place != record.place;
+        let run = Run { directory, lesson, init: record.init, trainer, place };
+        if elsewhere {
+            run.write_record()?;
+        }
+        Ok(run)
+    }
+
+    fn read(folder: &Path) -> Result<(RunDirectory, Lesson, Record, Trainer)> {
         let directory = RunDirectory(folder.to_path_buf());
         let path = directory.file("run.json");
         let text = std::fs::read_to_string(&path).map_err(|e| {
@@ -137,7 +195,7 @@ impl Run {
             ));
         }
         let trainer = Trainer::load(&directory.file(CHECKPOINT))?;
-        Ok(Run { directory, lesson, trainer })
+        Ok((directory, lesson, record, trainer))
     }
 }
 
@@ -176,7 +234,7 @@ impl RunDirectory {
     }
 
     /// Writes the checkpoint.
-    pub fn save(&self, trainer: &Trainer) -> Result<()> {
+    pub fn save(&self, trainer: &dyn Training) -> Result<()> {
         trainer.save(&self.file(CHECKPOINT))
     }
 

@@ -9,6 +9,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{binary, folder, names, run};
+use sha2::{Digest, Sha256};
 
 /// A small run in the plane, of as many updates.
 fn circles(updates: u32) -> String {
@@ -35,6 +36,11 @@ fn wait_for_updates(folder: &Path, updates: usize) {
 fn updates(folder: &Path) -> Vec<usize> {
     let text = std::fs::read_to_string(folder.join("metrics.csv")).unwrap();
     text.lines().skip(1).map(|line| line.split(',').next().unwrap().parse().unwrap()).collect()
+}
+
+/// run.json of the run in `folder`.
+fn record(folder: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(folder.join("run.json")).unwrap()).unwrap()
 }
 
 #[test]
@@ -263,6 +269,19 @@ fn a_run_starts_from_the_weights_of_a_model_file() {
     let info = |model: &str| run(folder.path(), &format!("info {model} --json")).ok().json();
     assert_eq!(info("first/model.onnx")["architecture"], info("again/model.onnx")["architecture"]);
 
+    // Which file it was stands in run.json and, without its place, in the model's card.
+    let file = std::fs::read(folder.path().join("first/model.onnx")).unwrap();
+    let sha256: String = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+    let init = &record(&folder.path().join("again"))["init"];
+    assert_eq!(init, &serde_json::json!({ "path": "first/model.onnx", "sha256": sha256 }));
+    let card = serde_json::json!({ "file": "model.onnx", "sha256": sha256 });
+    assert_eq!(info("again/model.onnx")["recipe"]["init"], card);
+    run(folder.path(), "export again --out exported.onnx").ok();
+    assert_eq!(info("exported.onnx")["recipe"]["init"], card);
+    std::fs::remove_file(folder.path().join("exported.onnx")).unwrap();
+    assert!(record(&folder.path().join("first"))["init"].is_null());
+    assert!(info("first/model.onnx")["recipe"]["init"].is_null());
+
     let line = format!("train --data circles --init {} --out other", common::model(8).display());
     run(folder.path(), &line).fails_with(&["is a model of 64 numbers a row", "circles has 2"]);
     let both = run(folder.path(), &format!("{} --init first/model.onnx --out other", circles(2)));
@@ -278,4 +297,54 @@ fn one_held_out_row_is_enough_to_learn_though_not_to_measure() {
     let done = run(folder.path(), line).ok().json();
     assert!(done["sinkhorn_divergence"].is_null(), "{done}");
     run(folder.path(), "verify run/model.onnx").ok();
+}
+
+#[test]
+fn a_gpu_that_cannot_train_is_an_error_that_says_why_and_writes_nothing() {
+    let folder = folder();
+    // No machine has as many GPUs; without the feature, driver or compiler that is what the message says.
+    let line = format!("{} --out run --device cuda:63", circles(5));
+    run(folder.path(), &line).fails_with(&["--device cuda:63 cannot be used: "]);
+    if !cfg!(feature = "cuda") {
+        let line = format!("{} --out run --device cuda", circles(5));
+        run(folder.path(), &line).fails_with(&["--device cuda:0 cannot be used", "with the feature `cuda`"]);
+    }
+    assert_eq!(names(folder.path()).len(), 0);
+    let wrong = run(folder.path(), &format!("{} --out run --device gpu", circles(5)));
+    assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
+
+    run(folder.path(), &format!("{} --out run", circles(5))).ok();
+    let before = record(&folder.path().join("run"));
+    run(folder.path(), "train --resume --out run --device cuda:63").fails_with(&["cannot be used"]);
+    assert_eq!(record(&folder.path().join("run")), before);
+}
+
+#[test]
+fn the_device_of_a_run_is_said_and_recorded() {
+    let folder = folder();
+    let usual = run(folder.path(), &format!("{} --out usual --json", circles(5))).ok();
+    assert!(!usual.stderr.contains("device:"), "{}", usual.stderr);
+    let auto = run(folder.path(), &format!("{} --out auto --device auto --json", circles(5))).ok();
+    let taken = auto.json()["device"].as_str().unwrap().to_string();
+    let why = auto.json()["device_why"].as_str().unwrap().to_string();
+    assert_eq!(auto.stderr.matches(&format!("device: {taken} ({why})")).count(), 1, "{}", auto.stderr);
+    for (name, device, why) in
+        [("usual", "cpu".into(), serde_json::Value::Null), ("auto", taken.clone(), why.into())]
+    {
+        let record = record(&folder.path().join(name));
+        assert_eq!((&record["device"], &record["device_why"]), (&device.into(), &why), "{record}");
+    }
+    assert_eq!(usual.json()["device"], "cpu");
+    // Going on elsewhere, or for another reason, is recorded, and is all that changes.
+    let settings = record(&folder.path().join("usual"))["settings"].clone();
+    run(folder.path(), "train --resume --out usual --device auto").ok();
+    let resumed = record(&folder.path().join("usual"));
+    assert_eq!((&resumed["device"], &resumed["settings"]), (&taken.into(), &settings));
+    assert!(resumed["device_why"].is_string(), "{resumed}");
+
+    // A run of a version that knew no devices.
+    let mut old = resumed;
+    old.as_object_mut().unwrap().retain(|key, _| !key.starts_with("device"));
+    std::fs::write(folder.path().join("usual/run.json"), old.to_string()).unwrap();
+    run(folder.path(), "train --resume --out usual").ok();
 }

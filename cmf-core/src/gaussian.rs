@@ -24,6 +24,7 @@ pub struct Gaussian {
 }
 
 /// The quadratic potential that transports a source to a Gaussian.
+#[derive(Debug, Clone)]
 pub struct QuadraticStart {
     /// Q: [d, d], the Hessian of w: S^{-1/3}, or S^{-1/2} from N(0, I).
     pub hessian: Vec<f64>,

@@ -10,7 +10,7 @@ use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::icnn::{Architecture, Icnn};
 use cmf_core::linalg::{Cholesky, SymmetricEigen, matmul};
 use cmf_core::ops::Activation;
-use cmf_core::train::{Method, TrainConfig, Trainer};
+use cmf_core::train::{Method, TrainConfig, Trainer, Training};
 use cmf_core::{Potential, Source};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -111,7 +111,7 @@ fn learn_from_samples(law: &Gaussian, method: Method) -> Trainer {
             pairs.for_each(|(out, i)| out.copy_from_slice(&data[i * d..][..d]));
             Ok(())
         };
-        trainer.step(DATA, read).unwrap();
+        trainer.step(DATA, &read).unwrap();
     }
     trainer
 }

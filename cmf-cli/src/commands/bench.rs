@@ -231,7 +231,7 @@ impl Bench {
     /// Updates of a new run on the mean of the data with noise, and how many rows one takes.
     #[cfg(feature = "train")]
     fn training(&self, metadata: &Metadata) -> Result<(usize, Times)> {
-        use cmf_core::train::{Method, Trainer};
+        use cmf_core::train::{Method, Trainer, Training};
         let Some(gaussian) = &metadata.gaussian else {
             return Err(Error::file(&self.model, "has no cmf.gaussian, from which training starts"));
         };
@@ -244,7 +244,7 @@ impl Bench {
                 out.chunks_exact_mut(mean.len()).for_each(|row| row.copy_from_slice(&mean));
                 Ok(())
             };
-            trainer.step(batch, read).map(|_| ())
+            trainer.step(batch, &read).map(|_| ())
         })?;
         Ok((batch, times))
     }

@@ -74,11 +74,12 @@ impl Doctor {
 }
 
 fn program() -> Finding {
-    let features: Vec<&str> = [(cfg!(feature = "train"), "train"), (cfg!(feature = "ort"), "ort")]
-        .iter()
-        .filter(|f| f.0)
-        .map(|f| f.1)
-        .collect();
+    let known = [
+        (cfg!(feature = "train"), "train"),
+        (cfg!(feature = "ort"), "ort"),
+        (cfg!(feature = "cuda"), "cuda"),
+    ];
+    let features: Vec<&str> = known.iter().filter(|f| f.0).map(|f| f.1).collect();
     let version = env!("CARGO_PKG_VERSION");
     let system = System::long_os_version().unwrap_or_else(|| std::env::consts::OS.into());
     let line = format!("cmf-cli {version} with {} on {system}", features.join(", "));
@@ -172,6 +173,18 @@ fn onnxruntime(engine: &EngineArgs) -> Finding {
     }
 }
 
+/// Why no GPU trains.
+#[cfg(feature = "train")]
+fn no_training() -> Option<String> {
+    crate::training_device::missing(0)
+}
+
+/// Why no GPU trains.
+#[cfg(not(feature = "train"))]
+fn no_training() -> Option<String> {
+    Some("this build does not train: build it with the features `train` and `cuda`".into())
+}
+
 fn cuda(onnxruntime: &Finding) -> Finding {
     let (driver, why) = match cuda::driver() {
         Err(why) => (None, Some(why)),
@@ -192,8 +205,14 @@ fn cuda(onnxruntime: &Finding) -> Finding {
         Some(why) => format!("not used: {why}"),
         None => "used by --engine ort --device cuda".into(),
     });
+    let no_training = no_training();
+    lines.push(match &no_training {
+        Some(why) => format!("not used in training: {why}"),
+        None => "used by train --device cuda".into(),
+    });
     let value = json!({
         "driver": driver.as_ref().map(|d| &d.cuda), "devices": driver.map_or(Vec::new(), |d| d.devices), "not_used": why,
+        "not_used_in_training": no_training,
     });
     Finding::new("cuda", lines, value)
 }

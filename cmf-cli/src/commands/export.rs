@@ -87,6 +87,12 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
         }
     }
     let config = run.trainer.config();
+    let mut recipe = json!({ "settings": config, "updates": run.trainer.updates_done() });
+    if let Some(init) = &run.init {
+        // Without its place on this machine.
+        let file = init.path.file_name().map(|name| name.to_string_lossy());
+        recipe["init"] = json!({ "file": file, "sha256": init.sha256 });
+    }
     let licence_of_data = match &run.lesson {
         Lesson::Data(_, opened) => opened.licence.clone().unwrap_or_default(),
         Lesson::Energy(..) => String::new(),
@@ -104,7 +110,7 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
         sigma: config.sigma,
         log_z: Some(log_z),
         gaussian: Some(run.trainer.start().gaussian()?),
-        recipe: json!({ "settings": config, "updates": run.trainer.updates_done() }),
+        recipe,
         data: Data { name: run.lesson.card(), sha256: run.lesson.sha256().into(), licence: licence_of_data },
         licence: licence.into(),
         probes,

@@ -17,17 +17,19 @@ use serde_json::json;
 
 use crate::data_spec::DataSpec;
 use crate::energy_spec::{EnergySpec, OpenedEnergy};
+use crate::engine::DeviceChoice;
 use crate::health::{Health, Seen};
 use crate::interrupt;
 use crate::plugin_args::parse_setting;
 use crate::report::{Outcome, Report};
-use crate::run_directory::{Lesson, Run, RunDirectory, gaussian};
+use crate::run_directory::{Init, Lesson, Run, RunDirectory, gaussian};
+use crate::training_device::{self, place};
 
 /// Learn a model from data or from an energy and write a run directory.
 ///
 /// The run directory holds run.json (settings and data), metrics.csv, checkpoint.bin, preview pictures of
 /// image models, and at the end model.onnx. Training starts from the closed-form solution for the mean and
-/// covariance of the data, or of e^-E, and needs no Python and no GPU.
+/// covariance of the data, or of e^-E, and needs no Python and no GPU; --device cuda takes one.
 #[derive(Args)]
 #[command(after_help = "\
 Data sets: mnist:FOLDER (the four idx files, gzipped or not), a folder of images of one size, an .npy or
@@ -36,6 +38,10 @@ or a toy: circles, s-curve, checkerboard, scaled-rotated-s-curve, diagonal-check
 Parameters follow a ?, as in cartoonset:faces?side=64; cmf-cli plugin list names them.
 Ctrl-C writes a checkpoint and ends; --resume goes on from the last checkpoint, also after a crash, and
 ends with the weights of an unbroken run.
+
+--device cuda needs a build with the feature `cuda`, NVIDIA's driver, and the CUDA toolkit, whose compiler makes
+the kernels at the first updates. The whole update then stays on the GPU. A run may be resumed on another
+device than it began on. Energies are learned on the processor.
 
 An energy E is known up to a constant; the model's density is fitted to e^-E by regression on the Monge-Ampere
 equation: E(y) - w(grad w(y)) + log det Hess w(y) must be constant, at --batch points of the domain and at
@@ -55,6 +61,7 @@ Examples:
   cmf-cli train --data checkerboard --method gaussian-icnn --out runs/baseline
   cmf-cli train --energy himmelblau --out runs/himmelblau
   cmf-cli train --energy 'plugin:./libmy_energy.so#well?depth=3' --domain=-4,4 --out runs/well
+  cmf-cli train --data mnist:data/mnist --out runs/mnist --device cuda
   cmf-cli train --resume --out runs/mnist")]
 pub struct Train {
     /// What to learn from: NAME, NAME:PATH or PATH
@@ -88,6 +95,10 @@ pub struct Train {
     init: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
+    /// Where to compute: cpu, cuda or cuda:N, or auto, which takes the first GPU if it can be used and says which
+    /// it took; with --resume too [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
     /// Updates between two looks at the model: how its samples compare with held-out data or the energy, and a preview
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     look_every: u32,
@@ -257,7 +268,7 @@ impl Train {
         while run.trainer.updates_done() < total {
             if interrupt::asked() {
                 bar.finish_and_clear();
-                run.directory.save(&run.trainer)?;
+                run.directory.save(run.trainer.as_ref())?;
                 self.report.warn(format!(
                     "stopped after {} of {total} updates; checkpoint written, go on with: cmf-cli train --resume --out {}",
                     run.trainer.updates_done(),
@@ -267,7 +278,7 @@ impl Train {
             }
             let Run { trainer, lesson, .. } = &mut run;
             let metrics = match lesson {
-                Lesson::Data(_, opened) => trainer.step(opened.data.rows(Split::Train), |indices, out| {
+                Lesson::Data(_, opened) => trainer.step(opened.data.rows(Split::Train), &|indices, out| {
                     opened.data.read(Split::Train, indices, out).map_err(cmf_plugins::core_error)
                 }),
                 Lesson::Energy(_, opened) => trainer.step_on_energy(&opened.energy),
@@ -279,12 +290,12 @@ impl Train {
             run.directory.record(&metrics, seen)?;
             say(&bar, &metrics, last);
             if saved.elapsed() > Duration::from_secs(self.checkpoint_every) {
-                run.directory.save(&run.trainer)?;
+                run.directory.save(run.trainer.as_ref())?;
                 saved = Instant::now();
             }
         }
         bar.finish_and_clear();
-        run.directory.save(&run.trainer)?;
+        run.directory.save(run.trainer.as_ref())?;
         let model = self.out.join("model.onnx");
         crate::commands::export::write_model(&run, &model, "", &self.report)?;
         self.report.text(model.display().to_string())?;
@@ -295,15 +306,16 @@ impl Train {
         };
         self.report.document(&json!({
             "run": self.out, "model": model, "updates": total, "sinkhorn_divergence": sinkhorn,
-            "effective_share": share,
+            "effective_share": share, "device": run.place.device, "device_why": run.place.why,
         }))?;
         Ok(Outcome::Done)
     }
 
     /// The run to go on with: a new one, or the one in the run directory.
     fn start(&self) -> Result<Run> {
+        training_device::check(self.device)?;
         if self.resume {
-            let run = Run::open(&self.out)?;
+            let run = Run::resume(&self.out, self.device, &self.report)?;
             run.directory.forget_after(run.trainer.updates_done())?;
             self.report.note(format!("resumed after {} updates", run.trainer.updates_done()));
             return Ok(run);
@@ -341,7 +353,10 @@ impl Train {
             Some(known) => Trainer::from_network(config, &gaussian, &known.network)?,
             None => Trainer::new(config, &gaussian)?,
         };
-        Run::new(directory, lesson, trainer)
+        let (trainer, place) = place(trainer, self.device, &self.report)?;
+        let run = Run { directory, lesson, init: known.map(|known| known.file), trainer, place };
+        run.begin()?;
+        Ok(run)
     }
 
     /// The network of `--init` for `what`, which has rows of `dim` numbers.
@@ -356,7 +371,7 @@ impl Train {
             let message = format!("is a model of {found} numbers a row, {what} has {dim}");
             return Err(Error::file(path, message));
         }
-        Ok(Some(Known { sigma: metadata.sigma, network }))
+        Ok(Some(Known { sigma: metadata.sigma, network, file: Init::read(path)? }))
     }
 
     /// The network to learn: that of `--init`, or what the settings ask for.
@@ -407,10 +422,11 @@ impl Train {
     }
 }
 
-/// The network in a model file, and the noise that it was trained with.
+/// The network in a model file, the noise that it was trained with, and which file that is.
 struct Known {
     network: Icnn<f32>,
     sigma: f64,
+    file: Init,
 }
 
 /// Up to this dimension the default network of an energy is small enough for least-squares steps.

@@ -8,7 +8,7 @@ use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::icnn::Architecture;
 use cmf_core::normaliser::AnnealedImportance;
 use cmf_core::ops::Activation;
-use cmf_core::train::{Method, TrainConfig, Trainer};
+use cmf_core::train::{Method, TrainConfig, Trainer, Training};
 use cmf_core::{Error, Potential, Result};
 use serde_json::json;
 

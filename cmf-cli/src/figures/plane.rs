@@ -6,7 +6,7 @@ use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::icnn::{Architecture, Icnn};
 use cmf_core::ops::Activation;
 use cmf_core::sampler::State;
-use cmf_core::train::{Method, TrainConfig, Trainer};
+use cmf_core::train::{Method, TrainConfig, Trainer, Training};
 use cmf_core::{Potential, Result};
 use cmf_plugins::data::{self, Split};
 use serde_json::json;
@@ -174,7 +174,7 @@ fn learn(
     let clock = Instant::now();
     while trainer.updates_done() < plan.config.updates {
         interrupt::check()?;
-        trainer.step(rows, |indices, out| {
+        trainer.step(rows, &|indices, out| {
             data.read(Split::Train, indices, out).map_err(cmf_plugins::core_error)
         })?;
         bar.set_position(trainer.updates_done() as u64);

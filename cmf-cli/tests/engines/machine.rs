@@ -80,6 +80,8 @@ fn doctor_says_what_there_is_and_why_the_rest_is_not_used() {
     assert!(memory["available_bytes"].as_u64().unwrap() > 1 << 20);
     assert!(json["onnxruntime"]["found"].is_boolean() && json["plugins"]["folder"].is_string());
     assert!(json["cuda"]["driver"].is_string() || json["cuda"]["not_used"].is_string(), "{json}");
+    let training = json["cuda"]["not_used_in_training"].as_str();
+    assert!(cfg!(feature = "cuda") || training.is_some_and(|why| why.contains("feature")), "{json}");
 
     std::fs::write(folder.path().join("broken.so"), "text").unwrap();
     std::fs::create_dir(folder.path().join("models")).unwrap();

@@ -9,12 +9,12 @@ use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::{Adam, AdamConfig, GradientsParams, Optimizer};
 use burn::prelude::Tensor;
 use burn::tensor::activation::silu;
-use burn::tensor::backend::Backend as BurnBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, TensorData};
 use rand_chacha::ChaCha8Rng;
 
 use super::inner;
-use super::trainer::Backend;
+use super::objective::rows;
 use crate::error::{Error, Result};
 use crate::gibbs_start::GibbsStart;
 
@@ -25,7 +25,7 @@ const SMALL: usize = 16;
 
 /// The layers of the MLP.
 #[derive(Module, Debug)]
-pub struct Mlp<B: BurnBackend> {
+pub struct Mlp<B: Backend> {
     /// Each [inputs, outputs].
     weights: Vec<Param<Tensor<B, 2>>>,
     /// Each [1, outputs].
@@ -33,15 +33,15 @@ pub struct Mlp<B: BurnBackend> {
 }
 
 /// Adam on the MLP.
-pub(super) type MlpOptimiser = OptimizerAdaptor<Adam, Mlp<Backend>, Backend>;
+pub(super) type MlpOptimiser<B> = OptimizerAdaptor<Adam, Mlp<B>, B>;
 
-impl Mlp<Backend> {
+impl<B: Backend> Mlp<B> {
     /// Random layers of variance 1 / inputs, the last of zeros.
-    pub(super) fn new(d: usize, rng: &mut ChaCha8Rng) -> Self {
+    pub(super) fn new(d: usize, rng: &mut ChaCha8Rng, device: &B::Device) -> Self {
         let hidden = if d <= SMALL { 128 } else { 256 };
         let sizes = [&[d], &[hidden; LAYERS][..], &[d]].concat();
         let param = |data: Vec<f32>, shape: [usize; 2]| {
-            Param::from_tensor(Tensor::from_data(TensorData::new(data, shape), &Default::default()))
+            Param::from_tensor(Tensor::from_data(TensorData::new(data, shape), device))
         };
         let mut mlp = Mlp { weights: Vec::new(), biases: Vec::new() };
         for (layer, pair) in sizes.windows(2).enumerate() {
@@ -54,7 +54,7 @@ impl Mlp<Backend> {
         mlp
     }
 
-    fn forward(&self, x: Tensor<Backend, 2>) -> Tensor<Backend, 2> {
+    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let layers = self.weights.iter().zip(&self.biases);
         layers.enumerate().fold(x, |x, (layer, (weight, bias))| {
             let x = x.matmul(weight.val()) + bias.val();
@@ -63,20 +63,20 @@ impl Mlp<Backend> {
     }
 }
 
-pub(super) fn optimiser() -> MlpOptimiser {
+pub(super) fn optimiser<B: AutodiffBackend>() -> MlpOptimiser<B> {
     AdamConfig::new().with_epsilon(1e-8).init()
 }
 
 /// H with what it learns by.
-pub struct Amortiser {
-    pub(super) mlp: Mlp<Backend>,
-    pub(super) optimiser: MlpOptimiser,
+pub struct Amortiser<B: AutodiffBackend> {
+    pub(super) mlp: Mlp<B>,
+    pub(super) optimiser: MlpOptimiser<B>,
     start: GibbsStart,
 }
 
-impl Amortiser {
+impl<B: AutodiffBackend> Amortiser<B> {
     /// From layers that are new or saved.
-    pub(super) fn new(mlp: Mlp<Backend>, optimiser: MlpOptimiser, start: &GibbsStart) -> Self {
+    pub(super) fn new(mlp: Mlp<B>, optimiser: MlpOptimiser<B>, start: &GibbsStart) -> Self {
         Amortiser { mlp, optimiser, start: start.clone() }
     }
 
@@ -86,7 +86,7 @@ impl Amortiser {
 
     /// H at the rows of `x` [n, d].
     pub fn guess(&self, x: &[f64]) -> Result<Vec<f64>> {
-        let correction = self.mlp.forward(self.shifted(x)).into_data();
+        let correction = self.correction(self.shifted(x)).into_data();
         let correction: Vec<f32> = correction
             .to_vec()
             .map_err(|e| Error::Engine { engine: "burn", message: format!("the amortiser: {e:?}") })?;
@@ -109,26 +109,35 @@ impl Amortiser {
             return Ok(());
         }
         let target: Vec<f64> = found.iter().zip(self.start.map(&x)?).map(|(f, c)| f - c).collect();
-        let difference = self.mlp.forward(self.shifted(&x)) - tensor(&target, d);
+        let difference = self.correction(self.shifted(&x)) - rows(&target, d, &self.device());
         let loss = difference.powi_scalar(2).sum_dim(1).mean();
         let value: f64 = loss.clone().into_scalar().elem();
         if !value.is_finite() {
             return Err(Error::NotFinite("the amortiser's loss".into()));
         }
-        let gradients = GradientsParams::from_grads(loss.backward(), &self.mlp);
-        let rate = if d <= SMALL { 1e-4 } else { 5e-4 };
-        self.mlp = self.optimiser.step(rate, self.mlp.clone(), gradients);
+        self.descend(loss);
         Ok(())
     }
 
-    /// x - a.
-    fn shifted(&self, x: &[f64]) -> Tensor<Backend, 2> {
-        let shifted: Vec<f64> = x.iter().zip(self.start.centre.iter().cycle()).map(|(x, a)| x - a).collect();
-        tensor(&shifted, self.dim())
+    /// The MLP at x - a: [n, d] -> [n, d].
+    pub(super) fn correction(&self, shifted: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.mlp.forward(shifted)
     }
-}
 
-fn tensor(a: &[f64], d: usize) -> Tensor<Backend, 2> {
-    let data: Vec<f32> = a.iter().map(|&v| v as f32).collect();
-    Tensor::from_data(TensorData::new(data, [a.len() / d, d]), &Default::default())
+    /// Takes one step down `loss`.
+    pub(super) fn descend(&mut self, loss: Tensor<B, 1>) {
+        let gradients = GradientsParams::from_grads(loss.backward(), &self.mlp);
+        let rate = if self.dim() <= SMALL { 1e-4 } else { 5e-4 };
+        self.mlp = self.optimiser.step(rate, self.mlp.clone(), gradients);
+    }
+
+    /// x - a.
+    fn shifted(&self, x: &[f64]) -> Tensor<B, 2> {
+        let shifted: Vec<f64> = x.iter().zip(self.start.centre.iter().cycle()).map(|(x, a)| x - a).collect();
+        rows(&shifted, self.dim(), &self.device())
+    }
+
+    fn device(&self) -> B::Device {
+        self.mlp.biases[0].device()
+    }
 }

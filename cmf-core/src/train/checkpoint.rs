@@ -1,4 +1,4 @@
-//! Saving a run so that it resumes and ends where an unbroken one would.
+//! Saving a run so that it resumes and ends where an unbroken one would, on any backend.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::optim::Optimizer;
 use burn::record::{BinBytesRecorder, FullPrecisionSettings, Record, Recorder};
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ use super::average::Average;
 use super::config::TrainConfig;
 use super::least_squares::DAMPING;
 use super::parameters::Parameters;
-use super::trainer::{Backend, Optimisers, Trainer, optimisers};
+use super::trainer::{Optimisers, Trainer, optimisers};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::gaussian::QuadraticStart;
@@ -26,77 +27,135 @@ const VERSION: u32 = 3;
 /// First bytes of every checkpoint.
 const MAGIC: &[u8; 8] = b"cmf-ckpt";
 
-/// Everything that the next update depends on.
+/// Everything that the next update depends on, wherever it is computed.
+pub(super) struct State {
+    pub(super) config: TrainConfig,
+    pub(super) start: QuadraticStart,
+    pub(super) learned: Packed,
+    pub(super) numbers: Numbers,
+    /// Of least-squares steps.
+    pub(super) damping: f64,
+}
+
+/// What backends keep as modules, as bytes that each of them reads.
 #[derive(Serialize, Deserialize)]
-struct State {
-    version: u32,
-    config: String,
-    start: (Vec<f64>, Vec<f64>, f64),
+pub(super) struct Packed {
     module: Vec<u8>,
     optimisers: [Vec<u8>; 3],
-    average: Vec<Vec<f32>>,
-    rng: ChaCha8Rng,
-    particles: Vec<f64>,
-    conjugates: Vec<f64>,
+}
+
+/// The rest, in the order of the file.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Numbers {
+    pub(super) average: Vec<Vec<f32>>,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) particles: Vec<f64>,
+    pub(super) conjugates: Vec<f64>,
     /// Layers and optimiser.
-    amortiser: Option<[Vec<u8>; 2]>,
-    power: Vec<f64>,
-    lambda: f64,
-    update: usize,
-    seconds: f64,
+    pub(super) amortiser: Option<[Vec<u8>; 2]>,
+    pub(super) power: Vec<f64>,
+    pub(super) lambda: f64,
+    pub(super) update: usize,
+    pub(super) seconds: f64,
 }
 
 fn failed(what: &str) -> impl Fn(String) -> Error + '_ {
     move |message| Error::Engine { engine: "burn", message: format!("{what}: {message}") }
 }
 
-fn pack<R: Record<Backend>>(record: R) -> Result<Vec<u8>> {
-    Recorder::<Backend>::record(&BinBytesRecorder::<FullPrecisionSettings>::default(), record, ())
+fn pack<B: Backend, R: Record<B>>(record: R) -> Result<Vec<u8>> {
+    Recorder::<B>::record(&BinBytesRecorder::<FullPrecisionSettings>::default(), record, ())
         .map_err(|e| failed("saving a record")(e.to_string()))
 }
 
-fn unpack<R: Record<Backend>>(bytes: Vec<u8>) -> Result<R> {
-    BinBytesRecorder::<FullPrecisionSettings>::default()
-        .load(bytes, &Default::default())
+fn unpack<B: Backend, R: Record<B>>(bytes: Vec<u8>, device: &B::Device) -> Result<R> {
+    Recorder::<B>::load(&BinBytesRecorder::<FullPrecisionSettings>::default(), bytes, device)
         .map_err(|e| failed("loading a record")(e.to_string()))
 }
 
-impl Trainer {
-    /// Writes the whole state to `path`, replacing a file there only once it is complete.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let parameters = self.parameters.clone().ok_or_else(|| {
+impl Packed {
+    /// From a backend's modules; none of parameters is a run that stopped in the middle of an update.
+    pub(super) fn new<B: AutodiffBackend>(
+        parameters: &Option<Parameters<B>>,
+        optimisers: &Optimisers<B>,
+    ) -> Result<Packed> {
+        let parameters = parameters.clone().ok_or_else(|| {
             Error::Invalid("a run that stopped in the middle of an update cannot be saved".into())
         })?;
-        let [a, b, c] = &self.optimisers;
-        let state = State {
-            version: VERSION,
-            config: serde_json::to_string(&self.config).map_err(|e| Error::Invalid(e.to_string()))?,
-            start: (self.start.hessian.clone(), self.start.centre.clone(), self.start.log_z),
-            module: pack(parameters.into_record())?,
-            optimisers: [pack(a.to_record())?, pack(b.to_record())?, pack(c.to_record())?],
-            average: self.average.arrays.clone(),
-            rng: self.rng.clone(),
-            particles: self.particles.clone(),
-            conjugates: self.conjugates.clone(),
-            amortiser: self
-                .amortiser
-                .as_ref()
-                .map(|a| Ok([pack(a.mlp.clone().into_record())?, pack(a.optimiser.to_record())?]))
-                .transpose()?,
-            power: self.power.clone(),
-            lambda: self.lambda,
-            update: self.update,
-            seconds: self.seconds,
-        };
-        let bytes = postcard::to_allocvec(&(state, self.damping)).map_err(|e| Error::file(path, e))?;
+        let [a, b, c] = optimisers;
+        Ok(Packed {
+            module: pack::<B, _>(parameters.into_record())?,
+            optimisers: [
+                pack::<B, _>(a.to_record())?,
+                pack::<B, _>(b.to_record())?,
+                pack::<B, _>(c.to_record())?,
+            ],
+        })
+    }
+
+    /// The modules on `device`.
+    pub(super) fn unpack<B: AutodiffBackend>(
+        self,
+        config: &TrainConfig,
+        device: &B::Device,
+    ) -> Result<(Parameters<B>, Optimisers<B>)> {
+        // Any network of the architecture gives the module its structure; the record fills it.
+        let (d, source) = (config.architecture.dim, config.method.source());
+        let eye = (0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect();
+        let shape = QuadraticStart { hessian: eye, centre: vec![0.0; d], log_z: 0.0, source };
+        let network =
+            Icnn::new(config.architecture.clone(), initial_weights(&config.architecture, &shape, 0)?)?;
+        let parameters = Parameters::<B>::from_network(&network, device)?
+            .load_record(unpack::<B, _>(self.module, device)?);
+        let [a, b, c] = optimisers::<B>(config);
+        let [ra, rb, rc] = self.optimisers;
+        let optimisers = [
+            a.load_record(unpack::<B, _>(ra, device)?),
+            b.load_record(unpack::<B, _>(rb, device)?),
+            c.load_record(unpack::<B, _>(rc, device)?),
+        ];
+        Ok((parameters, optimisers))
+    }
+}
+
+/// The amortiser's layers and optimiser as bytes.
+pub(super) fn pack_amortiser<B: AutodiffBackend>(a: &Option<Amortiser<B>>) -> Result<Option<[Vec<u8>; 2]>> {
+    let pack_both = |a: &Amortiser<B>| {
+        Ok([pack::<B, _>(a.mlp.clone().into_record())?, pack::<B, _>(a.optimiser.to_record())?])
+    };
+    a.as_ref().map(pack_both).transpose()
+}
+
+/// The amortiser on `device`.
+pub(super) fn unpack_amortiser<B: AutodiffBackend>(
+    packed: Option<[Vec<u8>; 2]>,
+    rng: &ChaCha8Rng,
+    gibbs: &GibbsStart,
+    device: &B::Device,
+) -> Result<Option<Amortiser<B>>> {
+    let Some([layers, optimiser]) = packed else { return Ok(None) };
+    let shape = Mlp::new(gibbs.centre.len(), &mut rng.clone(), device);
+    let mlp = shape.load_record(unpack::<B, _>(layers, device)?);
+    let optimiser = amortiser::optimiser::<B>().load_record(unpack::<B, _>(optimiser, device)?);
+    Ok(Some(Amortiser::new(mlp, optimiser, gibbs)))
+}
+
+impl State {
+    /// Writes the state to `path`, replacing a file there only once it is complete.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let config = serde_json::to_string(&self.config).map_err(|e| Error::Invalid(e.to_string()))?;
+        let start = (&self.start.hessian, &self.start.centre, self.start.log_z);
+        let all = (VERSION, config, start, &self.learned, &self.numbers, self.damping);
+        let bytes = postcard::to_allocvec(&all).map_err(|e| Error::file(path, e))?;
         write_atomically(path, |out| {
             out.write_all(MAGIC)?;
             out.write_all(&bytes)
         })
     }
 
-    /// Reads a state that [`Trainer::save`] wrote.
-    pub fn load(path: &Path) -> Result<Self> {
+    /// Reads a state that [`State::write`] wrote.
+    pub(super) fn read(path: &Path) -> Result<State> {
+        type Body = (u32, String, (Vec<f64>, Vec<f64>, f64), Packed, Numbers);
         let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
         let body = bytes.strip_prefix(MAGIC).ok_or_else(|| {
             Error::file(path, "is not a checkpoint of this program (expected it to begin with cmf-ckpt)")
@@ -109,50 +168,68 @@ impl Trainer {
                 format!("is a checkpoint of version {version}; this program reads versions 2 and {VERSION}"),
             ));
         }
-        let (state, rest): (State, _) = postcard::take_from_bytes(body).map_err(damaged)?;
+        let (read, rest): (Body, _) = postcard::take_from_bytes(body).map_err(damaged)?;
         let damping = if version == 2 { DAMPING } else { postcard::from_bytes(rest).map_err(damaged)? };
-        let config: TrainConfig = serde_json::from_str(&state.config)
+        let (_, config, (hessian, centre, log_z), learned, numbers) = read;
+        let config: TrainConfig = serde_json::from_str(&config)
             .map_err(|e| Error::file(path, format!("the checkpoint's settings: {e}")))?;
         config.validate()?;
-        let (hessian, centre, log_z) = state.start;
         let start = QuadraticStart { hessian, centre, log_z, source: config.method.source() };
-        // Any network of the architecture gives the module its structure; the record fills it.
-        let d = config.architecture.dim;
-        let eye = (0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect();
-        let shape = QuadraticStart { hessian: eye, centre: vec![0.0; d], log_z: 0.0, source: start.source };
-        let network =
-            Icnn::new(config.architecture.clone(), initial_weights(&config.architecture, &shape, 0)?)?;
-        let parameters = Parameters::<Backend>::from_network(&network, &Default::default())?
-            .load_record(unpack(state.module)?);
-        let [a, b, c] = optimisers(&config);
-        let [ra, rb, rc] = state.optimisers;
-        let optimisers: Optimisers =
-            [a.load_record(unpack(ra)?), b.load_record(unpack(rb)?), c.load_record(unpack(rc)?)];
+        Ok(State { config, start, learned, numbers, damping })
+    }
+}
+
+impl Trainer {
+    /// Reads a run that was saved, on this machine's processor or on a device.
+    pub fn load(path: &Path) -> Result<Self> {
+        Self::from_state(State::read(path)?)
+    }
+
+    /// Goes on from a state.
+    pub(super) fn from_state(state: State) -> Result<Self> {
+        let State { config, start, learned, numbers, damping } = state;
+        let device = Default::default();
         let gibbs = GibbsStart::new(&start)?;
-        let amortiser = match state.amortiser {
-            Some([layers, optimiser]) => {
-                let mlp = Mlp::new(d, &mut state.rng.clone()).load_record(unpack(layers)?);
-                let optimiser = amortiser::optimiser().load_record(unpack(optimiser)?);
-                Some(Amortiser::new(mlp, optimiser, &gibbs))
-            }
-            None => None,
-        };
+        let (parameters, optimisers) = learned.unpack(&config, &device)?;
+        let Numbers { average, rng, particles, conjugates, amortiser, power, lambda, update, seconds } =
+            numbers;
         Ok(Trainer {
+            amortiser: unpack_amortiser(amortiser, &rng, &gibbs, &device)?,
             metric: gibbs.covariance,
             start,
-            amortiser,
             parameters: Some(parameters),
             optimisers,
-            average: Average::from_arrays(config.architecture.clone(), state.average),
-            rng: state.rng,
-            particles: state.particles,
-            conjugates: state.conjugates,
-            power: state.power,
-            lambda: state.lambda,
+            average: Average::from_arrays(config.architecture.clone(), average),
+            rng,
+            particles,
+            conjugates,
+            power,
+            lambda,
             damping,
-            update: state.update,
-            seconds: state.seconds,
+            update,
+            seconds,
             config,
+        })
+    }
+
+    /// The state that the next update goes on from.
+    pub(super) fn state(&self) -> Result<State> {
+        Ok(State {
+            config: self.config.clone(),
+            start: self.start.clone(),
+            learned: Packed::new(&self.parameters, &self.optimisers)?,
+            numbers: Numbers {
+                average: self.average.arrays.clone(),
+                rng: self.rng.clone(),
+                particles: self.particles.clone(),
+                conjugates: self.conjugates.clone(),
+                amortiser: pack_amortiser(&self.amortiser)?,
+                power: self.power.clone(),
+                lambda: self.lambda,
+                update: self.update,
+                seconds: self.seconds,
+            },
+            damping: self.damping,
         })
     }
 }

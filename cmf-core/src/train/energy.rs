@@ -14,7 +14,8 @@ use super::inner;
 use super::least_squares::{self, Problem};
 use super::objective::{Regression, regression};
 use super::ops::BurnOps;
-use super::trainer::{Backend, Begun, Metrics, Trainer};
+use super::trainer::{Backend, Begun, Trainer};
+use super::training::Metrics;
 use crate::density::{Lanczos, estimated_log_density};
 use crate::energy::Domain;
 use crate::error::{Error, Result, check_len};
@@ -33,12 +34,8 @@ const RELEVANT: f64 = 5.0;
 const LANCZOS: Lanczos = Lanczos { probes: 4, max_steps: 24, tolerance: 1e-2, seed: 0 };
 
 impl Trainer {
-    /// Takes one update on an energy.
-    ///
-    /// mu is `batch` points of the domain, uniform but for a density that falls off as a = (1 + (E - min E)/5)^{-2},
-    /// and `particles` points of the model, (∇w*)#P_w, as far as their conjugate solves have come; each counts
-    /// with the weight a, so that the tails do not outweigh the bulk. Fails where E is not finite.
-    pub fn step_on_energy(&mut self, energy: &dyn Potential) -> Result<Metrics> {
+    /// [`Training::step_on_energy`](super::Training::step_on_energy).
+    pub(super) fn energy_update(&mut self, energy: &dyn Potential) -> Result<Metrics> {
         let Method::Energy { domain, least_squares } = self.config.method.clone() else {
             return Err(Error::Invalid("this run learns from samples, not from an energy".into()));
         };

@@ -8,33 +8,41 @@ use crate::icnn::formula::Formula;
 use crate::icnn::{Architecture, Weights};
 
 /// Points and directions of one update; each [n, d].
-pub struct Batch<'a> {
+pub struct Batch<B: Backend> {
     /// Data y.
-    pub data: &'a [f64],
+    pub data: Tensor<B, 2>,
     /// Gibbs particles x.
-    pub particles: &'a [f64],
+    pub particles: Tensor<B, 2>,
     /// CMFGen's part: conjugate points ∇w*(x), and its weight.
-    pub conjugate: Option<(&'a [f64], f64)>,
+    pub conjugate: Option<(Tensor<B, 2>, f64)>,
     /// The likelihood's part.
-    pub likelihood: Option<&'a Likelihood>,
+    pub likelihood: Option<Likelihood<Tensor<B, 2>>>,
 }
 
 /// What the likelihood's gradient needs; each [n, d].
-pub struct Likelihood {
+pub struct Likelihood<T> {
     /// The points x = ∇w(y), where the source depends on w.
-    pub image: Option<Vec<f64>>,
+    pub image: Option<T>,
     /// The directions ∇V(x), V = w or ½|x|².
-    pub along: Vec<f64>,
+    pub along: T,
     /// u ≈ ∇²w(y)^{-1} v.
-    pub solved: Vec<f64>,
+    pub solved: T,
     /// Probes v with E v v' = I.
-    pub probe: Vec<f64>,
+    pub probe: T,
+}
+
+impl<T> Likelihood<T> {
+    /// The same with each array replaced.
+    pub fn map<U>(self, f: impl Fn(T) -> U) -> Likelihood<U> {
+        let Likelihood { image, along, solved, probe } = self;
+        Likelihood { image: image.map(&f), along: f(along), solved: f(solved), probe: f(probe) }
+    }
 }
 
 /// The rows of `a` as a tensor [n, d].
-fn rows<B: Backend>(a: &[f64], d: usize, device: &B::Device) -> Ranked<B> {
+pub fn rows<B: Backend>(a: &[f64], d: usize, device: &B::Device) -> Tensor<B, 2> {
     let data: Vec<f32> = a.iter().map(|&v| v as f32).collect();
-    Ranked::Two(Tensor::from_data(TensorData::new(data, [a.len() / d, d]), device))
+    Tensor::from_data(TensorData::new(data, [a.len() / d, d]), device)
 }
 
 /// The loss whose gradient in the parameters is an update's.
@@ -48,28 +56,27 @@ pub fn loss<B: Backend>(
     ops: &BurnOps<B>,
     arch: &Architecture,
     weights: &Weights<Ranked<B>>,
-    batch: &Batch<'_>,
-    device: &B::Device,
+    batch: Batch<B>,
 ) -> Tensor<B, 1> {
     let formula = Formula::new(ops, arch, weights);
-    let rows = |a: &[f64]| rows::<B>(a, arch.dim, device);
-    // Mean value at the first rows minus mean value at the second, by one pass.
-    let contrast = |first: &[f64], second: &[f64]| {
-        let n = first.len() / arch.dim;
-        let values = formula.value(&rows(&[first, second].concat())).matrix();
-        values.clone().narrow(0, 0, n).mean() - values.narrow(0, n, second.len() / arch.dim).mean()
+    let Batch { data, particles, conjugate, likelihood } = batch;
+    let n = data.dims()[0];
+    // Mean value at the first n rows minus mean value at the second, by one pass.
+    let contrast = |first: Tensor<B, 2>, second: Tensor<B, 2>| {
+        let others = second.dims()[0];
+        let values = formula.value(&Ranked::Two(Tensor::cat(vec![first, second], 0))).matrix();
+        values.clone().narrow(0, 0, n).mean() - values.narrow(0, n, others).mean()
     };
-    let mut total = Tensor::zeros([1], device);
-    if let Some((conjugate, weight)) = batch.conjugate {
-        total = total + contrast(batch.data, conjugate) * weight;
+    let mut total = Tensor::zeros([1], &data.device());
+    if let Some((conjugate, weight)) = conjugate {
+        total = total + contrast(data.clone(), conjugate) * weight;
     }
-    if let Some(Likelihood { image, along, solved, probe }) = batch.likelihood {
-        let n = batch.data.len() / arch.dim;
-        let (first, second) =
-            formula.directional(n, &rows(batch.data), &rows(along), [&rows(solved), &rows(probe)]);
+    if let Some(Likelihood { image, along, solved, probe }) = likelihood {
+        let [data, along, solved, probe] = [data, along, solved, probe].map(Ranked::Two);
+        let (first, second) = formula.directional(n, &data, &along, [&solved, &probe]);
         total = total + (first.matrix() - second.matrix()).mean();
         if let Some(image) = image {
-            total = total + contrast(image, batch.particles);
+            total = total + contrast(image, particles);
         }
     }
     total
@@ -103,7 +110,7 @@ pub fn regression<B: Backend>(
     let (d, n) = (arch.dim, parts.weight.len());
     let k = parts.solved.len() / parts.points.len();
     let each = |a: &[f64]| -> Vec<f64> { a.chunks_exact(d).flat_map(|row| row.repeat(k)).collect() };
-    let rows = |a: &[f64], width: usize| rows::<B>(a, width, device);
+    let rows = |a: &[f64], width: usize| Ranked::Two(rows::<B>(a, width, device));
     let weight = |k: usize, scale: f64| {
         let all: Vec<f64> = parts.weight.iter().flat_map(|c| vec![c * scale; k]).collect();
         rows(&all, 1).matrix()

@@ -68,19 +68,46 @@ macro_rules! both_ranks {
 #[derive(Debug, Clone)]
 pub struct BurnOps<B: Backend> {
     device: B::Device,
+    precise: bool,
 }
 
 impl<B: Backend> BurnOps<B> {
-    /// On `device`.
+    /// On `device`, with the products that its backend has.
     pub fn new(device: B::Device) -> Self {
-        BurnOps { device }
+        BurnOps { device, precise: false }
     }
+
+    /// On `device`, with every product a [`product`]; not to be differentiated.
+    #[cfg(any(test, feature = "cuda"))]
+    pub fn precise(device: B::Device) -> Self {
+        BurnOps { device, precise: true }
+    }
+}
+
+/// a b to the precision of f32 on devices whose products round their factors to 11 bits, too.
+///
+/// Burn's products on NVIDIA's tensor cores do that (TF32). Split into parts of 11 bits and the rest, three
+/// products lose no more than 2^{-21} |a||b|; on other devices they are the plain product, cut in three.
+pub fn product<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
+    let ([a, a_rest], [b, b_rest]) = (split(a), split(b));
+    a.clone().matmul(b.clone()) + (a.matmul(b_rest) + a_rest.matmul(b))
+}
+
+/// The leading 11 bits of each number and the rest, which are exact (Dekker, 1971, section 5).
+pub(super) fn split<B: Backend, const D: usize>(a: Tensor<B, D>) -> [Tensor<B, D>; 2] {
+    // 2^s + 1 with s = 13, the bits that f32 has beyond 11.
+    let scaled = a.clone().mul_scalar(8193.0);
+    let leading = scaled.clone() - (scaled - a.clone());
+    [leading.clone(), a - leading]
 }
 
 impl<B: Backend> Ops for BurnOps<B> {
     type Tensor = Ranked<B>;
 
     fn matmul(&self, a: &Ranked<B>, b: &Ranked<B>) -> Ranked<B> {
+        if self.precise {
+            return both_ranks!(a, b, a, b => product(a, b));
+        }
         both_ranks!(a, b, a, b => a.matmul(b))
     }
     fn transpose(&self, a: &Ranked<B>) -> Ranked<B> {

@@ -10,11 +10,11 @@ use rand_chacha::ChaCha8Rng;
 use super::energy::{factored, regression_parts};
 use super::inner;
 use super::least_squares;
-use super::objective::{Batch, Likelihood, loss, regression};
+use super::objective::{Batch, Likelihood, loss, regression, rows};
 use super::ops::{BurnOps, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::trainer::Backend as Differentiating;
-use super::{Method, TrainConfig, Trainer};
+use super::{Method, TrainConfig, Trainer, Training};
 use crate::closed_form::Quadratic;
 use crate::density::{exact_log_density, exact_log_density_from_gaussian};
 use crate::energy::Domain;
@@ -34,7 +34,7 @@ fn architecture(dim: usize, diagonal: bool) -> Architecture {
 }
 
 /// A network around the start of some Gaussian data, with output weights that matter.
-fn network(dim: usize, diagonal: bool) -> Icnn<f64> {
+pub(super) fn network(dim: usize, diagonal: bool) -> Icnn<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let data: Vec<f64> = (0..50 * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
     let start = Gaussian::fit(&data, dim, 0.3).unwrap().quadratic_start().unwrap();
@@ -153,9 +153,15 @@ fn the_likelihood_loss_has_the_likelihoods_gradient() {
     let (solved, residual) = inner::hessian_solve(&single, &metric, &y, &probe, 1e-6, 30).unwrap();
     assert!(residual < 1e-4, "{residual}");
     let likelihood = Likelihood { image: Some(image), along, solved, probe };
-    let batch = Batch { data: &y, particles: &particles, conjugate: None, likelihood: Some(&likelihood) };
+    let on_burn = |a: &[f64]| rows::<Differentiating>(a, d, &device);
+    let batch = Batch {
+        data: on_burn(&y),
+        particles: on_burn(&particles),
+        conjugate: None,
+        likelihood: Some(likelihood.map(|a| on_burn(&a))),
+    };
     let ops = BurnOps::<Differentiating>::new(device);
-    let gradients = loss(&ops, &arch, &parameters.weights(&arch), &batch, &device).backward();
+    let gradients = loss(&ops, &arch, &parameters.weights(&arch), batch).backward();
 
     assert_gradient(&parameters, &arch, &gradients, &directions, &|net| {
         exact_likelihood(net, &points, &particles)
@@ -307,7 +313,7 @@ fn domain(d: usize) -> Domain {
     Domain { low: vec![-3.0; d], high: vec![3.0; d] }
 }
 
-fn energy_config(d: usize, updates: usize) -> TrainConfig {
+pub(super) fn energy_config(d: usize, updates: usize) -> TrainConfig {
     let base = config(updates, 0);
     TrainConfig {
         method: Method::Energy { domain: domain(d), least_squares: false },
@@ -361,7 +367,7 @@ fn runs_of_energies_and_of_the_baseline_resume() {
     for config in [shallow, alone, energy_config(2, 12), baseline()] {
         let step = |t: &mut Trainer| match t.config().method {
             Method::Energy { .. } => t.step_on_energy(&energy).unwrap(),
-            _ => t.step(1000, ring).unwrap(),
+            _ => t.step(1000, &ring).unwrap(),
         };
         let mut unbroken = Trainer::new(config.clone(), &ring_gaussian()).unwrap();
         let mut broken = Trainer::new(config, &ring_gaussian()).unwrap();
@@ -388,7 +394,7 @@ fn a_run_takes_only_what_it_learns_from() {
     let mut samples = Trainer::new(config(5, 0), &ring_gaussian()).unwrap();
     assert!(samples.step_on_energy(&energy).err().unwrap().to_string().contains("samples"));
     let mut of_energy = Trainer::new(energy_config(2, 5), &ring_gaussian()).unwrap();
-    assert!(of_energy.step(1000, ring).err().unwrap().to_string().contains("energy"));
+    assert!(of_energy.step(1000, &ring).err().unwrap().to_string().contains("energy"));
     let wrong = energy_of_gaussian(3, 4.0);
     assert!(of_energy.step_on_energy(&wrong).err().unwrap().to_string().contains("dimension"));
     for broken in [
@@ -400,7 +406,7 @@ fn a_run_takes_only_what_it_learns_from() {
     }
 }
 
-fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
+pub(super) fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
     TrainConfig {
         method: Method::Samples,
         architecture: Architecture {
@@ -434,7 +440,7 @@ fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
 }
 
 /// A ring of radius 1: as far from a Gaussian as d = 2 offers.
-fn ring(indices: &[usize], out: &mut [f64]) -> crate::Result<()> {
+pub(super) fn ring(indices: &[usize], out: &mut [f64]) -> crate::Result<()> {
     for (row, i) in out.chunks_exact_mut(2).zip(indices) {
         let angle = 0.1 * *i as f64;
         row.copy_from_slice(&[angle.cos(), angle.sin()]);
@@ -442,7 +448,7 @@ fn ring(indices: &[usize], out: &mut [f64]) -> crate::Result<()> {
     Ok(())
 }
 
-fn ring_gaussian() -> Gaussian {
+pub(super) fn ring_gaussian() -> Gaussian {
     let mut y = vec![0.0; 2000];
     ring(&(0..1000).collect::<Vec<_>>(), &mut y).unwrap();
     Gaussian::fit(&y, 2, 0.1).unwrap()
@@ -458,22 +464,23 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
         let mut unbroken = Trainer::new(config(), &ring_gaussian()).unwrap();
         let mut broken = Trainer::new(config(), &ring_gaussian()).unwrap();
         for _ in 0..30 {
-            unbroken.step(1000, ring).unwrap();
+            unbroken.step(1000, &ring).unwrap();
         }
         for at in 0..30 {
             if at == 7 || at == 19 {
                 broken.save(&path).unwrap();
                 broken = Trainer::load(&path).unwrap();
             }
-            broken.step(1000, ring).unwrap();
+            broken.step(1000, &ring).unwrap();
         }
         let arrays = |t: &Trainer| -> Vec<Vec<f32>> {
             let net = t.network().unwrap();
             net.weights().named(net.architecture()).iter().map(|(.., a)| a.to_vec()).collect()
         };
-        let guesses = |t: &Trainer| t.amortiser.as_ref().map(|a| a.guess(unbroken.particles()).unwrap());
+        let guesses =
+            |t: &Trainer| t.amortiser.as_ref().map(|a| a.guess(&unbroken.particles().unwrap()).unwrap());
         assert_eq!(arrays(&unbroken), arrays(&broken));
-        assert_eq!(unbroken.particles(), broken.particles());
+        assert_eq!(unbroken.particles().unwrap(), broken.particles().unwrap());
         assert_eq!(guesses(&unbroken), guesses(&broken));
         assert_eq!(guesses(&unbroken).is_some(), amortise);
     }
@@ -484,10 +491,10 @@ fn the_amortiser_learns_to_guess_conjugates() {
     let config = TrainConfig { amortise: true, conjugate_steps: 20, ..config(2000, 2000) };
     let mut trainer = Trainer::new(config, &ring_gaussian()).unwrap();
     for _ in 0..2000 {
-        assert!(trainer.step(1000, ring).unwrap().guess_residual.unwrap().is_finite());
+        assert!(trainer.step(1000, &ring).unwrap().guess_residual.unwrap().is_finite());
     }
     // Where it began, the start's own map, falls behind as the potential moves.
-    let particles = trainer.particles();
+    let particles = &trainer.particles().unwrap();
     let linear = GibbsStart::new(trainer.start()).unwrap().map(particles).unwrap();
     let network = trainer.network().unwrap();
     let of_start = inner::residual(&network, &linear, particles).unwrap();
@@ -554,7 +561,7 @@ fn each_objective_and_their_sum_learn_a_ring() {
         let mut trainer = Trainer::new(config, &ring_gaussian()).unwrap();
         let before = contrast(&trainer);
         for _ in 0..400 {
-            let m = trainer.step(1000, ring).unwrap();
+            let m = trainer.step(1000, &ring).unwrap();
             assert!(m.residual.is_finite() && m.lambda_max > 0.0);
         }
         let after = contrast(&trainer);

@@ -1,5 +1,6 @@
 //! One training run: its state and the update.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::{Adam, AdamConfig, GradientsParams, Optimizer};
 use burn::prelude::Tensor;
+use burn::tensor::backend::AutodiffBackend;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -15,75 +17,51 @@ use super::average::Average;
 use super::config::{Method, TrainConfig};
 use super::inner;
 use super::least_squares::DAMPING;
-use super::objective::{Batch, Likelihood, loss};
+use super::objective::{Batch, Likelihood, loss, rows};
 use super::ops::{BurnOps, Ranked};
 use super::parameters::{Parameters, network_of};
+use super::training::{Metrics, ReadRows, Training};
 use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::{Gaussian, QuadraticStart};
 use crate::gibbs_start::GibbsStart;
 use crate::icnn::{Icnn, Weights, initial_weights, initial_weights_for_samples};
 use crate::linalg::dot;
+use crate::potential::Potential;
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Sampler, Ula};
 use crate::source::Source;
 
-/// The differentiating backend.
+/// The differentiating backend of this machine's processor.
 pub(super) type Backend = Autodiff<Flex>;
 /// One optimiser a group of parameters: forms, positive weights, head.
-pub(super) type Optimisers = [OptimizerAdaptor<Adam, Parameters<Backend>, Backend>; 3];
+pub(super) type Optimisers<B> = [OptimizerAdaptor<Adam, Parameters<B>, B>; 3];
 
 /// Updates between two estimates of λ_max.
-const LAMBDA_EVERY: usize = 20;
+pub(super) const LAMBDA_EVERY: usize = 20;
 /// rms residual at which a conjugate is good enough for one update.
-const CONJUGATE_TOLERANCE: f64 = 1e-2;
+pub(super) const CONJUGATE_TOLERANCE: f64 = 1e-2;
 /// Margin on the estimate, which power iteration approaches from below and training moves.
-const LAMBDA_MARGIN: f64 = 1.1;
+pub(super) const LAMBDA_MARGIN: f64 = 1.1;
 /// Power iterations on the particles per estimate, warm-started, and how many particles are used.
-const LAMBDA_ITERATIONS: usize = 8;
+pub(super) const LAMBDA_ITERATIONS: usize = 8;
 const LAMBDA_PARTICLES: usize = 32;
 
 /// Langevin steps from the data's Gaussian to the Gibbs factor of a network that a run starts from.
 const WARM_UP_STEPS: usize = 100;
 
-/// What one update saw.
-#[derive(Debug, Clone, Copy)]
-pub struct Metrics {
-    /// Updates done, this one included.
-    pub update: usize,
-    /// Seconds spent in updates, over all sessions of the run.
-    pub seconds: f64,
-    /// Whether the update was CMFGen's, the likelihood's or an energy's.
-    pub objective: &'static str,
-    /// The largest eigenvalue over particles of the Hessian preconditioned by the start's.
-    pub lambda_max: f64,
-    /// rms residual of the conjugate solves (CMFGen) or worst relative residual of the linear solves.
-    pub residual: f64,
-    /// Root mean square of ∇w(H(x)) - x for the amortiser's guesses H(x), before they are solved; none without
-    /// an amortiser or in updates without conjugate solves.
-    pub guess_residual: Option<f64>,
-    /// The standard deviation of w over the particles, with sqrt(d/2) for a Gaussian Gibbs factor: it
-    /// drifts when Langevin steps are unstable.
-    pub particle_spread: f64,
-    /// Factor of the learning rates.
-    pub rate: f64,
-    /// Standard deviation over the batch of E + log ρ_w, in nats; 0 for a model that is exact there. None
-    /// without an energy.
-    pub deviation: Option<f64>,
-}
-
-/// A run in progress.
+/// A run whose updates this machine's processor computes, the inner loops on the host interpreter.
 pub struct Trainer {
     pub(super) config: TrainConfig,
     pub(super) start: QuadraticStart,
     pub(super) metric: Arc<Preconditioner>,
     pub(super) parameters: Option<Parameters<Backend>>,
-    pub(super) optimisers: Optimisers,
+    pub(super) optimisers: Optimisers<Backend>,
     pub(super) average: Average,
     pub(super) rng: ChaCha8Rng,
     pub(super) particles: Vec<f64>,
     pub(super) conjugates: Vec<f64>,
-    pub(super) amortiser: Option<Amortiser>,
+    pub(super) amortiser: Option<Amortiser<Backend>>,
     pub(super) power: Vec<f64>,
     pub(super) lambda: f64,
     /// Of least-squares steps.
@@ -102,11 +80,54 @@ pub(super) struct Begun {
     pub(super) network: Icnn<f32>,
 }
 
-pub(super) fn optimisers(config: &TrainConfig) -> Optimisers {
+pub(super) fn optimisers<B: AutodiffBackend>(config: &TrainConfig) -> Optimisers<B> {
     let (b1, b2) = config.betas;
     std::array::from_fn(|_| {
         AdamConfig::new().with_beta_1(b1 as f32).with_beta_2(b2 as f32).with_epsilon(1e-8).init()
     })
+}
+
+/// One Adam step down `loss` at update number `update`, and the factor of the learning rates that it was taken with.
+pub(super) fn adam<B: AutodiffBackend>(
+    config: &TrainConfig,
+    update: usize,
+    optimisers: &mut Optimisers<B>,
+    mut parameters: Parameters<B>,
+    loss: Tensor<B, 1>,
+) -> (Parameters<B>, f64) {
+    let rate = config.rate(update);
+    let mut gradients = loss.backward();
+    let groups = parameters.groups();
+    let rates = [config.learning_rate, config.learning_rate_positive, config.learning_rate_head];
+    for ((optimiser, group), learning_rate) in optimisers.iter_mut().zip(&groups).zip(rates) {
+        let gradients = GradientsParams::from_params(&mut gradients, &parameters, group);
+        parameters = optimiser.step(rate * learning_rate, parameters, gradients);
+    }
+    (parameters, rate)
+}
+
+/// The decay of the average of weights at update number `update`.
+pub(super) fn decay(config: &TrainConfig, update: usize) -> f64 {
+    // Early on, an average over all updates so far: it forgets the start at once.
+    config.average.min(update as f64 / (update as f64 + 10.0))
+}
+
+/// A batch of noisy data out of `of` rows: [batch, d].
+pub(super) fn noisy_rows(
+    config: &TrainConfig,
+    rng: &mut ChaCha8Rng,
+    of: usize,
+    read: &ReadRows<'_>,
+) -> Result<Vec<f64>> {
+    if of == 0 {
+        return Err(Error::Invalid("the data set is empty".into()));
+    }
+    let indices: Vec<usize> = (0..config.batch).map(|_| rng.random_range(0..of)).collect();
+    let mut y = vec![0.0; indices.len() * config.architecture.dim];
+    read(&indices, &mut y)?;
+    let noise = inner::normal(rng, y.len());
+    y.iter_mut().zip(&noise).for_each(|(y, n)| *y += config.sigma * n);
+    Ok(y)
 }
 
 impl Trainer {
@@ -161,8 +182,9 @@ impl Trainer {
         };
         let conjugates = gibbs.map(&particles)?;
         let power = inner::normal(&mut rng, LAMBDA_PARTICLES.min(config.particles) * d);
-        let amortiser =
-            config.amortise.then(|| Amortiser::new(Mlp::new(d, &mut rng), amortiser::optimiser(), &gibbs));
+        let amortiser = config.amortise.then(|| {
+            Amortiser::new(Mlp::new(d, &mut rng, &Default::default()), amortiser::optimiser(), &gibbs)
+        });
         Ok(Trainer {
             amortiser,
             optimisers: optimisers(&config),
@@ -181,62 +203,54 @@ impl Trainer {
             seconds: 0.0,
         })
     }
+}
 
-    /// The settings of the run.
-    pub fn config(&self) -> &TrainConfig {
+impl Training for Trainer {
+    fn config(&self) -> &TrainConfig {
         &self.config
     }
 
-    /// Updates done.
-    pub fn updates_done(&self) -> usize {
+    fn updates_done(&self) -> usize {
         self.update
     }
 
-    /// The closed-form potential that the run started from.
-    pub fn start(&self) -> &QuadraticStart {
+    fn start(&self) -> &QuadraticStart {
         &self.start
     }
 
-    /// The averaged network.
-    pub fn network(&self) -> Result<Icnn<f32>> {
+    fn network(&self) -> Result<Icnn<f32>> {
         self.average.network()
     }
 
-    /// The Gibbs particles: [particles, d].
-    pub fn particles(&self) -> &[f64] {
-        &self.particles
+    fn particles(&self) -> Result<Vec<f64>> {
+        Ok(self.particles.clone())
     }
 
-    /// Takes one update on training data of `rows` rows, which `read` copies by index into [indices, d].
-    pub fn step(
-        &mut self,
-        rows: usize,
-        read: impl Fn(&[usize], &mut [f64]) -> Result<()>,
-    ) -> Result<Metrics> {
+    fn step(&mut self, of: usize, read: &ReadRows<'_>) -> Result<Metrics> {
         if matches!(self.config.method, Method::Energy { .. }) {
             return Err(Error::Invalid("this run learns from an energy, not from samples".into()));
         }
         let clock = Instant::now();
         let arch = self.config.architecture.clone();
         let Begun { parameters, weights, network } = self.begin()?;
-        let y = self.draw(rows, read)?;
+        let y = noisy_rows(&self.config, &mut self.rng, of, read)?;
         let particle_spread = self.move_particles(&network)?;
 
-        let device = Default::default();
-        let ops = BurnOps::<Backend>::new(device);
         let likelihood = self.update >= self.config.conjugate_updates;
         let weight = if likelihood { self.config.conjugate_weight } else { 1.0 };
         let (conjugate_residual, guess_residual) =
             (weight > 0.0).then(|| self.solve_conjugates(&network)).transpose()?.unwrap_or_default();
         let (parts, solve_residual) =
             likelihood.then(|| self.likelihood_parts(&network, &y)).transpose()?.unzip();
+        let device = Default::default();
+        let on_burn = |a: &[f64]| rows::<Backend>(a, arch.dim, &device);
         let batch = Batch {
-            data: &y,
-            particles: &self.particles,
-            conjugate: (weight > 0.0).then_some((self.conjugates.as_slice(), weight)),
-            likelihood: parts.as_ref(),
+            data: on_burn(&y),
+            particles: on_burn(&self.particles),
+            conjugate: (weight > 0.0).then(|| (on_burn(&self.conjugates), weight)),
+            likelihood: parts.map(|parts| parts.map(|a| on_burn(&a))),
         };
-        let loss = loss(&ops, &arch, &weights, &batch, &device);
+        let loss = loss(&BurnOps::new(device), &arch, &weights, batch);
         let rate = self.descend(parameters, loss)?;
         self.seconds += clock.elapsed().as_secs_f64();
         Ok(Metrics {
@@ -252,6 +266,16 @@ impl Trainer {
         })
     }
 
+    fn step_on_energy(&mut self, energy: &dyn Potential) -> Result<Metrics> {
+        self.energy_update(energy)
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        self.state()?.write(path)
+    }
+}
+
+impl Trainer {
     /// Takes the parameters out; their network enters the average.
     pub(super) fn begin(&mut self) -> Result<Begun> {
         let parameters = self.parameters.take().ok_or_else(|| {
@@ -259,38 +283,28 @@ impl Trainer {
         })?;
         let weights = parameters.weights(&self.config.architecture);
         let network = network_of(&self.config.architecture, &weights)?;
-        // Early on, an average over all updates so far: it forgets the start at once.
-        let decay = self.config.average.min(self.update as f64 / (self.update as f64 + 10.0));
-        self.average.update(&network, decay);
+        self.average.update(&network, decay(&self.config, self.update));
         Ok(Begun { parameters, weights, network })
     }
 
     /// Takes one Adam step down `loss` and returns the factor of the learning rates that it was taken with.
     pub(super) fn descend(
         &mut self,
-        mut parameters: Parameters<Backend>,
+        parameters: Parameters<Backend>,
         loss: Tensor<Backend, 1>,
     ) -> Result<f64> {
         let value: f64 = f64::from(loss.clone().into_scalar());
         if !value.is_finite() {
             return Err(Error::NotFinite(format!("the loss of update {}", self.update + 1)));
         }
-        let rate = self.config.rate(self.update);
-        let mut gradients = loss.backward();
-        let groups = parameters.groups();
-        let rates =
-            [self.config.learning_rate, self.config.learning_rate_positive, self.config.learning_rate_head];
-        for ((optimiser, group), learning_rate) in self.optimisers.iter_mut().zip(&groups).zip(rates) {
-            let gradients = GradientsParams::from_params(&mut gradients, &parameters, group);
-            parameters = optimiser.step(rate * learning_rate, parameters, gradients);
-        }
+        let (parameters, rate) = adam(&self.config, self.update, &mut self.optimisers, parameters, loss);
         self.update += 1;
         self.parameters = Some(parameters);
         Ok(rate)
     }
 
     /// What the likelihood needs at the batch `y`, and the worst relative residual of its solves.
-    fn likelihood_parts(&mut self, network: &Icnn<f32>, y: &[f64]) -> Result<(Likelihood, f64)> {
+    fn likelihood_parts(&mut self, network: &Icnn<f32>, y: &[f64]) -> Result<(Likelihood<Vec<f64>>, f64)> {
         let image = inner::gradient(network, y)?;
         let (image, along) = match self.config.method.source() {
             Source::Gibbs => {
@@ -303,19 +317,6 @@ impl Trainer {
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
         let (solved, residual) = inner::hessian_solve(network, &self.metric, y, &probe, tolerance, most)?;
         Ok((Likelihood { image, along, solved, probe }, residual))
-    }
-
-    /// A batch of noisy data.
-    fn draw(&mut self, rows: usize, read: impl Fn(&[usize], &mut [f64]) -> Result<()>) -> Result<Vec<f64>> {
-        if rows == 0 {
-            return Err(Error::Invalid("the data set is empty".into()));
-        }
-        let indices: Vec<usize> = (0..self.config.batch).map(|_| self.rng.random_range(0..rows)).collect();
-        let mut y = vec![0.0; indices.len() * self.config.architecture.dim];
-        read(&indices, &mut y)?;
-        let noise = inner::normal(&mut self.rng, y.len());
-        y.iter_mut().zip(&noise).for_each(|(y, n)| *y += self.config.sigma * n);
-        Ok(y)
     }
 
     /// Langevin steps on the particles with the step size that λ_max allows; returns the spread of w over

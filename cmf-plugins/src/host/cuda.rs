@@ -1,6 +1,7 @@
 //! NVIDIA's driver: whether it is there and what it offers, asked without a CUDA toolkit.
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::path::{Path, PathBuf};
 
 use super::library::reason;
 
@@ -15,6 +16,8 @@ pub struct Driver {
 
 /// Most GPUs that are asked for their names.
 const MOST_DEVICES: c_int = 64;
+/// Where the CUDA toolkit's installer puts it on Windows.
+const WINDOWS: &str = "C:/Program Files/NVIDIA GPU Computing Toolkit/CUDA";
 
 /// Loads the driver's library and asks it, or says why there is no GPU to use.
 pub fn driver() -> Result<Driver, String> {
@@ -28,6 +31,46 @@ pub fn driver() -> Result<Driver, String> {
         format!("NVIDIA's driver is not installed ({}): install it from nvidia.com/drivers", reason(&e))
     })?;
     ask(&library)
+}
+
+/// Looks for what training on a GPU compiles its kernels with: NVIDIA's run-time compiler and the headers of the CUDA
+/// toolkit, where Burn looks for them; or says what is missing.
+pub fn compiler() -> Result<(), String> {
+    let names: &[&str] = match std::env::consts::OS {
+        "windows" => &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll", "nvrtc64_112_0.dll"],
+        _ => &["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11"],
+    };
+    let install = "install the CUDA toolkit from developer.nvidia.com/cuda-downloads";
+    // SAFETY: the system's loader finds NVIDIA's own library by the names that NVIDIA gives it.
+    let found = |name: &&str| unsafe { libloading::Library::new(*name) }.is_ok();
+    if !names.iter().any(found) {
+        return Err(format!(
+            "NVIDIA's run-time compiler is not among the system's libraries ({}): {install}",
+            names.join(", ")
+        ));
+    }
+    // The signs of a toolkit and its folders, in Burn's order.
+    let signs: &[(&str, &str)] = match std::env::consts::OS {
+        "windows" => &[(WINDOWS, WINDOWS)],
+        _ => &[("/usr/local/cuda", "/usr/local/cuda"), ("/opt/cuda", "/opt/cuda"), ("/usr/bin/nvcc", "/usr")],
+    };
+    let folder = std::env::var_os("CUDA_PATH")
+        .map(PathBuf::from)
+        .or_else(|| signs.iter().find(|(sign, _)| Path::new(sign).exists()).map(|(_, folder)| folder.into()));
+    match folder {
+        Some(folder) if folder.join("include/cuda_runtime.h").is_file() => Ok(()),
+        Some(folder) => Err(format!(
+            "{} lacks include/cuda_runtime.h: {install}, or name its folder in CUDA_PATH",
+            folder.display()
+        )),
+        None => {
+            let looked: Vec<&str> = signs.iter().map(|(sign, _)| *sign).collect();
+            Err(format!(
+                "no CUDA toolkit was found: CUDA_PATH is not set and there is no {}: {install}",
+                looked.join(" or ")
+            ))
+        }
+    }
 }
 
 fn ask(library: &libloading::Library) -> Result<Driver, String> {

@@ -1,0 +1,417 @@
+//! Runs whose updates a device computes: particles, conjugates, linear solves, loss and Adam steps stay on it.
+//!
+//! The inner loops are ordinary tensor code over the formulas, generic in Burn's backend, and take the same random
+//! numbers in the same order as the host's ([`Trainer`](super::Trainer)), drawn here from the seed and sent once an update. So a
+//! seed gives one run, checkpoints go both ways, and on Burn's processor backend tests compare the two step by step.
+//!
+//! An update waits for the device once, for its figures, besides the looks of the linear solves at their residuals
+//! (`solve.rs`) and one eigenvalue in twenty updates.
+
+mod conjugate;
+mod langevin;
+mod metric;
+mod solve;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::prelude::*;
+use burn::tensor::backend::AutodiffBackend;
+use rand_chacha::ChaCha8Rng;
+
+use super::amortiser::Amortiser;
+use super::average::Average;
+use super::checkpoint::{Numbers, Packed, State, pack_amortiser, unpack_amortiser};
+use super::config::{Method, TrainConfig};
+use super::inner;
+use super::objective::{Batch, Likelihood, loss, rows};
+use super::ops::{BurnOps, Ranked};
+use super::parameters::{Parameters, network_of};
+use super::trainer::{
+    Backend as HostBackend, CONJUGATE_TOLERANCE, LAMBDA_EVERY, LAMBDA_ITERATIONS, LAMBDA_MARGIN, Optimisers,
+    adam, decay, noisy_rows,
+};
+use super::training::{Metrics, ReadRows, Training};
+use crate::error::{Error, Result};
+use crate::gaussian::QuadraticStart;
+use crate::gibbs_start::GibbsStart;
+use crate::icnn::formula::Formula;
+use crate::icnn::{Architecture, Icnn, Weights};
+use crate::potential::Potential as HostPotential;
+use crate::sampler::standard_normals;
+use crate::source::Source;
+use conjugate::conjugate;
+use langevin::{lambda_max, langevin};
+use metric::{Metric, choose};
+use solve::hessian_solve;
+
+/// The network on a device, at the weights of one update.
+type Potential<'a, B> = Formula<'a, BurnOps<B>>;
+
+/// Largest difference from the host's f64 answers that a device may begin with, relative to the largest number.
+const AGREEMENT: f64 = 1e-4;
+/// The same for the differentiated pass, whose products may round their factors to 11 bits: some sums of them later, and
+/// far below the noise of a gradient from a hundred points.
+const GRADIENT_AGREEMENT: f64 = 1e-2;
+
+fn ranked<B: Backend>(a: &Tensor<B, 2>) -> Ranked<B> {
+    Ranked::Two(a.clone())
+}
+
+/// w and ∇w at the rows of `x`: [n, d] -> [n, 1], [n, d].
+fn at<B: Backend>(w: &Potential<'_, B>, x: &Tensor<B, 2>) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let (value, gradient) = w.value_and_gradient(&ranked(x));
+    (value.matrix(), gradient.matrix())
+}
+
+/// The numbers of `a`, once the device has come to them.
+fn read_single<B: Backend, const D: usize>(a: Tensor<B, D>) -> Result<Vec<f32>> {
+    let failed = |message: String| Error::Engine { engine: "burn", message };
+    let data = a.try_into_data().map_err(|e| failed(e.to_string()))?;
+    data.convert::<f32>().to_vec().map_err(|e| failed(format!("{e:?}")))
+}
+
+/// The same in f64.
+fn read<B: Backend, const D: usize>(a: Tensor<B, D>) -> Result<Vec<f64>> {
+    Ok(read_single(a)?.into_iter().map(f64::from).collect())
+}
+
+/// The one number of `a`, once the device has come to it.
+fn scalar<B: Backend>(a: Tensor<B, 1>) -> Result<f64> {
+    Ok(read(a)?[0])
+}
+
+/// Standard deviation of the numbers of `a`.
+fn deviation<B: Backend>(a: Tensor<B, 2>) -> Tensor<B, 1> {
+    let centred = a.clone() - a.mean().unsqueeze_dim(0);
+    (centred.clone() * centred).mean().sqrt()
+}
+
+/// Fails if a number of `found` is off by more than `agreement` of the largest in `want`.
+fn close(what: &str, found: &[f64], want: &[f64], agreement: f64) -> Result<()> {
+    let size = want.iter().fold(0.0f64, |top, v| top.max(v.abs()));
+    let off = found.iter().zip(want).map(|(a, b)| (a - b).abs());
+    let off = off.fold(0.0, |top: f64, off| if off.is_nan() { f64::INFINITY } else { top.max(off) });
+    if off <= agreement * size {
+        return Ok(());
+    }
+    let message = format!(
+        "its {what} differ from the processor's by {off:e} where the largest is {size:e}; {:e} is allowed",
+        agreement * size
+    );
+    Err(Error::Engine { engine: "burn", message })
+}
+
+/// A likelihood's derivative in the linear and squared forms, with the points `x` in every place.
+fn in_forms<B: AutodiffBackend>(network: &Icnn<f32>, x: &[f64], device: &B::Device) -> Result<Vec<f64>> {
+    let arch = network.architecture();
+    let parameters = Parameters::<B>::from_network(network, device)?;
+    let x = rows::<B>(x, arch.dim, device);
+    let likelihood =
+        Likelihood { image: Some(x.clone()), along: x.clone(), solved: x.clone(), probe: x.clone() };
+    let batch = Batch { data: x.clone(), particles: x * 0.5, conjugate: None, likelihood: Some(likelihood) };
+    let loss = loss(&BurnOps::new(device.clone()), arch, &parameters.weights(arch), batch);
+    let gradient = parameters.forms.val().grad(&loss.backward());
+    gradient.map_or_else(|| Err(Error::Engine { engine: "burn", message: "no derivative".into() }), read)
+}
+
+/// The weights without their graph.
+pub(super) fn inner_weights<B: AutodiffBackend>(
+    arch: &Architecture,
+    weights: &Weights<Ranked<B>>,
+) -> Result<Weights<Ranked<B::InnerBackend>>> {
+    // `build` asks in the order of `named`.
+    let mut all = weights.named(arch).into_iter();
+    Weights::build(arch, |name, _| match all.next() {
+        Some((found, _, t)) if found == name => Ok(Ranked::Two(t.clone().matrix().inner())),
+        _ => Err(Error::Invalid(format!("no array {name}"))),
+    })
+}
+
+/// A run on a device.
+pub(super) struct DeviceTrainer<B: AutodiffBackend> {
+    config: TrainConfig,
+    start: QuadraticStart,
+    device: B::Device,
+    metric: Metric<B::InnerBackend>,
+    /// a of the start: [1, d].
+    centre: Tensor<B::InnerBackend, 2>,
+    parameters: Option<Parameters<B>>,
+    optimisers: Optimisers<B>,
+    /// Averaged effective weights, in the order of [`Weights::named`].
+    average: Vec<Tensor<B::InnerBackend, 2>>,
+    rng: ChaCha8Rng,
+    particles: Tensor<B::InnerBackend, 2>,
+    conjugates: Tensor<B::InnerBackend, 2>,
+    power: Tensor<B::InnerBackend, 2>,
+    amortiser: Option<Amortiser<B>>,
+    lambda: f64,
+    damping: f64,
+    update: usize,
+    seconds: f64,
+}
+
+impl<B: AutodiffBackend> DeviceTrainer<B> {
+    /// Goes on from a state on `device`. Fails for runs that learn from an energy, which the host evaluates, and if
+    /// the device's gradients and Hessian products are not the host's.
+    pub(super) fn from_state(state: State, device: B::Device) -> Result<Self> {
+        let State { config, start, learned, numbers, damping } = state;
+        if matches!(config.method, Method::Energy { .. }) {
+            return Err(Error::Invalid(
+                "energies, their Hessians' factors and least-squares steps are computed by the processor"
+                    .into(),
+            ));
+        }
+        let d = config.architecture.dim;
+        let gibbs = GibbsStart::new(&start)?;
+        let (parameters, optimisers) = learned.unpack::<B>(&config, &device)?;
+        let Numbers { average, rng, particles, conjugates, amortiser, power, lambda, update, seconds } =
+            numbers;
+        let upload = |a: &[f64]| rows::<B::InnerBackend>(a, d, &device);
+        let shapes = parameters.weights(&config.architecture);
+        let average = average
+            .into_iter()
+            .zip(shapes.named(&config.architecture))
+            .map(|(a, (_, shape, _))| Tensor::from_data(TensorData::new(a, shape), &device));
+        let run = DeviceTrainer {
+            average: average.collect(),
+            amortiser: unpack_amortiser(amortiser, &rng, &gibbs, &device)?,
+            metric: Metric::new(&gibbs.covariance, &device)?,
+            centre: upload(&gibbs.centre),
+            particles: upload(&particles),
+            conjugates: upload(&conjugates),
+            power: upload(&power),
+            parameters: Some(parameters),
+            config,
+            start,
+            device,
+            optimisers,
+            rng,
+            lambda,
+            damping,
+            update,
+            seconds,
+        };
+        run.agrees(&shapes)?;
+        Ok(run)
+    }
+
+    /// Compares the device's gradients, Hessian products and derivatives in the weights at the particles with the
+    /// host's; makes the device compile most of its kernels.
+    fn agrees(&self, weights: &Weights<Ranked<B>>) -> Result<()> {
+        let arch = &self.config.architecture;
+        let single = network_of(arch, weights)?;
+        let host: Icnn<f64> = single.cast()?;
+        let (ops, inner) = (BurnOps::precise(self.device.clone()), inner_weights(arch, weights)?);
+        let w = Formula::new(&ops, arch, &inner);
+        let on_device = &self.particles;
+        let x = read(on_device.clone())?;
+        let (mut value, mut gradient, mut product) =
+            (vec![0.0; self.config.particles], vec![0.0; x.len()], vec![0.0; x.len()]);
+        host.value_and_gradient(&x, &mut value, &mut gradient)?;
+        host.hvp(&x, &x, &mut product)?;
+        let hvp = w.hvp(&w.linearise(&ranked(on_device)), &ranked(on_device)).matrix();
+        close("gradients", &read(at(&w, on_device).1)?, &gradient, AGREEMENT)?;
+        close("Hessian products", &read(hvp)?, &product, AGREEMENT)?;
+        let found = in_forms::<B>(&single, &x, &self.device)?;
+        let want = in_forms::<HostBackend>(&single, &x, &Default::default())?;
+        close("derivatives in the weights", &found, &want, GRADIENT_AGREEMENT)
+    }
+
+    /// The averaged weights, in the order of [`Weights::named`].
+    fn averaged(&self) -> Result<Vec<Vec<f32>>> {
+        self.average.iter().map(|a| read_single(a.clone())).collect()
+    }
+
+    fn upload(&self, a: &[f64]) -> Tensor<B::InnerBackend, 2> {
+        rows(a, self.config.architecture.dim, &self.device)
+    }
+
+    /// Moves the particles; returns the spread of w over them, as the host's `move_particles` does.
+    fn move_particles(&mut self, w: &Potential<'_, B::InnerBackend>) -> Result<Tensor<B::InnerBackend, 1>> {
+        let [n, d] = self.particles.dims();
+        if self.update.is_multiple_of(LAMBDA_EVERY) {
+            let probed = self.particles.clone().narrow(0, 0, self.power.dims()[0]);
+            let (found, power) = lambda_max(w, &self.metric, &probed, self.power.clone(), LAMBDA_ITERATIONS);
+            self.power = power;
+            self.lambda = LAMBDA_MARGIN * scalar(found)?;
+            if !self.lambda.is_finite() {
+                return Err(Error::NotFinite("the largest Hessian eigenvalue".into()));
+            }
+        }
+        let (steps, step) = (self.config.langevin_steps, self.config.langevin_step);
+        if self.config.method.source() == Source::Gaussian {
+            let kept = (-(steps as f64) * step).exp();
+            let noise = inner::normal(&mut self.rng, n * d);
+            self.particles = self.particles.clone() * kept + self.upload(&noise) * (1.0 - kept * kept).sqrt();
+            return Ok(deviation(metric::dots(&self.particles, &self.particles) * 0.5));
+        }
+        let noise: Vec<_> = (0..steps).map(|_| standard_normals(&mut self.rng, n * d)).collect();
+        let noise = noise.iter().map(|xi| self.upload(xi)).collect();
+        let (x, value) = langevin(w, &self.metric, self.particles.clone(), step / self.lambda, noise);
+        self.particles = x;
+        Ok(deviation(value))
+    }
+
+    /// Moves the conjugates towards ∇w*(particles), as the host's `solve_conjugates` does; returns their worst
+    /// residual and the guess's.
+    fn solve_conjugates(
+        &mut self,
+        w: &Potential<'_, B::InnerBackend>,
+    ) -> (Tensor<B::InnerBackend, 1>, Option<Tensor<B::InnerBackend, 1>>) {
+        let x = self.particles.clone();
+        let calls = self.config.conjugate_steps;
+        let by_start = self.metric.apply(x.clone()) + self.centre.clone();
+        let shifted = Tensor::<B, 2>::from_inner(x.clone() - self.centre.clone());
+        let guess = self.amortiser.as_ref().map(|a| a.correction(shifted.clone()).inner() + by_start.clone());
+        let guess_residual = guess.as_ref().map(|y| {
+            let off = at(w, y).1 - x.clone();
+            (off.clone() * off).mean().sqrt()
+        });
+        let start = guess.unwrap_or_else(|| self.conjugates.clone());
+        let solved = conjugate(w, &self.metric, &x, start, CONJUGATE_TOLERANCE, calls);
+        if let Some(amortiser) = &mut self.amortiser {
+            let converged = solved.residual.clone().lower_equal_elem(CONJUGATE_TOLERANCE);
+            let target = choose(&converged, solved.y.clone() - by_start, &x.zeros_like());
+            let counts = converged.float();
+            // Where no row converged the step goes by Adam's memory alone.
+            let share = counts.clone() / counts.sum().clamp_min(1.0).unsqueeze_dim(0);
+            let difference = amortiser.correction(shifted) - Tensor::from_inner(target);
+            let squares = difference.powi_scalar(2).sum_dim(1) * Tensor::from_inner(share);
+            amortiser.descend(squares.sum());
+        }
+        // Comparisons with NaN are false.
+        let finite = solved.residual.clone().lower_elem(f32::MAX);
+        self.conjugates = choose(&finite, solved.y, &self.conjugates);
+        let infinite = solved.residual.zeros_like() + f32::INFINITY;
+        (choose(&finite, solved.residual, &infinite).max(), guess_residual)
+    }
+
+    /// What the likelihood needs at the batch `y`, and the worst relative residual of its solves.
+    fn likelihood_parts(
+        &mut self,
+        w: &Potential<'_, B::InnerBackend>,
+        y: &Tensor<B::InnerBackend, 2>,
+    ) -> Result<(Likelihood<Tensor<B::InnerBackend, 2>>, f64)> {
+        let image = at(w, y).1;
+        let (image, along) = match self.config.method.source() {
+            Source::Gibbs => (Some(image.clone()), at(w, &image).1),
+            Source::Gaussian => (None, image),
+        };
+        let signs = inner::signs(&mut self.rng, self.config.batch * self.config.architecture.dim);
+        let probe = self.upload(&signs);
+        let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
+        let (solved, residual) = hessian_solve(w, &self.metric, y, &probe, tolerance, most)?;
+        Ok((Likelihood { image, along, solved, probe }, residual))
+    }
+}
+
+impl<B: AutodiffBackend> Training for DeviceTrainer<B> {
+    fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    fn updates_done(&self) -> usize {
+        self.update
+    }
+
+    fn start(&self) -> &QuadraticStart {
+        &self.start
+    }
+
+    fn network(&self) -> Result<Icnn<f32>> {
+        Average::from_arrays(self.config.architecture.clone(), self.averaged()?).network()
+    }
+
+    fn particles(&self) -> Result<Vec<f64>> {
+        read(self.particles.clone())
+    }
+
+    fn step(&mut self, of: usize, read_rows: &ReadRows<'_>) -> Result<Metrics> {
+        let clock = Instant::now();
+        let arch = self.config.architecture.clone();
+        let parameters = self.parameters.take().ok_or_else(|| {
+            Error::Invalid("the run stopped in the middle of an update; resume it from its checkpoint".into())
+        })?;
+        let weights = parameters.weights(&arch);
+        let (ops, inner) = (BurnOps::precise(self.device.clone()), inner_weights(&arch, &weights)?);
+        let new = 1.0 - decay(&self.config, self.update);
+        for (mean, (.., now)) in self.average.iter_mut().zip(inner.named(&arch)) {
+            *mean = mean.clone() + (now.clone().matrix() - mean.clone()) * new;
+        }
+        let w = Formula::new(&ops, &arch, &inner);
+        let y = noisy_rows(&self.config, &mut self.rng, of, read_rows)?;
+        let y = self.upload(&y);
+        let spread = self.move_particles(&w)?;
+
+        let likelihood = self.update >= self.config.conjugate_updates;
+        let weight = if likelihood { self.config.conjugate_weight } else { 1.0 };
+        let conjugate = (weight > 0.0).then(|| self.solve_conjugates(&w));
+        let (parts, solve_residual) = likelihood.then(|| self.likelihood_parts(&w, &y)).transpose()?.unzip();
+        let batch = Batch {
+            data: Tensor::from_inner(y),
+            particles: Tensor::from_inner(self.particles.clone()),
+            conjugate: (weight > 0.0).then(|| (Tensor::from_inner(self.conjugates.clone()), weight)),
+            likelihood: parts.map(|parts| parts.map(Tensor::from_inner)),
+        };
+        let loss = loss(&BurnOps::<B>::new(self.device.clone()), &arch, &weights, batch);
+        let mut figures = vec![loss.clone().inner(), spread];
+        let (residual, guess) = conjugate.unzip();
+        let guess = guess.flatten();
+        figures.extend(residual);
+        let guess_at = guess.is_some().then_some(figures.len());
+        figures.extend(guess);
+        let (parameters, rate) = adam(&self.config, self.update, &mut self.optimisers, parameters, loss);
+
+        // Here the update waits for the device.
+        let figures = read(Tensor::cat(figures, 0))?;
+        let finite = |i: usize, what: &str| match figures[i].is_finite() {
+            true => Ok(figures[i]),
+            false => Err(Error::NotFinite(format!("{what} of update {}", self.update + 1))),
+        };
+        finite(0, "the loss")?;
+        let particle_spread = finite(1, "the potential at the particles")?;
+        let guess_residual = guess_at.map(|i| finite(i, "the amortiser's guess")).transpose()?;
+        self.update += 1;
+        self.parameters = Some(parameters);
+        self.seconds += clock.elapsed().as_secs_f64();
+        Ok(Metrics {
+            update: self.update,
+            seconds: self.seconds,
+            objective: if likelihood { "likelihood" } else { "conjugate" },
+            lambda_max: self.lambda,
+            residual: solve_residual.unwrap_or_else(|| figures[2]),
+            guess_residual,
+            particle_spread,
+            rate,
+            deviation: None,
+        })
+    }
+
+    fn step_on_energy(&mut self, _: &dyn HostPotential) -> Result<Metrics> {
+        Err(Error::Invalid("this run learns from samples, not from an energy".into()))
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        let state = State {
+            config: self.config.clone(),
+            start: self.start.clone(),
+            learned: Packed::new(&self.parameters, &self.optimisers)?,
+            numbers: Numbers {
+                average: self.averaged()?,
+                rng: self.rng.clone(),
+                particles: read(self.particles.clone())?,
+                conjugates: read(self.conjugates.clone())?,
+                amortiser: pack_amortiser(&self.amortiser)?,
+                power: read(self.power.clone())?,
+                lambda: self.lambda,
+                update: self.update,
+                seconds: self.seconds,
+            },
+            damping: self.damping,
+        };
+        state.write(path)
+    }
+}

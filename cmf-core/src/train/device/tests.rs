@@ -1,0 +1,351 @@
+//! The device's inner loops and updates, on Burn's processor backend, against the host's.
+
+use burn::backend::{Autodiff, Flex};
+use burn::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::super::ops::{BurnOps, Ranked, product, split};
+use super::super::parameters::{Parameters, network_of};
+use super::super::tests::{config, energy_config, network, ring, ring_gaussian};
+use super::super::{Method, TrainConfig, Trainer, Training, inner, objective};
+use super::{DeviceTrainer, Metric, conjugate, hessian_solve, lambda_max, langevin, read};
+use crate::conjugate::ConjugateSolver;
+use crate::density::{exact_log_density, exact_log_density_from_gaussian};
+use crate::host::Array;
+use crate::icnn::formula::Formula;
+use crate::icnn::{Architecture, Icnn, Weights};
+use crate::potential::{Potential, SecondOrder};
+use crate::preconditioner::Preconditioner;
+use crate::sampler::{Sampler, Ula, standard_normals};
+use crate::source::Source;
+
+/// Burn's processor backend, in the part of a device.
+type Tested = Autodiff<Flex>;
+
+fn rows(a: &[f64], d: usize) -> Tensor<Flex, 2> {
+    objective::rows(a, d, &Default::default())
+}
+
+/// One network on the host and on the device, with a metric near its inverse Hessian.
+struct Both {
+    host: Icnn<f32>,
+    arch: Architecture,
+    weights: Weights<Ranked<Flex>>,
+    ops: BurnOps<Flex>,
+    metric: Preconditioner,
+    on_device: Metric<Flex>,
+}
+
+impl Both {
+    /// With the metric `scale` times the inverse Hessian at the origin.
+    fn new(net: &Icnn<f64>, scale: f64) -> Both {
+        let (arch, d) = (net.architecture().clone(), net.dim());
+        let parameters = Parameters::<Flex>::from_network(net, &Default::default()).unwrap();
+        let weights = parameters.weights(&arch);
+        let mut hessian = vec![0.0; d * d];
+        net.hessian(&vec![0.0; d], &mut hessian).unwrap();
+        let inverse = crate::linalg::Cholesky::new(&hessian, d, "H").unwrap().inverse();
+        let metric = Preconditioner::new(&inverse.iter().map(|v| scale * v).collect::<Vec<_>>(), d).unwrap();
+        Both {
+            host: network_of(&arch, &weights).unwrap(),
+            on_device: Metric::new(&metric, &Default::default()).unwrap(),
+            ops: BurnOps::precise(Default::default()),
+            arch,
+            weights,
+            metric,
+        }
+    }
+
+    fn device(&self) -> super::Potential<'_, Flex> {
+        Formula::new(&self.ops, &self.arch, &self.weights)
+    }
+}
+
+fn random(seed: u64, n: usize) -> Vec<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..n).map(|_| rng.random_range(-1.5..1.5)).collect()
+}
+
+fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn products_keep_their_precision_where_factors_are_rounded_to_11_bits() {
+    let (n, k, m) = (7, 200, 5);
+    let (a, b) = (random(1, n * k), random(2, k * m));
+    let (a, b) = (rows(&a, k), rows(&b, m));
+    let [leading, rest] = split(a.clone());
+    for ((a, l), r) in read(a.clone()).unwrap().iter().zip(read(leading).unwrap()).zip(read(rest).unwrap()) {
+        assert_eq!(*a, l + r);
+        assert_eq!((l as f32).to_bits() & 0x1fff, 0, "{l} has more than 11 bits");
+        // What a device that cuts off the rest's low bits loses.
+        let cut = f64::from(f32::from_bits((r as f32).to_bits() & !0x1fff));
+        assert!((r - cut).abs() <= a.abs() / f64::from(1 << 21));
+    }
+    let exact = crate::linalg::matmul(&read(a.clone()).unwrap(), &read(b.clone()).unwrap(), n, k, m);
+    // Sums of 200 products of size up to 2.25 in f32: 6e-8 times some 30 after the signs cancel.
+    assert!(largest_difference(&read(product(a, b)).unwrap(), &exact) < 2e-5);
+}
+
+#[test]
+fn eigenvalue_and_langevin_steps_are_the_hosts() {
+    let (d, n) = (4, 9);
+    let both = Both::new(&network(d, true), 1.3);
+    let (x, v) = (random(3, n * d), random(4, n * d));
+    let mut power = v.clone();
+    let want = inner::lambda_max(&both.host, &both.metric, &x, &mut power, 8).unwrap();
+    let (found, on_device) = lambda_max(&both.device(), &both.on_device, &rows(&x, d), rows(&v, d), 8);
+    // Eight f32 products of each, normalised between.
+    assert!((read(found).unwrap()[0] / want - 1.0).abs() < 1e-5);
+    assert!(largest_difference(&read(on_device).unwrap(), &power) < 1e-5);
+
+    let ula = Ula { step: 0.3 / want, preconditioner: Some(std::sync::Arc::new(both.metric.clone())) };
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut state = ula.init(&both.host, x.clone()).unwrap();
+    for _ in 0..3 {
+        ula.step(&both.host, &mut state, &mut rng).unwrap();
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let noise = (0..3).map(|_| rows(&standard_normals(&mut rng, n * d), d)).collect();
+    let (moved, value) = langevin(&both.device(), &both.on_device, rows(&x, d), ula.step, noise);
+    // The same numbers ξ in f32: rounding of positions and values of order 10.
+    assert!(largest_difference(&read(moved).unwrap(), &state.x) < 2e-5);
+    assert!(largest_difference(&read(value).unwrap(), &state.value) < 2e-5);
+}
+
+#[test]
+fn langevin_particles_of_a_gaussian_have_its_moments() {
+    let (d, n, step) = (3, 4000, 0.3);
+    let mut net = network(d, false);
+    let (arch, mut weights) = (net.architecture().clone(), net.weights().clone());
+    // Without its hidden layers the network is ½ (x-a)'Q(x-a).
+    weights.output = Array::matrix(vec![1e-6; arch.units()], 1, arch.units());
+    let centre = weights.centre.to_vec();
+    net = Icnn::new(arch, weights).unwrap();
+    let both = Both::new(&net, 1.0);
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let noise = (0..40).map(|_| rows(&standard_normals(&mut rng, n * d), d)).collect();
+    let (x, _) = langevin(&both.device(), &both.on_device, rows(&vec![0.0; n * d], d), step, noise);
+    let x = read(x).unwrap();
+    let mut hessian = vec![0.0; d * d];
+    net.hessian(&centre, &mut hessian).unwrap();
+    let (mut form, mut mean) = (0.0, vec![0.0; d]);
+    for row in x.chunks_exact(d) {
+        let moved: Vec<f64> = row.iter().zip(&centre).map(|(x, a)| x - a).collect();
+        form += crate::linalg::dot(&moved, &crate::linalg::matmul(&hessian, &moved, d, d, 1));
+        mean.iter_mut().zip(&moved).for_each(|(m, v)| *m += v / n as f64);
+    }
+    // With P Q = I the stationary law has 1/(1 - γ/2) times the covariance Q^{-1} (`Ula`), and 0.7^40 of the start is
+    // left. E (x-a)'Q(x-a) = 3/(1 - γ/2) with relative standard error √(2/12,000) = 1.3 percent, of which four.
+    let found = form / (n * d) as f64 * (1.0 - 0.5 * step);
+    assert!((found - 1.0).abs() < 0.052, "{found}");
+    // n |mean|²_Q (1 - γ/2) is chi-squared with 3 degrees of freedom: above 21 with probability 1e-4.
+    let off = crate::linalg::dot(&mean, &crate::linalg::matmul(&hessian, &mean, d, d, 1));
+    assert!(off * n as f64 * (1.0 - 0.5 * step) < 21.0, "{off}");
+}
+
+#[test]
+fn linear_solves_are_the_hosts() {
+    let (d, n) = (5, 11);
+    let both = Both::new(&network(d, true), 0.7);
+    let y = random(7, n * d);
+    let v = inner::signs(&mut ChaCha8Rng::seed_from_u64(8), n * d);
+    let tolerance = 1e-5;
+    let (want, _) = inner::hessian_solve(&both.host, &both.metric, &y, &v, tolerance, 30).unwrap();
+    let (found, worst) =
+        hessian_solve(&both.device(), &both.on_device, &rows(&y, d), &rows(&v, d), tolerance, 30).unwrap();
+    assert!(worst <= tolerance, "{worst}");
+    let (found, size) = (read(found).unwrap(), want.iter().fold(0.0f64, |top, v| top.max(v.abs())));
+    // Both have relative residuals of 1e-5 in the norm of P, and H is within a factor of three of P^{-1}.
+    assert!(largest_difference(&found, &want) < 1e-4 * size);
+    let mut back = vec![0.0; n * d];
+    both.host.hvp(&y, &found, &mut back).unwrap();
+    assert!(largest_difference(&back, &v) < 1e-4, "{back:?}");
+    // More steps than rounding allows do no harm.
+    let (longer, _) =
+        hessian_solve(&both.device(), &both.on_device, &rows(&y, d), &rows(&v, d), 1e-30, 200).unwrap();
+    assert!(largest_difference(&read(longer).unwrap(), &want) < 1e-4 * size);
+}
+
+#[test]
+fn conjugate_solves_are_the_hosts_step_by_step() {
+    let (d, n) = (4, 10);
+    // Twelve times too large a metric makes first steps overshoot.
+    for scale in [1.0, 12.0] {
+        let both = Both::new(&network(d, true), scale);
+        let (x, start) = (random(9, n * d), random(10, n * d));
+        for calls in [2, 4, 6, 40] {
+            let solver = ConjugateSolver {
+                tolerance: 1e-5,
+                max_steps: calls,
+                preconditioner: Some(std::sync::Arc::new(both.metric.clone())),
+                ..ConjugateSolver::default()
+            };
+            let want = solver.solve(&both.host, &x, Some(&start)).unwrap();
+            let (w, metric) = (both.device(), &both.on_device);
+            let found = conjugate(&w, metric, &rows(&x, d), rows(&start, d), 1e-5, calls);
+            let (y, residual) = (read(found.y).unwrap(), read(found.residual).unwrap());
+            let of_host: Vec<f64> = want.rows.iter().map(|row| row.residual).collect();
+            if calls == 40 {
+                assert!(want.all_converged() && residual.iter().all(|r| *r <= 1e-5), "{scale}: {residual:?}");
+                // A residual of 1e-5 a coordinate over the least eigenvalue of H, about one half here.
+                assert!(largest_difference(&y, &want.y) < 1e-4);
+                continue;
+            }
+            // The same iteration in f32, whose rounding of 1e-6 a few steps of a curved function may enlarge.
+            assert!(
+                largest_difference(&residual, &of_host) < 1e-5,
+                "{scale}, {calls}: {residual:?} {of_host:?}"
+            );
+            assert!(largest_difference(&y, &want.y) < 1e-5, "{scale}, {calls}");
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_not_finite_spoils_no_other() {
+    let d = 4;
+    let both = Both::new(&network(d, false), 1.0);
+    let x = random(11, 3 * d);
+    let (w, metric) = (both.device(), &both.on_device);
+    let alone = conjugate(&w, metric, &rows(&x[..d], d), rows(&x[..d], d), 1e-5, 30);
+    let mut start = x.clone();
+    start[d] = f64::NAN;
+    start[2 * d] = 1e30;
+    let found = conjugate(&w, metric, &rows(&x, d), rows(&start, d), 1e-5, 30);
+    let residual = read(found.residual).unwrap();
+    assert!(residual[0] <= 1e-5 && !residual[1].is_finite(), "{residual:?}");
+    // The same row in another batch: products of another shape may round otherwise.
+    assert!(largest_difference(&read(alone.y).unwrap(), &read(found.y).unwrap()[..d]) < 1e-5);
+}
+
+fn on_device(trainer: Trainer) -> DeviceTrainer<Tested> {
+    DeviceTrainer::from_state(trainer.state().unwrap(), Default::default()).unwrap()
+}
+
+/// log ρ, but for the constant, at three ring points and the centre.
+fn densities(t: &dyn Training) -> Vec<f64> {
+    let net: Icnn<f64> = t.network().unwrap().cast().unwrap();
+    let points = [1.0, 0.0, 0.0, 1.0, -0.8, 0.6, 0.0, 0.0];
+    match t.start().source {
+        Source::Gibbs => exact_log_density(&net, 0.0, &points).unwrap().value,
+        Source::Gaussian => exact_log_density_from_gaussian(&net, &points, None).unwrap().value,
+    }
+}
+
+#[test]
+fn updates_are_the_hosts() {
+    let runs = [
+        TrainConfig { ..config(12, 0) },
+        TrainConfig { ..config(12, 12) },
+        TrainConfig { conjugate_weight: 0.5, amortise: true, ..config(12, 6) },
+        TrainConfig { method: Method::GaussianIcnn, ..config(12, 6) },
+    ];
+    for config in runs {
+        let mut host = Trainer::new(config.clone(), &ring_gaussian()).unwrap();
+        let mut device = on_device(Trainer::new(config.clone(), &ring_gaussian()).unwrap());
+        for update in 1..=12 {
+            let want = host.step(1000, &ring).unwrap();
+            let found = device.step(1000, &ring).unwrap();
+            assert_eq!((found.update, found.objective), (want.update, want.objective));
+            // The rounding of f32, in which the device keeps what the host keeps in f64 between calls.
+            let close = |a: f64, b: f64| {
+                assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "{update}: {found:?} {want:?}")
+            };
+            close(found.lambda_max, want.lambda_max);
+            close(found.particle_spread, want.particle_spread);
+            assert_eq!(found.guess_residual.is_some(), want.guess_residual.is_some());
+            found.guess_residual.zip(want.guess_residual).into_iter().for_each(|(a, b)| close(a, b));
+            // The device looks at its residual every four products only, and so may come further.
+            match found.objective {
+                "likelihood" => assert!(found.residual <= config.solve_tolerance, "{found:?}"),
+                _ => close(found.residual, want.residual),
+            }
+        }
+        assert!(largest_difference(&densities(&device), &densities(&host)) < 1e-5, "{config:?}");
+        assert!(largest_difference(&device.particles().unwrap(), &host.particles().unwrap()) < 1e-5);
+    }
+}
+
+#[test]
+fn checkpoints_move_between_host_and_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint");
+    let config = || TrainConfig { conjugate_weight: 0.5, amortise: true, ..config(24, 4) };
+    let arrays = |t: &dyn Training| -> Vec<Vec<f32>> {
+        let net = t.network().unwrap();
+        net.weights().named(net.architecture()).iter().map(|(.., a)| a.to_vec()).collect()
+    };
+    let mut unbroken = on_device(Trainer::new(config(), &ring_gaussian()).unwrap());
+    let mut again = on_device(Trainer::new(config(), &ring_gaussian()).unwrap());
+    let mut moving: Box<dyn Training> = Box::new(Trainer::new(config(), &ring_gaussian()).unwrap());
+    for update in 1..=24 {
+        unbroken.step(1000, &ring).unwrap();
+        again.step(1000, &ring).unwrap();
+        moving.step(1000, &ring).unwrap();
+        if update % 6 == 0 {
+            again.save(&path).unwrap();
+            again = on_device(Trainer::load(&path).unwrap());
+            moving.save(&path).unwrap();
+            let loaded = Trainer::load(&path).unwrap();
+            moving = if update % 12 == 0 { Box::new(loaded) } else { Box::new(on_device(loaded)) };
+        }
+    }
+    // From device to device nothing is lost.
+    assert_eq!(arrays(&unbroken), arrays(&again));
+    assert_eq!(unbroken.particles().unwrap(), again.particles().unwrap());
+    // Updates on the host differ by rounding, as in `updates_are_the_hosts`.
+    assert!(largest_difference(&densities(&unbroken), &densities(moving.as_ref())) < 1e-5);
+}
+
+/// Mean log ρ over the ring in nats, with log Z by the trapezium rule.
+fn log_likelihood(t: &dyn Training) -> f64 {
+    let net: Icnn<f64> = t.network().unwrap().cast().unwrap();
+    let (half, cells) = (8.0, 160);
+    let width = 2.0 * half / cells as f64;
+    let grid: Vec<f64> = (0..=cells * (cells + 2))
+        .flat_map(|i| [i % (cells + 1), i / (cells + 1)].map(|k| k as f64 * width - half))
+        .collect();
+    let mut value = vec![0.0; grid.len() / 2];
+    net.value_and_gradient(&grid, &mut value, &mut vec![0.0; grid.len()]).unwrap();
+    let least = value.iter().copied().fold(f64::INFINITY, f64::min);
+    let log_z = (value.iter().map(|w| (least - w).exp()).sum::<f64>() * width * width).ln() - least;
+    let mut points = vec![0.0; 2000];
+    ring(&(0..1000).collect::<Vec<_>>(), &mut points).unwrap();
+    exact_log_density(&net, log_z, &points).unwrap().value.iter().sum::<f64>() / 1000.0
+}
+
+#[test]
+fn a_device_learns_a_ring_as_well_as_the_host() {
+    let mut host = Trainer::new(config(300, 0), &ring_gaussian()).unwrap();
+    let start = log_likelihood(&host);
+    let mut device = on_device(Trainer::new(config(300, 0), &ring_gaussian()).unwrap());
+    for _ in 0..300 {
+        host.step(1000, &ring).unwrap();
+        device.step(1000, &ring).unwrap();
+    }
+    let (by_host, by_device) = (log_likelihood(&host), log_likelihood(&device));
+    assert!(by_host > start + 0.3, "{start} to {by_host}");
+    // The same random numbers, and rounding that three hundred updates hardly enlarge: Langevin steps contract.
+    assert!((by_device - by_host).abs() < 1e-3, "{by_device} against {by_host}");
+}
+
+#[test]
+fn a_device_refuses_energies_and_answers_that_are_not_the_hosts() {
+    let refused = |trainer: &Trainer, spoil: bool| {
+        let mut state = trainer.state().unwrap();
+        if spoil {
+            state.numbers.particles[0] = f64::NAN;
+        }
+        DeviceTrainer::<Tested>::from_state(state, Default::default()).err().map(|e| e.to_string())
+    };
+    let samples = Trainer::new(config(5, 0), &ring_gaussian()).unwrap();
+    assert_eq!(refused(&samples, false), None);
+    let message = refused(&samples, true).unwrap();
+    assert!(message.contains("differ from the processor's"), "{message}");
+    let of_energy = Trainer::new(energy_config(2, 5), &ring_gaussian()).unwrap();
+    assert!(refused(&of_energy, false).unwrap().contains("energies"));
+}

@@ -1,0 +1,69 @@
+//! A run in progress as its callers see it: one update at a time, wherever it is computed.
+
+use std::path::Path;
+
+use super::config::TrainConfig;
+use crate::error::Result;
+use crate::gaussian::QuadraticStart;
+use crate::icnn::Icnn;
+use crate::potential::Potential;
+
+/// What one update saw.
+#[derive(Debug, Clone, Copy)]
+pub struct Metrics {
+    /// Updates done, this one included.
+    pub update: usize,
+    /// Seconds spent in updates, over all sessions of the run.
+    pub seconds: f64,
+    /// Whether the update was CMFGen's, the likelihood's or an energy's.
+    pub objective: &'static str,
+    /// The largest eigenvalue over particles of the Hessian preconditioned by the start's.
+    pub lambda_max: f64,
+    /// rms residual of the conjugate solves (CMFGen) or worst relative residual of the linear solves.
+    pub residual: f64,
+    /// Root mean square of ∇w(H(x)) - x for the amortiser's guesses H(x), before they are solved; none without
+    /// an amortiser or in updates without conjugate solves.
+    pub guess_residual: Option<f64>,
+    /// The standard deviation of w over the particles, with sqrt(d/2) for a Gaussian Gibbs factor: it
+    /// drifts when Langevin steps are unstable.
+    pub particle_spread: f64,
+    /// Factor of the learning rates.
+    pub rate: f64,
+    /// Standard deviation over the batch of E + log ρ_w, in nats; 0 for a model that is exact there. None
+    /// without an energy.
+    pub deviation: Option<f64>,
+}
+
+/// Copies rows of training data by index into [indices, d].
+pub type ReadRows<'a> = dyn Fn(&[usize], &mut [f64]) -> Result<()> + 'a;
+
+/// A run in progress, on this machine's processor or on a device.
+pub trait Training {
+    /// The settings of the run.
+    fn config(&self) -> &TrainConfig;
+
+    /// Updates done.
+    fn updates_done(&self) -> usize;
+
+    /// The closed-form potential that the run started from.
+    fn start(&self) -> &QuadraticStart;
+
+    /// The averaged network.
+    fn network(&self) -> Result<Icnn<f32>>;
+
+    /// The particles of the source: [particles, d].
+    fn particles(&self) -> Result<Vec<f64>>;
+
+    /// Takes one update on training data of `rows` rows.
+    fn step(&mut self, rows: usize, read: &ReadRows<'_>) -> Result<Metrics>;
+
+    /// Takes one update on an energy.
+    ///
+    /// mu is `batch` points of the domain, uniform but for a density that falls off as a = (1 + (E - min E)/5)^{-2},
+    /// and `particles` points of the model, (∇w*)#P_w, as far as their conjugate solves have come; each counts
+    /// with the weight a, so that the tails do not outweigh the bulk. Fails where E is not finite.
+    fn step_on_energy(&mut self, energy: &dyn Potential) -> Result<Metrics>;
+
+    /// Writes the whole state to `path`, replacing a file there only once it is complete.
+    fn save(&self, path: &Path) -> Result<()>;
+}
