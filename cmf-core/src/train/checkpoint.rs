@@ -20,6 +20,7 @@ use crate::files::write_atomically;
 use crate::gaussian::QuadraticStart;
 use crate::gibbs_start::GibbsStart;
 use crate::icnn::{Icnn, initial_weights};
+use crate::symmetric::Symmetric;
 
 /// Increases when the layout of the file changes. Version 3 added the damping at the end; 2 is read too.
 const VERSION: u32 = 3;
@@ -71,7 +72,7 @@ impl Trainer {
         let state = State {
             version: VERSION,
             config: serde_json::to_string(&self.config).map_err(|e| Error::Invalid(e.to_string()))?,
-            start: (self.start.hessian.clone(), self.start.centre.clone(), self.start.log_z),
+            start: (self.start.hessian.numbers(), self.start.centre.clone(), self.start.log_z),
             module: pack(parameters.into_record())?,
             optimisers: [pack(a.to_record())?, pack(b.to_record())?, pack(c.to_record())?],
             average: self.average.arrays.clone(),
@@ -115,11 +116,17 @@ impl Trainer {
             .map_err(|e| Error::file(path, format!("the checkpoint's settings: {e}")))?;
         config.validate()?;
         let (hessian, centre, log_z) = state.start;
+        let (d, head) = (config.architecture.dim, config.architecture.head);
+        let hessian = Symmetric::from_numbers(hessian, d, head.rank()).map_err(|e| Error::file(path, e))?;
         let start = QuadraticStart { hessian, centre, log_z, source: config.method.source() };
         // Any network of the architecture gives the module its structure; the record fills it.
-        let d = config.architecture.dim;
-        let eye = (0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect();
-        let shape = QuadraticStart { hessian: eye, centre: vec![0.0; d], log_z: 0.0, source: start.source };
+        let any = match &start.hessian {
+            Symmetric::Full(_) => {
+                (0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect::<Vec<f64>>().into()
+            }
+            spiked => spiked.clone(),
+        };
+        let shape = QuadraticStart { hessian: any, centre: vec![0.0; d], log_z: 0.0, source: start.source };
         let network =
             Icnn::new(config.architecture.clone(), initial_weights(&config.architecture, &shape, 0)?)?;
         let parameters = Parameters::<Backend>::from_network(&network, &Default::default())?
