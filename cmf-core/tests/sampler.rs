@@ -164,7 +164,7 @@ fn power_iteration_finds_the_largest_curvature() {
     assert!((found - 8.0).abs() < 1e-9, "{found}");
     let mut inverse = vec![0.0; 16];
     [2.0, 1.0, 0.5, 0.5].iter().enumerate().for_each(|(j, v)| inverse[5 * j] = *v);
-    let preconditioner = Preconditioner::new(&inverse.to_vec().into()).unwrap();
+    let preconditioner = Preconditioner::new(&inverse.into()).unwrap();
     let found = lambda_max(&w, &[0.0; 8], Some(&preconditioner), 20, &mut rng).unwrap();
     assert!((found - 4.0).abs() < 1e-9, "{found}");
 }
