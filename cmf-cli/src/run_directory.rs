@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cmf_core::files::write_atomically;
 use cmf_core::gaussian::Gaussian;
+use cmf_core::icnn::Head;
 use cmf_core::train::{Metrics, TrainConfig, Trainer, Training};
 use cmf_core::{Error, Result};
 use cmf_plugins::data::{DataSet, Opened, Split};
@@ -279,14 +280,18 @@ impl RunDirectory {
 /// Numbers that the fit of the Gaussian may hold at once.
 const MOST_FITTED: usize = 1 << 26;
 
-/// Mean and covariance of the training rows with noise of standard deviation `sigma` added.
+/// Mean and covariance of the training rows with noise of standard deviation `sigma` added, as the `head` of the
+/// network needs them.
 ///
 /// Of a data set that is too large, as many rows as fit are taken, evenly spread.
-pub fn gaussian(data: &dyn DataSet, sigma: f64) -> Result<Gaussian> {
+pub fn gaussian(data: &dyn DataSet, sigma: f64, head: Head) -> Result<Gaussian> {
     let (n, d) = (data.rows(Split::Train), data.shape().dim());
     let most = (MOST_FITTED / d).max(1);
     let rows: Vec<usize> = (0..n).step_by(n.div_ceil(most)).collect();
     let mut y = vec![0.0; rows.len() * d];
     data.read(Split::Train, &rows, &mut y).map_err(cmf_plugins::core_error)?;
-    Gaussian::fit(&y, d, sigma)
+    match head {
+        Head::Full => Gaussian::fit(&y, d, sigma),
+        Head::Spiked { rank } => Gaussian::fit_leading(&y, d, sigma, rank),
+    }
 }

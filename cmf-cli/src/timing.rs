@@ -95,10 +95,15 @@ impl Work<'_> {
         self.0.widths.windows(2).map(|w| (w[0] * w[1]) as f64).sum()
     }
 
-    /// Of n gradients: the x side forwards, the forms backwards, mixing both ways.
+    /// Rows that a gradient multiplies backwards: the forms, and a spiked head's directions.
+    fn backwards(&self) -> f64 {
+        self.forms() + self.0.head.rank().unwrap_or(0) as f64
+    }
+
+    /// Of n gradients: the x side forwards, the forms (and a spiked head) backwards, mixing both ways.
     pub fn gradient(&self, n: usize) -> f64 {
         let (d, x_side) = (self.0.dim as f64, self.0.x_side_rows() as f64);
-        2e-9 * n as f64 * (d * x_side + self.forms() * d + 2.0 * self.mixing())
+        2e-9 * n as f64 * (d * x_side + self.backwards() * d + 2.0 * self.mixing())
     }
 
     /// Of n Hessian products: as a gradient, and the x side of the direction forwards with mixing both ways.
@@ -110,12 +115,14 @@ impl Work<'_> {
     /// Of n Hessians of one hidden layer: one triangle of A' D A, beside which the rest is small.
     pub fn hessian(&self, n: usize) -> Option<f64> {
         let d = self.0.dim as f64;
-        (self.0.widths.len() == 1).then(|| 1e-9 * n as f64 * d * d * self.forms())
+        (self.0.widths.len() == 1).then(|| 1e-9 * n as f64 * d * d * self.backwards())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use cmf_core::icnn::Head;
+
     use super::*;
 
     #[test]
@@ -139,9 +146,20 @@ mod tests {
     #[test]
     fn work_is_that_of_the_products() {
         let activation = cmf_core::ops::Activation::Elu;
-        let arch = Architecture { dim: 10, widths: vec![20, 5], rank: 1, diagonal: false, activation };
+        let arch = Architecture {
+            dim: 10,
+            widths: vec![20, 5],
+            rank: 1,
+            diagonal: false,
+            activation,
+            head: Head::Full,
+        };
         // Forwards [n, 10] x [10, 60], backwards [n, 50] x [50, 10], mixing [n, 20] x [20, 5] and back.
         let expected = 2.0 * 3.0 * (600.0 + 500.0 + 200.0) * 1e-9;
         assert!((Work(&arch).gradient(3) - expected).abs() < 1e-15);
+        // Forwards [n, 10] x [10, 54] with a head of four directions, backwards [n, 54] x [54, 10].
+        let spiked = Architecture { head: Head::Spiked { rank: 4 }, ..arch };
+        let expected = 2.0 * 3.0 * (540.0 + 540.0 + 200.0) * 1e-9;
+        assert!((Work(&spiked).gradient(3) - expected).abs() < 1e-15);
     }
 }

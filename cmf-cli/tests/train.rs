@@ -244,6 +244,34 @@ fn colour_pictures_are_learned_from_built_in_data_sets_with_parameters() {
 }
 
 #[test]
+fn a_head_of_few_directions_is_learned_resumed_and_used() {
+    let folder = folder();
+    let set = "--data synthetic-faces?rows=60&side=8";
+    let settings = "--head 6 --widths 8 --batch 16 --particles 16 --updates 6";
+    run(folder.path(), &format!("train {set} {settings} --out faces")).ok();
+    let info = run(folder.path(), "info faces/model.onnx --json").ok().json();
+    assert_eq!(info["architecture"]["head"]["rank"], 6, "{info}");
+    run(folder.path(), "train --resume --out faces").ok();
+    run(folder.path(), "verify faces/model.onnx").ok();
+    run(folder.path(), "sample --model faces/model.onnx -n 2 --steps 20 -o grid.png --separate s").ok();
+    let picture = names(&folder.path().join("s")).remove(0);
+    let line = format!("inpaint --model faces/model.onnx s/{picture} --mask-rect 2,2,3,3 -o filled.png");
+    run(folder.path(), &line).ok();
+    // The weights of the file, with its head, begin another run.
+    let again = "--init faces/model.onnx --batch 16 --particles 16 --updates 2";
+    run(folder.path(), &format!("train {set} {again} --out again")).ok();
+    run(folder.path(), &format!("train {set} --head 70 --out other"))
+        .fails_with(&["between 1 and 60 leading directions of 60 rows", "found 70"]);
+    for (options, word) in
+        [("--head 0", "\"full\" or a number"), ("--init faces/model.onnx --head 6", "--head")]
+    {
+        let refused = run(folder.path(), &format!("train {set} {options} --out other"));
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains(word), "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn a_run_starts_from_the_weights_of_a_model_file() {
     let folder = folder();
     run(folder.path(), &format!("{} --out first", circles(200))).ok();

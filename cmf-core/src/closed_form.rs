@@ -5,6 +5,7 @@ use crate::linalg::{dot, view};
 use crate::potential::{
     Potential, SecondOrder, check_contraction, check_hessian, check_hvp, check_value_and_gradient,
 };
+use crate::symmetric::Symmetric;
 
 /// w(x) = ½ (x-a)' Q (x-a) + c with Q symmetric positive definite.
 #[derive(Debug, Clone)]
@@ -16,7 +17,8 @@ pub struct Quadratic {
 
 impl Quadratic {
     /// From Q [d, d] (row-major, symmetric) and the centre a [d].
-    pub fn new(hessian: Vec<f64>, centre: Vec<f64>) -> Result<Self> {
+    pub fn new(hessian: impl Into<Symmetric>, centre: Vec<f64>) -> Result<Self> {
+        let hessian = hessian.into().dense().into_owned();
         check_len("hessian", hessian.len(), centre.len() * centre.len())?;
         if hessian.iter().chain(&centre).any(|v| !v.is_finite()) {
             return Err(Error::NotFinite("a coefficient of the quadratic".into()));

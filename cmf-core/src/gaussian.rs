@@ -5,11 +5,13 @@
 //!
 //! From N(0, I) instead, the map to N(m, S) is ∇w*(x) = S^{1/2} x + m with w(y) = ½ (y-m)' S^{-1/2} (y-m).
 
+use crate::components;
 use crate::error::{Error, Result, check_len};
-use crate::linalg::{Cholesky, SymmetricEigen, dot, matmul};
+use crate::linalg::{Cholesky, dot};
 use crate::potential::rows;
 use crate::preconditioner::Preconditioner;
 use crate::source::Source;
+use crate::symmetric::Symmetric;
 
 /// ln 2π.
 pub const LN_2PI: f64 = 1.837_877_066_409_345_5;
@@ -20,14 +22,14 @@ pub struct Gaussian {
     /// m: [d].
     pub mean: Vec<f64>,
     /// S: [d, d].
-    pub covariance: Vec<f64>,
+    pub covariance: Symmetric,
 }
 
 /// The quadratic potential that transports a source to a Gaussian.
 #[derive(Debug, Clone)]
 pub struct QuadraticStart {
     /// Q: [d, d], the Hessian of w: S^{-1/3}, or S^{-1/2} from N(0, I).
-    pub hessian: Vec<f64>,
+    pub hessian: Symmetric,
     /// [d], the minimiser of w: a = (I + S^{1/3})^{-1} m, or m from N(0, I).
     pub centre: Vec<f64>,
     /// log Z of the source: log ∫ e^{-w} = d/2 ln 2π + ½ log det S^{1/3}, or d/2 ln 2π for N(0, I).
@@ -39,21 +41,19 @@ pub struct QuadraticStart {
 impl QuadraticStart {
     /// Q^{-1} as a preconditioner: the covariance S^{1/3} of the Gibbs factor, or S^{1/2}.
     pub fn inverse_hessian(&self) -> Result<Preconditioner> {
-        let d = self.centre.len();
-        Preconditioner::new(&SymmetricEigen::new(&self.hessian, d)?.apply(|q| 1.0 / q), d)
+        Preconditioner::new(&self.hessian.spectrum()?.apply(|q| 1.0 / q))
     }
 
     /// The Gaussian that this is the potential of: S = Q^{-3}, m = (I + Q^{-1}) a; from N(0, I) S = Q^{-2}, m = a.
     pub fn gaussian(&self) -> Result<Gaussian> {
-        let d = self.centre.len();
-        let eigen = SymmetricEigen::new(&self.hessian, d)?;
+        let spectrum = self.hessian.spectrum()?;
         Ok(match self.source {
             Source::Gibbs => Gaussian {
-                mean: matmul(&eigen.apply(|q| 1.0 + 1.0 / q), &self.centre, d, d, 1),
-                covariance: eigen.apply(|q| q.powi(-3)),
+                mean: spectrum.apply(|q| 1.0 + 1.0 / q).times(&self.centre)?,
+                covariance: spectrum.apply(|q| q.powi(-3)),
             },
             Source::Gaussian => {
-                Gaussian { mean: self.centre.clone(), covariance: eigen.apply(|q| q.powi(-2)) }
+                Gaussian { mean: self.centre.clone(), covariance: spectrum.apply(|q| q.powi(-2)) }
             }
         })
     }
@@ -64,16 +64,8 @@ impl Gaussian {
     ///
     /// The covariance is divided by n; with `noise` = 0 it must come out positive definite.
     pub fn fit(y: &[f64], d: usize, noise: f64) -> Result<Self> {
-        let n = rows(y, d)?;
-        if n == 0 {
-            return Err(Error::Invalid("cannot fit a Gaussian to an empty data set".into()));
-        }
-        let mut mean = vec![0.0; d];
-        for row in y.chunks_exact(d) {
-            for (m, v) in mean.iter_mut().zip(row) {
-                *m += v / n as f64;
-            }
-        }
+        let mean = mean(y, d)?;
+        let n = y.len() / d;
         let mut covariance = vec![0.0; d * d];
         // Blocks of rows keep the centred copy small whatever n is.
         for block in y.chunks(d * 4096) {
@@ -96,6 +88,15 @@ impl Gaussian {
         if mean.iter().chain(&covariance).any(|v| !v.is_finite()) {
             return Err(Error::NotFinite("the mean or covariance of the data".into()));
         }
+        Ok(Gaussian { mean, covariance: covariance.into() })
+    }
+
+    /// As [`fit`](Self::fit), with variances of their own along the `k` leading directions alone and one for the rest.
+    ///
+    /// Memory and time grow with k d, not d². Fails unless 0 < k < d and k <= n.
+    pub fn fit_leading(y: &[f64], d: usize, noise: f64, k: usize) -> Result<Self> {
+        let mean = mean(y, d)?;
+        let covariance = components::leading(y, &mean, noise, k)?.into();
         Ok(Gaussian { mean, covariance })
     }
 
@@ -111,25 +112,23 @@ impl Gaussian {
 
     /// The closed-form potential that transports `source` to this Gaussian.
     pub fn quadratic_start_from(&self, source: Source) -> Result<QuadraticStart> {
-        let d = self.dim();
-        let eigen = SymmetricEigen::new(&self.covariance, d)?;
-        let smallest = eigen.values[0];
-        let largest = eigen.values[d - 1];
+        let spectrum = self.covariance.spectrum()?;
+        let (smallest, largest) = spectrum.ends();
         if smallest.is_nan() || smallest <= 1e-12 * largest {
             return Err(Error::NotPositiveDefinite(format!(
                 "the data covariance (eigenvalues from {smallest:.3e} to {largest:.3e}; add noise with --sigma)"
             )));
         }
-        let log_z = 0.5 * d as f64 * LN_2PI;
+        let log_z = 0.5 * self.dim() as f64 * LN_2PI;
         Ok(match source {
             Source::Gibbs => QuadraticStart {
-                hessian: eigen.apply(|s| 1.0 / s.cbrt()),
-                centre: matmul(&eigen.apply(|s| 1.0 / (1.0 + s.cbrt())), &self.mean, d, d, 1),
-                log_z: log_z + eigen.values.iter().map(|s| s.ln() / 6.0).sum::<f64>(),
+                hessian: spectrum.apply(|s| 1.0 / s.cbrt()),
+                centre: spectrum.apply(|s| 1.0 / (1.0 + s.cbrt())).times(&self.mean)?,
+                log_z: log_z + spectrum.sum(|s| s.ln() / 6.0),
                 source,
             },
             Source::Gaussian => QuadraticStart {
-                hessian: eigen.apply(|s| 1.0 / s.sqrt()),
+                hessian: spectrum.apply(|s| 1.0 / s.sqrt()),
                 centre: self.mean.clone(),
                 log_z,
                 source,
@@ -140,18 +139,14 @@ impl Gaussian {
     /// log N(y_i; m, S) of each row of `y` [n, d], in nats.
     pub fn log_density(&self, y: &[f64]) -> Result<Vec<f64>> {
         let d = self.dim();
-        let n = rows(y, d)?;
-        let factor = Cholesky::new(&self.covariance, d, "the covariance")?;
+        rows(y, d)?;
         let mut centred = y.to_vec();
         for row in centred.chunks_exact_mut(d) {
-            for (v, m) in row.iter_mut().zip(&self.mean) {
-                *v -= m;
-            }
+            row.iter_mut().zip(&self.mean).for_each(|(v, m)| *v -= m);
         }
-        let mut solved = centred.clone();
-        factor.solve_rows(&mut solved)?;
-        let constant = -0.5 * (d as f64 * LN_2PI + factor.log_det());
-        Ok((0..n).map(|i| constant - 0.5 * dot(&centred[i * d..][..d], &solved[i * d..][..d])).collect())
+        let (log_det, forms) = self.covariance.log_det_and_inverse_forms(&centred, "the covariance")?;
+        let constant = -0.5 * (d as f64 * LN_2PI + log_det);
+        Ok(forms.into_iter().map(|form| constant - 0.5 * form).collect())
     }
 
     /// The conditional law of the coordinates in `hidden` given the others of `y` [d].
@@ -166,15 +161,13 @@ impl Gaussian {
             *is_hidden.get_mut(i).ok_or_else(|| Error::Invalid(format!("coordinate {i} of {d}")))? = true;
         }
         let known: Vec<usize> = (0..d).filter(|&i| !is_hidden[i]).collect();
-        let pick = |r: &[usize], c: &[usize]| -> Vec<f64> {
-            r.iter().flat_map(|&i| c.iter().map(move |&j| self.covariance[i * d + j])).collect()
-        };
         let (h, k) = (hidden.len(), known.len());
         let mut mean: Vec<f64> = hidden.iter().map(|&i| self.mean[i]).collect();
-        let mut covariance = pick(hidden, hidden);
+        let mut covariance = self.covariance.block(hidden, hidden);
         if k > 0 {
-            let factor = Cholesky::new(&pick(&known, &known), k, "the covariance of the known coordinates")?;
-            let cross = pick(hidden, &known);
+            let within = self.covariance.block(&known, &known);
+            let factor = Cholesky::new(&within, k, "the covariance of the known coordinates")?;
+            let cross = self.covariance.block(hidden, &known);
             // Rows of `gain` are S_kk^{-1} S_kh's columns: gain = S_hk S_kk^{-1}.
             let mut gain = cross.clone();
             factor.solve_rows(&mut gain)?;
@@ -189,6 +182,19 @@ impl Gaussian {
                 *c -= e;
             }
         }
-        Ok(Gaussian { mean, covariance })
+        Ok(Gaussian { mean, covariance: covariance.into() })
     }
+}
+
+/// The mean of the rows of `y` [n, d]: [d].
+fn mean(y: &[f64], d: usize) -> Result<Vec<f64>> {
+    let n = rows(y, d)?;
+    if n == 0 {
+        return Err(Error::Invalid("cannot fit a Gaussian to an empty data set".into()));
+    }
+    let mut mean = vec![0.0; d];
+    for row in y.chunks_exact(d) {
+        mean.iter_mut().zip(row).for_each(|(m, v)| *m += v / n as f64);
+    }
+    Ok(mean)
 }

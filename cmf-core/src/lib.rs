@@ -10,6 +10,7 @@
 //! engine; with `ort` ONNX Runtime as well) and `train` (Burn).
 
 pub mod closed_form;
+mod components;
 pub mod conjugate;
 pub mod density;
 pub mod energy;
@@ -30,6 +31,7 @@ pub mod preconditioner;
 pub mod sampler;
 pub mod sinkhorn;
 pub mod source;
+pub mod symmetric;
 
 #[cfg(feature = "onnx")]
 pub mod onnx;

@@ -107,6 +107,11 @@ impl SymmetricEigen {
         Ok(SymmetricEigen { values, vectors: eigen.U().to_owned() })
     }
 
+    /// The eigenvector of eigenvalue `i`: [d].
+    pub fn vector(&self, i: usize) -> Vec<f64> {
+        (0..self.values.len()).map(|k| self.vectors[(k, i)]).collect()
+    }
+
     /// V f(Λ) V', the matrix function f of the decomposed matrix, row-major [d, d].
     pub fn apply(&self, f: impl Fn(f64) -> f64) -> Vec<f64> {
         let d = self.values.len();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::QuadraticStart;
-use crate::linalg::{Cholesky, dot};
+use crate::linalg::dot;
 use crate::potential::{Potential, check_hvp, check_value_and_gradient};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Hmc, Sampler, State, standard_normals};
@@ -185,8 +185,8 @@ impl<'a> Whitened<'a> {
     fn new(w: &'a dyn Potential, start: &'a QuadraticStart) -> Result<Self> {
         let d = w.dim();
         check_len("centre of the Gaussian", start.centre.len(), d)?;
-        let covariance = Cholesky::new(&start.hessian, d, "the Hessian of the Gaussian")?.inverse();
-        Ok(Whitened { w, centre: &start.centre, factor: Arc::new(Preconditioner::new(&covariance, d)?) })
+        let covariance = start.hessian.inverse("the Hessian of the Gaussian")?;
+        Ok(Whitened { w, centre: &start.centre, factor: Arc::new(Preconditioner::new(&covariance)?) })
     }
 
     fn x(&self, z: &[f64]) -> Result<Vec<f64>> {

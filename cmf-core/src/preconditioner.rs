@@ -6,57 +6,91 @@ use faer::{Accum, Mat, MatMut, MatRef, Side};
 use crate::error::{Error, Result, check_len};
 use crate::linalg::view;
 use crate::potential::rows;
+use crate::symmetric::{Spectrum, Spiked, Symmetric};
 
-/// A symmetric positive definite P ≈ (∇²w)^{-1} with its Cholesky factor L.
+/// A symmetric positive definite P ≈ (∇²w)^{-1} with a factor L: Cholesky's, or the symmetric square root of a
+/// spiked P.
 ///
 /// Working in z = L^{-1} y turns the Hessian into L' ∇²w L, whose condition number is 1 when P is
 /// exact. For a trained model P = S^{1/3}, the inverse Hessian of its closed-form start, is close.
 #[derive(Debug, Clone)]
-pub struct Preconditioner {
-    factor: Mat<f64>,
+pub struct Preconditioner(Factor);
+
+#[derive(Debug, Clone)]
+enum Factor {
+    Lower(Mat<f64>),
+    Root(Spiked),
 }
 
 impl Preconditioner {
-    /// Factors P, row-major symmetric [d, d]; fails when it is not positive definite.
-    pub fn new(inverse_hessian: &[f64], d: usize) -> Result<Self> {
-        check_len("preconditioner", inverse_hessian.len(), d * d)?;
-        let factor = faer::linalg::solvers::Llt::new(view(inverse_hessian, d, d), Side::Lower)
-            .map_err(|_| Error::NotPositiveDefinite("the preconditioner".into()))?;
-        Ok(Preconditioner { factor: factor.L().to_owned() })
+    /// Factors P; fails when it is not positive definite.
+    pub fn new(inverse_hessian: &Symmetric) -> Result<Self> {
+        let indefinite = || Error::NotPositiveDefinite("the preconditioner".into());
+        match inverse_hessian {
+            Symmetric::Full(all) => {
+                let d = inverse_hessian.dim();
+                check_len("preconditioner", all.len(), d * d)?;
+                let factor = faer::linalg::solvers::Llt::new(view(all, d, d), Side::Lower)
+                    .map_err(|_| indefinite())?;
+                Ok(Preconditioner(Factor::Lower(factor.L().to_owned())))
+            }
+            Symmetric::Spiked(spiked) => match inverse_hessian.spectrum()?.ends().0 > 0.0 {
+                true => Ok(Preconditioner(Factor::Root(spiked.apply(f64::sqrt)))),
+                false => Err(indefinite()),
+            },
+        }
     }
 
     /// The dimension d.
     pub fn dim(&self) -> usize {
-        self.factor.nrows()
+        match &self.0 {
+            Factor::Lower(l) => l.nrows(),
+            Factor::Root(root) => root.dim(),
+        }
+    }
+
+    /// log det P.
+    pub fn log_det(&self) -> f64 {
+        match &self.0 {
+            Factor::Lower(l) => 2.0 * (0..l.nrows()).map(|i| l[(i, i)].ln()).sum::<f64>(),
+            Factor::Root(root) => 2.0 * Spectrum::Spiked(root).sum(f64::ln),
+        }
     }
 
     /// L z for each row z of `z` [n, d]: from preconditioned coordinates back to the original ones.
     pub fn colour(&self, z: &[f64]) -> Result<Vec<f64>> {
-        self.times(z, self.factor.transpose(), BlockStructure::TriangularUpper)
+        match &self.0 {
+            Factor::Lower(l) => times(z, l.transpose(), BlockStructure::TriangularUpper),
+            Factor::Root(root) => root.times(z),
+        }
     }
 
     /// L' g for each row g of `g` [n, d]: the gradient in preconditioned coordinates.
     pub fn pull_back(&self, g: &[f64]) -> Result<Vec<f64>> {
-        self.times(g, self.factor.as_ref(), BlockStructure::TriangularLower)
+        match &self.0 {
+            Factor::Lower(l) => times(g, l.as_ref(), BlockStructure::TriangularLower),
+            Factor::Root(root) => root.times(g),
+        }
     }
+}
 
-    fn times(&self, a: &[f64], b: MatRef<'_, f64>, structure: BlockStructure) -> Result<Vec<f64>> {
-        let d = self.dim();
-        let n = rows(a, d)?;
-        let mut out = vec![0.0; n * d];
-        matmul(
-            MatMut::from_row_major_slice_mut(&mut out, n, d),
-            BlockStructure::Rectangular,
-            Accum::Replace,
-            view(a, n, d),
-            BlockStructure::Rectangular,
-            b,
-            structure,
-            1.0,
-            faer::get_global_parallelism(),
-        );
-        Ok(out)
-    }
+/// The product of each row of `a` [n, d] with the triangular b [d, d].
+fn times(a: &[f64], b: MatRef<'_, f64>, structure: BlockStructure) -> Result<Vec<f64>> {
+    let d = b.nrows();
+    let n = rows(a, d)?;
+    let mut out = vec![0.0; n * d];
+    matmul(
+        MatMut::from_row_major_slice_mut(&mut out, n, d),
+        BlockStructure::Rectangular,
+        Accum::Replace,
+        view(a, n, d),
+        BlockStructure::Rectangular,
+        b,
+        structure,
+        1.0,
+        faer::get_global_parallelism(),
+    );
+    Ok(out)
 }
 
 /// L z, or a copy of z without a preconditioner.
@@ -84,21 +118,26 @@ mod tests {
 
     #[test]
     fn colour_and_pull_back_compose_to_the_matrix() {
-        let p = [2.0, 0.5, 0.1, 0.5, 1.0, -0.2, 0.1, -0.2, 3.0];
-        let factor = Preconditioner::new(&p, 3).unwrap();
-        let v = [1.0, -2.0, 0.5, 0.0, 4.0, 1.0];
-        // L (L' v) = P v; a handful of roundings.
-        let product = factor.colour(&factor.pull_back(&v).unwrap()).unwrap();
-        for (row, out) in v.chunks(3).zip(product.chunks(3)) {
-            for (p, o) in p.chunks(3).zip(out) {
-                assert!((dot(p, row) - o).abs() < 1e-14);
+        let full = vec![2.0, 0.5, 0.1, 0.5, 1.0, -0.2, 0.1, -0.2, 3.0];
+        let spiked = Spiked::new(0.5, vec![3.0, 0.2], vec![0.6, 0.8, 0.0, 0.0, 0.0, 1.0]).unwrap();
+        for p in [Symmetric::from(full), spiked.into()] {
+            let factor = Preconditioner::new(&p).unwrap();
+            let v = [1.0, -2.0, 0.5, 0.0, 4.0, 1.0];
+            // L (L' v) = P v; a handful of roundings.
+            let product = factor.colour(&factor.pull_back(&v).unwrap()).unwrap();
+            for (row, out) in v.chunks(3).zip(product.chunks(3)) {
+                for (p, o) in p.dense().chunks(3).zip(out) {
+                    assert!((dot(p, row) - o).abs() < 1e-14);
+                }
             }
         }
     }
 
     #[test]
     fn rejects_indefinite_matrices() {
-        assert!(Preconditioner::new(&[1.0, 2.0, 2.0, 1.0], 2).is_err());
-        assert!(Preconditioner::new(&[1.0, 0.0, 0.0], 2).is_err());
+        assert!(Preconditioner::new(&vec![1.0, 2.0, 2.0, 1.0].into()).is_err());
+        assert!(Preconditioner::new(&vec![1.0, 0.0, 0.0].into()).is_err());
+        let spiked = Spiked::new(1.0, vec![-0.1], vec![1.0, 0.0]).unwrap();
+        assert!(Preconditioner::new(&spiked.into()).is_err());
     }
 }

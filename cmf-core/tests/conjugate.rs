@@ -189,7 +189,7 @@ fn exact_preconditioner_removes_ill_conditioning() {
     let inverse = Cholesky::new(&q, d, "Q").unwrap().inverse();
     let w = Quadratic::new(q, uniform(&mut rng, d)).unwrap();
     let x = uniform(&mut rng, 4 * d);
-    let preconditioner = Some(Arc::new(Preconditioner::new(&inverse, d).unwrap()));
+    let preconditioner = Some(Arc::new(Preconditioner::new(&inverse.into()).unwrap()));
     for method in METHODS {
         let solver = ConjugateSolver { preconditioner: preconditioner.clone(), ..solver(method, 1e-9, 100) };
         let solution = solver.solve(&w, &x, None).unwrap();
@@ -306,7 +306,7 @@ fn misuse_is_an_error() {
         ConjugateSolver { max_steps: 0, ..good.clone() },
         ConjugateSolver { method: Method::Lbfgs { memory: 0 }, ..good.clone() },
         ConjugateSolver {
-            preconditioner: Some(Arc::new(Preconditioner::new(&[1.0], 1).unwrap())),
+            preconditioner: Some(Arc::new(Preconditioner::new(&vec![1.0].into()).unwrap())),
             ..good.clone()
         },
     ] {

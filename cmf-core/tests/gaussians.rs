@@ -7,7 +7,7 @@ use cmf_core::density::exact_log_density_from_gaussian;
 use cmf_core::energy::Domain;
 use cmf_core::gaussian::Gaussian;
 use cmf_core::gibbs_start::GibbsStart;
-use cmf_core::icnn::{Architecture, Icnn};
+use cmf_core::icnn::{Architecture, Head, Icnn};
 use cmf_core::linalg::{Cholesky, SymmetricEigen, matmul};
 use cmf_core::ops::Activation;
 use cmf_core::train::{Method, TrainConfig, Trainer, Training};
@@ -35,14 +35,14 @@ fn law(d: usize, with_mean: bool) -> Gaussian {
     let mut covariance = matmul(&a, &transposed, d, d, d);
     covariance.iter_mut().step_by(d + 1).for_each(|v| *v += 0.3);
     let mean = if with_mean { normal(&mut rng, d) } else { vec![0.0; d] };
-    Gaussian { mean, covariance }
+    Gaussian { mean, covariance: covariance.into() }
 }
 
 /// What a run begins with: another mean and 1.7 times the covariance.
 fn wrong(law: &Gaussian) -> Gaussian {
     Gaussian {
         mean: law.mean.iter().map(|m| m + 0.4).collect(),
-        covariance: law.covariance.iter().map(|s| 1.7 * s).collect(),
+        covariance: law.covariance.dense().iter().map(|s| 1.7 * s).collect::<Vec<_>>().into(),
     }
 }
 
@@ -56,6 +56,7 @@ fn config(method: Method, d: usize) -> TrainConfig {
             rank: 1,
             diagonal: false,
             activation: Activation::Softplus { beta: 1.0 },
+            head: Head::Full,
         },
         sigma: 0.0,
         updates: UPDATES,
@@ -82,10 +83,10 @@ fn config(method: Method, d: usize) -> TrainConfig {
 
 fn learn_from_energy(law: &Gaussian, least_squares: bool) -> Trainer {
     let d = law.dim();
-    let precision = Cholesky::new(&law.covariance, d, "S").unwrap().inverse();
+    let precision = Cholesky::new(&law.covariance.dense(), d, "S").unwrap().inverse();
     let energy = Quadratic::new(precision, law.mean.clone()).unwrap().with_constant(7.0);
     let end =
-        |sign: f64| (0..d).map(|i| law.mean[i] + sign * 4.0 * law.covariance[i * d + i].sqrt()).collect();
+        |sign: f64| (0..d).map(|i| law.mean[i] + sign * 4.0 * law.covariance.diagonal()[i].sqrt()).collect();
     let domain = Domain { low: end(-1.0), high: end(1.0) };
     let method = Method::Energy { domain, least_squares };
     let updates = if least_squares { 60 } else { UPDATES };
@@ -102,7 +103,7 @@ fn learn_from_samples(law: &Gaussian, method: Method) -> Trainer {
     let d = law.dim();
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let mut data = normal(&mut rng, DATA * d);
-    Cholesky::new(&law.covariance, d, "S").unwrap().colour_rows(&mut data).unwrap();
+    Cholesky::new(&law.covariance.dense(), d, "S").unwrap().colour_rows(&mut data).unwrap();
     data.iter_mut().enumerate().for_each(|(i, v)| *v += law.mean[i % d]);
     let mut trainer = Trainer::new(config(method, d), &wrong(law)).unwrap();
     for _ in 0..UPDATES {
@@ -144,7 +145,7 @@ fn assert_law(what: &str, x: &[f64], mean: &[f64], covariance: &[f64], data: usi
         for j in 0..d {
             let scale = s(i, i) * s(j, j);
             let error = 5.0 * ((scale + s(i, j).powi(2)) * inverse_n).sqrt() + slack * scale.sqrt();
-            let off = (found.covariance[i * d + j] - s(i, j)).abs();
+            let off = (found.covariance.dense()[i * d + j] - s(i, j)).abs();
             assert!(off < error, "{what}: covariance {i},{j} of {d} is off by {off}, allowed {error}");
         }
     }
@@ -154,10 +155,10 @@ fn assert_law(what: &str, x: &[f64], mean: &[f64], covariance: &[f64], data: usi
 /// (Proposition 2).
 fn assert_conjugate_moment_measure(what: &str, trainer: &Trainer, law: &Gaussian, data: usize, slack: f64) {
     let (x, y) = draws(trainer);
-    let root = SymmetricEigen::new(&law.covariance, law.dim()).unwrap().apply(f64::cbrt);
+    let root = SymmetricEigen::new(&law.covariance.dense(), law.dim()).unwrap().apply(f64::cbrt);
     let centre = law.quadratic_start().unwrap().centre;
     assert_law(&format!("{what}, Gibbs factor"), &x, &centre, &root, data, slack);
-    assert_law(&format!("{what}, samples"), &y, &law.mean, &law.covariance, data, slack);
+    assert_law(&format!("{what}, samples"), &y, &law.mean, &law.covariance.dense(), data, slack);
 }
 
 #[test]
@@ -191,7 +192,7 @@ fn the_baseline_carries_the_standard_normal_to_a_gaussian() {
         let law = law(d, true);
         let trainer = learn_from_samples(&law, Method::GaussianIcnn);
         let (_, y) = draws(&trainer);
-        assert_law(&format!("baseline, d = {d}"), &y, &law.mean, &law.covariance, 13_000, 0.02);
+        assert_law(&format!("baseline, d = {d}"), &y, &law.mean, &law.covariance.dense(), 13_000, 0.02);
         // Its density needs no constant, and is that of the law at the law's own draws, on average.
         let network: Icnn<f64> = trainer.network().unwrap().cast().unwrap();
         let found = exact_log_density_from_gaussian(&network, &y[..500 * d], None).unwrap().value;

@@ -3,14 +3,15 @@
 mod common;
 
 use cmf_core::closed_form::{LogSumExp, Quadratic};
-use cmf_core::density::exact_log_density_and_score;
+use cmf_core::density::{exact_log_density, exact_log_density_and_score};
 use cmf_core::gaussian::Gaussian;
 use cmf_core::host::{Array, Host};
 use cmf_core::icnn::formula::Formula;
-use cmf_core::icnn::{Architecture, Icnn, initial_weights};
+use cmf_core::icnn::{Architecture, Head, Icnn, Weights, initial_weights};
 use cmf_core::ops::{Activation, Ops};
+use cmf_core::symmetric::{Spiked, Symmetric};
 use cmf_core::{Potential, SecondOrder};
-use common::{conformance, random_network, uniform};
+use common::{conformance, random_network, random_spiked, uniform};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -30,6 +31,74 @@ fn every_formula_agrees_with_finite_differences() {
         let x = uniform(&mut ChaCha8Rng::seed_from_u64(1), 4 * dim);
         conformance(&w, &x, 1e-15);
     }
+}
+
+#[test]
+fn spiked_heads_agree_with_finite_differences() {
+    for (dim, widths, k) in [(2, vec![5], 1), (5, vec![6, 4], 2), (6, vec![7], 5)] {
+        let w = random_spiked(dim, &widths, k, SOFTPLUS);
+        let x = uniform(&mut ChaCha8Rng::seed_from_u64(1), 4 * dim);
+        conformance(&w, &x, 1e-15);
+    }
+}
+
+#[test]
+fn a_spiked_head_is_the_full_head_of_the_same_matrix() {
+    let (d, k, n) = (5, 2, 6);
+    let w = random_spiked(d, &[n], k, SOFTPLUS);
+    let weights = w.weights();
+    let spikes = weights.spikes.as_ref().unwrap();
+    let forms = 3 * n * d;
+    let all = weights.x_side.to_vec();
+    let floor = spikes.floor.to_vec()[0];
+    let values = spikes.excess.to_vec().iter().map(|e| e + floor).collect();
+    let head = Symmetric::from(Spiked::new(floor, values, all[forms..].to_vec()).unwrap());
+    let centre = weights.centre.to_vec();
+    let full = Weights {
+        x_side: Array::matrix([&all[..forms], &head.dense()].concat(), 3 * n + d, d),
+        pull: Array::matrix(head.times(&centre).unwrap(), 1, d),
+        spikes: None,
+        ..weights.clone()
+    };
+    let full = Icnn::new(Architecture { head: Head::Full, ..w.architecture().clone() }, full).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(14);
+    let x = uniform(&mut rng, 3 * d);
+    let [g, u, v] = std::array::from_fn(|_| Array::from_f64(&uniform(&mut rng, 3 * d), 3, d));
+    let run = |w: &Icnn<f64>| {
+        let (mut value, mut gradient, mut hessian) = (vec![0.0; 3], vec![0.0; 3 * d], vec![0.0; 3 * d * d]);
+        w.value_and_gradient(&x, &mut value, &mut gradient).unwrap();
+        w.hessian(&x, &mut hessian).unwrap();
+        let (host, x) = (Host::sequential(), Array::from_f64(&x, 3, d));
+        let formula = Formula::new(&host, w.architecture(), w.weights());
+        let (first, second) = formula.directional(3, &x, &g, [&u, &v]);
+        [value, gradient, hessian, first.to_vec(), second.to_vec()].concat()
+    };
+    // A few dozen roundings of numbers of order 1 to 10.
+    for (a, b) in run(&w).iter().zip(run(&full)) {
+        assert!((a - b).abs() < 1e-12 * (1.0 + b.abs()), "{a} {b}");
+    }
+}
+
+#[test]
+fn the_start_of_few_directions_is_their_gaussian_solution() {
+    let mut rng = ChaCha8Rng::seed_from_u64(15);
+    let gaussian = Gaussian::fit_leading(&uniform(&mut rng, 500 * 10), 10, 0.2, 3).unwrap();
+    let start = gaussian.quadratic_start().unwrap();
+    let head = Head::Spiked { rank: 3 };
+    let arch =
+        Architecture { dim: 10, widths: vec![8], rank: 1, diagonal: false, activation: SOFTPLUS, head };
+    let mut weights = initial_weights(&arch, &start, 1).unwrap();
+    weights.output = Array::matrix(vec![0.0; 8], 1, 8);
+    let w = Icnn::new(arch.clone(), weights).unwrap();
+    let y = uniform(&mut rng, 40);
+    // log ρ of the closed form is that of the Gaussian itself.
+    let found = exact_log_density(&w, start.log_z, &y).unwrap().value;
+    for (a, b) in found.iter().zip(gaussian.log_density(&y).unwrap()) {
+        assert!((a - b).abs() < 1e-10 * (1.0 + b.abs()), "{a} {b}");
+    }
+    let full = Gaussian::fit(&uniform(&mut rng, 5000), 10, 0.2).unwrap().quadratic_start().unwrap();
+    let message = initial_weights(&arch, &full, 1).unwrap_err().to_string();
+    assert!(message.contains("fit one like the head"), "{message}");
 }
 
 #[test]
@@ -190,7 +259,14 @@ fn the_start_is_the_gaussian_solution() {
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let gaussian = Gaussian::fit(&uniform(&mut rng, 500 * 10), 10, 0.2).unwrap();
     let start = gaussian.quadratic_start().unwrap();
-    let arch = Architecture { dim: 10, widths: vec![8], rank: 1, diagonal: false, activation: SOFTPLUS };
+    let arch = Architecture {
+        dim: 10,
+        widths: vec![8],
+        rank: 1,
+        diagonal: false,
+        activation: SOFTPLUS,
+        head: Head::Full,
+    };
     let mut weights = initial_weights(&arch, &start, 1).unwrap();
     weights.output = Array::matrix(vec![0.0; 8], 1, 8);
     let w = Icnn::new(arch, weights).unwrap();

@@ -16,7 +16,7 @@ fn isotropic_start(d: usize, h: f64, centre: f64) -> QuadraticStart {
     let mut hessian = vec![0.0; d * d];
     hessian.iter_mut().step_by(d + 1).for_each(|v| *v = h);
     let log_z = 0.5 * d as f64 * (LN_2PI - h.ln());
-    QuadraticStart { hessian, centre: vec![centre; d], log_z, source: Source::Gibbs }
+    QuadraticStart { hessian: hessian.into(), centre: vec![centre; d], log_z, source: Source::Gibbs }
 }
 
 fn log_z(w: &dyn Potential, start: &QuadraticStart, temperatures: usize, seed: u64) -> LogZ {

@@ -101,7 +101,7 @@ fn preconditioned_samplers_are_unbiased_and_mix_at_once() {
     let det = q[0] * q[3] - q[1] * q[2];
     let covariance = [q[3] / det, -q[1] / det, -q[2] / det, q[0] / det];
     let w = Quadratic::new(q.to_vec(), vec![0.0; 2]).unwrap();
-    let preconditioner = Some(Arc::new(Preconditioner::new(&covariance, 2).unwrap()));
+    let preconditioner = Some(Arc::new(Preconditioner::new(&covariance.to_vec().into()).unwrap()));
     let run = Run { warmup: 200, steps: 2000, seed: 3 };
     let ula = Ula { step: 0.2, preconditioner: preconditioner.clone() };
     let mala = Mala { step: 0.5, preconditioner: preconditioner.clone() };
@@ -164,7 +164,7 @@ fn power_iteration_finds_the_largest_curvature() {
     assert!((found - 8.0).abs() < 1e-9, "{found}");
     let mut inverse = vec![0.0; 16];
     [2.0, 1.0, 0.5, 0.5].iter().enumerate().for_each(|(j, v)| inverse[5 * j] = *v);
-    let preconditioner = Preconditioner::new(&inverse, 4).unwrap();
+    let preconditioner = Preconditioner::new(&inverse.into()).unwrap();
     let found = lambda_max(&w, &[0.0; 8], Some(&preconditioner), 20, &mut rng).unwrap();
     assert!((found - 4.0).abs() < 1e-9, "{found}");
 }

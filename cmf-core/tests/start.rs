@@ -21,7 +21,7 @@ fn gaussian(d: usize, rng: &mut ChaCha8Rng) -> Gaussian {
     factor.iter_mut().for_each(|v| *v /= (d as f64).sqrt());
     let mut covariance = matmul(&factor, &transposed(&factor, d), d, d, d);
     covariance.iter_mut().step_by(d + 1).for_each(|v| *v += 0.02);
-    Gaussian { mean: normal(rng, d), covariance }
+    Gaussian { mean: normal(rng, d), covariance: covariance.into() }
 }
 
 fn transposed(a: &[f64], d: usize) -> Vec<f64> {
@@ -45,13 +45,13 @@ fn the_start_generates_the_data_and_knows_its_density() {
         let found = Gaussian::fit(&solution.y, d, 0.0).unwrap();
         for i in 0..d {
             // A mean of n draws has standard error sqrt(S_ii / n); 5 of them leave 1e-3 for 784 tries.
-            let error = (truth.covariance[i * d + i] / n as f64).sqrt();
+            let error = (truth.covariance.dense()[i * d + i] / n as f64).sqrt();
             assert!((found.mean[i] - truth.mean[i]).abs() < 5.0 * error, "mean {i} of {d}");
             for j in 0..d {
-                let s = |i: usize, j: usize| truth.covariance[i * d + j];
+                let s = |i: usize, j: usize| truth.covariance.dense()[i * d + j];
                 // Var of a covariance entry: (S_ii S_jj + S_ij²) / n; 6 of its roots for 614,656 tries.
                 let error = ((s(i, i) * s(j, j) + s(i, j).powi(2)) / n as f64).sqrt();
-                let difference = found.covariance[i * d + j] - s(i, j);
+                let difference = found.covariance.dense()[i * d + j] - s(i, j);
                 assert!(difference.abs() < 6.0 * error, "covariance {i},{j} of {d}");
             }
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 use cmf_core::energy::{self, Domain};
 use cmf_core::gaussian::Gaussian;
-use cmf_core::icnn::{Architecture, Icnn};
+use cmf_core::icnn::{Architecture, Head, Icnn};
 use cmf_core::onnx::ModelFile;
 use cmf_core::ops::Activation;
 use cmf_core::train::{Method, Metrics, TrainConfig, Trainer, least_squares_applies};
@@ -91,7 +91,7 @@ pub struct Train {
     #[arg(long, conflicts_with_all = ["data", "energy", "set", "domain", "Settings", "init"])]
     resume: bool,
     /// Start from the weights in this model file, whose network is then that of the run
-    #[arg(long, value_name = "MODEL", conflicts_with_all = ["widths", "rank", "diagonal", "activation", "beta"])]
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["widths", "rank", "diagonal", "activation", "beta", "head"])]
     init: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
@@ -142,6 +142,10 @@ struct Settings {
     /// Give each unit a diagonal quadratic term as well
     #[arg(long)]
     diagonal: bool,
+    /// The matrix of the quadratic head and the start's covariance: full, or the number of leading directions of
+    /// the data with variances of their own [default: full up to 2048 numbers a row, 256 above]
+    #[arg(long, value_name = "full|K", conflicts_with = "energy")]
+    head: Option<HeadChoice>,
     /// The activation of hidden units
     #[arg(long, value_enum, default_value_t = Kind::Softplus)]
     activation: Kind,
@@ -173,6 +177,22 @@ enum Choice {
     GaussianIcnn,
 }
 
+/// A head by its word or its number of directions.
+#[derive(Debug, Clone, Copy)]
+struct HeadChoice(Head);
+
+impl std::str::FromStr for HeadChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match (text, text.parse()) {
+            ("full", _) => Ok(HeadChoice(Head::Full)),
+            (_, Ok(rank @ 1..)) => Ok(HeadChoice(Head::Spiked { rank })),
+            _ => Err("expected \"full\" or a number of directions from 1 on".into()),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
     Elu,
@@ -198,7 +218,13 @@ impl Settings {
             ([], _) => vec![if dim <= MOST_PLANE { 128 } else { 768 }],
             (given, _) => given.to_vec(),
         };
-        Architecture { dim, widths, rank: self.rank, diagonal: self.diagonal, activation }
+        let head = match (self.head, method) {
+            (Some(HeadChoice(head)), _) => head,
+            (None, Method::Energy { .. }) => Head::Full,
+            (None, _) if dim <= MOST_FULL => Head::Full,
+            (None, _) => Head::Spiked { rank: DIRECTIONS },
+        };
+        Architecture { dim, widths, rank: self.rank, diagonal: self.diagonal, activation, head }
     }
 
     /// The settings of a run that learns this network; `noise` is the σ of data for which none was given.
@@ -331,7 +357,7 @@ impl Train {
                 let method = self.settings.method();
                 let architecture = self.architecture(&method, dim, known.as_ref());
                 let config = self.settings.config(method, architecture, noise);
-                let gaussian = gaussian(opened.data.as_ref(), config.sigma)?;
+                let gaussian = gaussian(opened.data.as_ref(), config.sigma, config.architecture.head)?;
                 (Lesson::Data(spec.clone(), opened), config, gaussian, known)
             }
             (None, Some(spec)) => {
@@ -429,6 +455,10 @@ struct Known {
     file: Init,
 }
 
+/// Up to this dimension the head and the start's covariance are full matrices by default.
+const MOST_FULL: usize = 2048;
+/// Their leading directions above.
+const DIRECTIONS: usize = 256;
 /// Up to this dimension the default network of an energy is small enough for least-squares steps.
 const MOST_SOLVED: usize = 10;
 /// Up to this dimension data count as a plane: small networks learn them with large steps.

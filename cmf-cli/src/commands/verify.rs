@@ -141,9 +141,10 @@ fn sets(metadata: &Metadata, seed: u64) -> Result<Vec<Set>> {
 /// Standard normal numbers moved to the mean and scaled to the standard deviations of the data.
 fn spread(gaussian: Option<&Gaussian>, mut x: Vec<f64>, d: usize) -> Vec<f64> {
     if let Some(g) = gaussian {
+        let variances = g.covariance.diagonal();
         for row in x.chunks_exact_mut(d) {
-            for (i, v) in row.iter_mut().enumerate() {
-                *v = g.mean[i] + g.covariance[i * d + i].sqrt() * *v;
+            for ((v, m), variance) in row.iter_mut().zip(&g.mean).zip(&variances) {
+                *v = m + variance.sqrt() * *v;
             }
         }
     }

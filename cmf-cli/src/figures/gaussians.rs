@@ -5,7 +5,7 @@ use std::f64::consts::TAU;
 use cmf_core::closed_form::Quadratic;
 use cmf_core::gaussian::Gaussian;
 use cmf_core::gibbs_start::GibbsStart;
-use cmf_core::linalg::{SymmetricEigen, matmul};
+use cmf_core::linalg::matmul;
 use cmf_core::line::{FixedPoint, Law, Mixture, Status};
 use cmf_core::{Error, Result};
 use serde_json::json;
@@ -42,7 +42,7 @@ pub fn make(settings: &Settings) -> Result<Section> {
     );
     for (name, mean, covariance) in cases {
         interrupt::check()?;
-        let gaussian = Gaussian { mean, covariance };
+        let gaussian = Gaussian { mean, covariance: covariance.into() };
         let start = gaussian.quadratic_start()?;
         let w = Quadratic::new(start.hessian.clone(), start.centre.clone())?;
         let gibbs = GibbsStart::new(&start)?;
@@ -52,13 +52,13 @@ pub fn make(settings: &Settings) -> Result<Section> {
             return Err(Error::Invalid("a transport solve of a quadratic did not converge".into()));
         }
         let (drawn, generated) = (Gaussian::fit(&x.state.x, 2, 0.0)?, Gaussian::fit(&solution.y, 2, 0.0)?);
-        let eigen = SymmetricEigen::new(&gaussian.covariance, 2)?;
+        let eigen = gaussian.covariance.spectrum()?;
         let root = Gaussian { mean: start.centre.clone(), covariance: eigen.apply(f64::cbrt) };
         let inverse = Gaussian { mean: vec![0.0; 2], covariance: eigen.apply(|s| 1.0 / s) };
         table.rows.push(vec![
             name.into(),
-            format!("{:.4}", relative(&drawn.covariance, &root.covariance)),
-            format!("{:.4}", relative(&generated.covariance, &gaussian.covariance)),
+            format!("{:.4}", relative(&drawn.covariance.dense(), &root.covariance.dense())),
+            format!("{:.4}", relative(&generated.covariance.dense(), &gaussian.covariance.dense())),
             format!("{:.4}", distance(&generated.mean, &gaussian.mean)),
             x.r_hat.map_or("-".into(), |r| format!("{r:.3}")),
         ]);
@@ -129,10 +129,10 @@ pub fn equal(x: (f64, f64), y: (f64, f64), aspect: f64) -> ((f64, f64), (f64, f6
 
 /// The points two standard deviations from the mean.
 fn ellipse(g: &Gaussian) -> Result<Vec<(f64, f64)>> {
-    let root = SymmetricEigen::new(&g.covariance, 2)?.apply(f64::sqrt);
+    let root = g.covariance.spectrum()?.apply(f64::sqrt);
     let at = |k: i32| {
         let (s, c) = (TAU * f64::from(k) / 120.0).sin_cos();
-        let p = matmul(&root, &[2.0 * c, 2.0 * s], 2, 2, 1);
+        let p = matmul(&root.dense(), &[2.0 * c, 2.0 * s], 2, 2, 1);
         (g.mean[0] + p[0], g.mean[1] + p[1])
     };
     Ok((0..=120).map(at).collect())

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use cmf_core::gibbs_start::GibbsStart;
-use cmf_core::icnn::{Architecture, Icnn};
+use cmf_core::icnn::{Architecture, Head, Icnn};
 use cmf_core::ops::Activation;
 use cmf_core::sampler::State;
 use cmf_core::train::{Method, TrainConfig, Trainer, Training};
@@ -52,6 +52,7 @@ impl Plan {
             rank: 1,
             diagonal: !quick,
             activation: if quick { Activation::Softplus { beta: 1.0 } } else { Activation::Elu },
+            head: Head::Full,
         };
         let usual = default_settings(Method::Samples, architecture, SIGMA)?;
         let config = TrainConfig {
@@ -168,7 +169,7 @@ fn learn(
     let opened = data::open(law, None, settings.seed)?;
     let data = opened.data.as_ref();
     let config = TrainConfig { method, ..plan.config.clone() };
-    let mut trainer = Trainer::new(config, &gaussian(data, SIGMA)?)?;
+    let mut trainer = Trainer::new(config, &gaussian(data, SIGMA, Head::Full)?)?;
     let rows = data.rows(Split::Train);
     let bar = report.progress(plan.config.updates, law);
     let clock = Instant::now();

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use cmf_core::gaussian::Gaussian;
 use cmf_core::host::Array;
-use cmf_core::icnn::{Architecture, Icnn, initial_weights};
+use cmf_core::icnn::{Architecture, Head, Icnn, initial_weights};
 use cmf_core::onnx::{Data, LogZ, Metadata, Probe, Shape, export};
 use cmf_core::ops::Activation;
 use image::{GrayImage, ImageBuffer, Luma, LumaA};
@@ -109,7 +109,7 @@ pub fn model(side: usize) -> PathBuf {
 /// A model of correlated points in the plane.
 pub fn flat_model() -> PathBuf {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
-    let gaussian = || Gaussian { mean: vec![1.0, -2.0], covariance: vec![2.0, 0.6, 0.6, 0.5] };
+    let gaussian = || Gaussian { mean: vec![1.0, -2.0], covariance: vec![2.0, 0.6, 0.6, 0.5].into() };
     MADE.get_or_init(|| write_model("flat", Shape::Flat { dim: 2 }, &gaussian(), None)).clone()
 }
 
@@ -122,7 +122,7 @@ fn smooth_images(side: usize) -> Gaussian {
         let distance = (x - p).abs() + (y - q).abs();
         0.04 * (-distance / 2.0).exp() + if ij / d == ij % d { SIGMA * SIGMA } else { 0.0 }
     });
-    Gaussian { mean: vec![0.5; d], covariance: covariance.collect() }
+    Gaussian { mean: vec![0.5; d], covariance: covariance.collect::<Vec<_>>().into() }
 }
 
 pub const SIGMA: f64 = 0.05;
@@ -135,6 +135,7 @@ fn write_model(name: &str, shape: Shape, gaussian: &Gaussian, pixel_range: Optio
         rank: 1,
         diagonal: false,
         activation: Activation::Softplus { beta: 4.0 },
+        head: Head::Full,
     };
     let mut weights = initial_weights(&architecture, &start, 1).unwrap();
     // Without its hidden units the network is the Gaussian's potential, whose log Z is known.

@@ -136,11 +136,11 @@ fn denoising_finds_the_map_of_a_gaussian() {
     let d = 64;
     let centred: Vec<f64> =
         noisy.iter().zip(&gaussian.mean).map(|(v, m)| f64::from(*v) / 255.0 - m).collect();
-    let mut with_noise = gaussian.covariance.clone();
+    let mut with_noise = gaussian.covariance.dense().into_owned();
     with_noise.iter_mut().step_by(d + 1).for_each(|v| *v += 0.1 * 0.1);
     let mut solved = centred;
     Cholesky::new(&with_noise, d, "S + s^2 I").unwrap().solve_rows(&mut solved).unwrap();
-    let map = matmul(&gaussian.covariance, &solved, d, d, 1);
+    let map = matmul(&gaussian.covariance.dense(), &solved, d, d, 1);
     for (i, (found, (map, mean))) in found.iter().zip(map.iter().zip(&gaussian.mean)).enumerate() {
         // The ascent ends within 1% of the noise, 0.001, root mean square: no pixel is off by more than eight
         // times that, as there are 64; and half a grey level.

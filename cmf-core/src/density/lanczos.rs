@@ -1,15 +1,13 @@
 //! The log-density above the reach of a dense Hessian: stochastic Lanczos quadrature.
 
-use faer::linalg::solvers::Llt;
-use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
-use faer::{MatMut, Par, Side};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Pushed, Status, finite};
 use crate::error::{Error, Result, check_len};
-use crate::linalg::{SymmetricEigen, dot, view};
+use crate::linalg::{SymmetricEigen, dot};
 use crate::potential::{Potential, rows};
+use crate::preconditioner::Preconditioner;
 use crate::source::Source;
 
 /// Stochastic Lanczos quadrature of a log-determinant.
@@ -48,27 +46,25 @@ const LOOK: usize = 4;
 
 /// Estimates log ρ of each row of `y` [n, d] through Hessian-vector products alone.
 ///
-/// With a positive definite `preconditioner` P = L L' [d, d] near H (the quadratic head of the model),
-/// log det H = log det P + tr log(L^{-1} H L^{-T}); the trace is estimated with Rademacher probes z as the
+/// With a `preconditioner` P = L L' near H^{-1} (the inverse Hessian of the model's closed-form start),
+/// log det H = -log det P + tr log(L' H L); the trace is estimated with Rademacher probes z as the
 /// mean of d e_1' log(T) e_1, T the Lanczos tridiagonal started from z/√d (Ubaru, Chen and Saad,
-/// 2017, algorithm 1), with full reorthogonalisation. The better P fits H, the smaller the variance.
-/// Memory: probes x steps x d numbers. Errors: shapes, a P that is not positive definite, bad settings.
+/// 2017, algorithm 1), with full reorthogonalisation. The better P fits, the smaller the variance.
+/// Memory: probes x steps x d numbers. Errors: shapes, bad settings.
 pub fn estimated_log_density(
     w: &dyn Potential,
     log_z: f64,
     y: &[f64],
-    preconditioner: &[f64],
+    preconditioner: &Preconditioner,
     settings: Lanczos,
 ) -> Result<EstimatedLogDensity> {
     let d = w.dim();
     let n = rows(y, d)?;
-    check_len("preconditioner", preconditioner.len(), d * d)?;
+    check_len("preconditioner dimension", preconditioner.dim(), d)?;
     if settings.probes < 2 || settings.max_steps == 0 {
         return Err(Error::Invalid("Lanczos quadrature needs two probes and one step at least".into()));
     }
-    let factor = Llt::new(view(preconditioner, d, d), Side::Lower)
-        .map_err(|_| Error::NotPositiveDefinite("the preconditioner".into()))?;
-    let log_det_p = 2.0 * (0..d).map(|i| factor.L()[(i, i)].ln()).sum::<f64>();
+    let log_det_p = preconditioner.log_det();
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
     let start = 1.0 / (d as f64).sqrt();
     let probes: Vec<f64> =
@@ -84,41 +80,34 @@ pub fn estimated_log_density(
         if !(finite(row) && pushed.value[0].is_finite()) {
             continue;
         }
-        let operator = Operator { w, factor: &factor, points: row.repeat(settings.probes) };
+        let operator = Operator { w, preconditioner, points: row.repeat(settings.probes) };
         let (quadratures, status) = quadrature(&operator, &probes, settings)?;
         out.status[i] = status;
         if matches!(status, Status::Evaluated | Status::QuadratureUnconverged) {
             let m = settings.probes as f64;
             let mean = quadratures.iter().sum::<f64>() / m;
             let variance = quadratures.iter().map(|q| (q - mean).powi(2)).sum::<f64>() / (m - 1.0);
-            out.value[i] = log_det_p + mean - pushed.value[0] - log_z;
+            out.value[i] = mean - log_det_p - pushed.value[0] - log_z;
             out.standard_error[i] = (variance / m).sqrt();
         }
     }
     Ok(out)
 }
 
-/// The preconditioned Hessian L^{-1} H(y) L^{-T} at one point, applied to rows.
+/// The preconditioned Hessian L' H(y) L at one point, applied to rows.
 struct Operator<'a> {
     w: &'a dyn Potential,
-    factor: &'a Llt<f64>,
+    preconditioner: &'a Preconditioner,
     /// The point once a probe: [m, d].
     points: Vec<f64>,
 }
 
 impl Operator<'_> {
-    /// Rows of `q` [m, d] to L^{-1} H L^{-T} q. A row-major [m, d] is a column-major [d, m].
+    /// Rows of `q` [m, d] to L' H L q.
     fn apply(&self, q: &[f64]) -> Result<Vec<f64>> {
-        let d = self.w.dim();
-        let m = q.len() / d;
-        let mut solved = q.to_vec();
-        let columns = MatMut::from_column_major_slice_mut(&mut solved, d, m);
-        solve_upper_triangular_in_place(self.factor.L().transpose(), columns, Par::rayon(0));
-        let mut product = vec![0.0; m * d];
-        self.w.hvp(&self.points, &solved, &mut product)?;
-        let columns = MatMut::from_column_major_slice_mut(&mut product, d, m);
-        solve_lower_triangular_in_place(self.factor.L(), columns, Par::rayon(0));
-        Ok(product)
+        let mut product = vec![0.0; q.len()];
+        self.w.hvp(&self.points, &self.preconditioner.colour(q)?, &mut product)?;
+        self.preconditioner.pull_back(&product)
     }
 }
 

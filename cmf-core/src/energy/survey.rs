@@ -121,7 +121,11 @@ fn by_quadrature(
             *s += w * (x[ij / d] - mean[ij / d]) * (x[ij % d] - mean[ij % d]);
         }
     }
-    Ok(Survey { gaussian: Gaussian { mean, covariance }, inside: share(0), log_normaliser: Some(total) })
+    Ok(Survey {
+        gaussian: Gaussian { mean, covariance: covariance.into() },
+        inside: share(0),
+        log_normaliser: Some(total),
+    })
 }
 
 fn by_walkers(

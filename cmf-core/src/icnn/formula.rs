@@ -18,7 +18,7 @@ pub struct Formula<'a, O: Ops> {
 struct Forward<T> {
     /// x: [n, d].
     x: T,
-    /// Q (x - a): [n, d].
+    /// The head's rows times x - a: Q (x - a) [n, d], or V (x - a) [n, k].
     head: T,
     /// a_{i,r}·x for each r: [n, N].
     squared: Vec<T>,
@@ -52,7 +52,7 @@ struct Tangent<T> {
     s: Vec<T>,
     /// Of a_{i,r}·x: [n, N] for each r.
     squared: Vec<T>,
-    /// Q v: [n, d].
+    /// The head's rows times v: Q v [n, d], or V v [n, k].
     head: T,
 }
 
@@ -78,12 +78,41 @@ impl<'a, O: Ops> Formula<'a, O> {
         self.ops.slice(&self.weights.x_side, 0, block * n, (block + 1) * n)
     }
 
+    /// The part of [n, (1 + r) N + h] products that belongs to the head.
+    fn of_head(&self, products: &O::Tensor) -> O::Tensor {
+        let from = (1 + self.arch.rank) * self.arch.units();
+        self.ops.slice(products, 1, from, from + self.arch.head_rows())
+    }
+
+    /// The head's rows: Q [d, d], or V [k, d].
+    fn head_rows(&self) -> O::Tensor {
+        let from = (1 + self.arch.rank) * self.arch.units();
+        self.ops.slice(&self.weights.x_side, 0, from, from + self.arch.head_rows())
+    }
+
+    /// x - a: [n, d].
+    fn centred(&self, forward: &Forward<O::Tensor>) -> O::Tensor {
+        self.ops.sub(&forward.x, &self.weights.centre)
+    }
+
+    /// u' Q v of rows u and v [n, d] with their products `hu` and `hv` with the head's rows: [n, 1].
+    fn head_form(&self, u: &O::Tensor, hu: &O::Tensor, v: &O::Tensor, hv: &O::Tensor) -> O::Tensor {
+        let ops = self.ops;
+        match &self.weights.spikes {
+            None => ops.sum(&ops.mul(u, hv), 1),
+            Some(spikes) => {
+                let across = ops.mul(&ops.sum(&ops.mul(u, v), 1), &spikes.floor);
+                ops.add(&across, &ops.sum(&ops.mul(&ops.mul(hu, hv), &spikes.excess), 1))
+            }
+        }
+    }
+
     /// act^{(order)}(s).
     fn act(&self, s: &O::Tensor, order: u8) -> O::Tensor {
         self.ops.activation(s, self.arch.activation, order)
     }
 
-    /// Products of rows with the x-side matrix: [n, d] -> [n, (1 + r) N + d].
+    /// Products of rows with the x-side matrix: [n, d] -> [n, (1 + r) N + h].
     fn products(&self, rows: &O::Tensor) -> O::Tensor {
         self.ops.matmul(rows, &self.ops.transpose(&self.weights.x_side))
     }
@@ -105,8 +134,7 @@ impl<'a, O: Ops> Formula<'a, O> {
             let term = ops.matmul(&ops.mul(x, x), &ops.transpose(diagonal));
             input = ops.add(&input, &ops.scale(&term, 0.5));
         }
-        let from = (1 + self.arch.rank) * n;
-        let head = ops.sub(&ops.slice(products, 1, from, from + self.arch.dim), &w.pull);
+        let head = ops.sub(&self.of_head(products), &w.pull);
         let mut s = vec![self.of_layer(&input, 0)];
         let mut active = vec![self.act(&s[0], 0)];
         for l in 1..self.layers() {
@@ -137,26 +165,54 @@ impl<'a, O: Ops> Formula<'a, O> {
 
     fn value_of(&self, forward: &Forward<O::Tensor>) -> O::Tensor {
         let (ops, w) = (self.ops, self.weights);
-        let centred = ops.sub(&forward.x, &w.centre);
-        let quadratic = ops.scale(&ops.sum(&ops.mul(&centred, &forward.head), 1), 0.5);
+        let (centred, head) = (self.centred(forward), &forward.head);
+        let quadratic = ops.scale(&self.head_form(&centred, head, &centred, head), 0.5);
         let network = ops.sum(&ops.mul(&forward.active, &w.output), 1);
         ops.add(&ops.add(&network, &quadratic), &w.constant)
     }
 
     /// Σ_i t_i ∇q_i-like pull-back: `linear` weighs the rows b, `squared[r]` the rows a_r: [n, d].
     fn pull_back(&self, linear: O::Tensor, squared: Vec<O::Tensor>) -> O::Tensor {
-        let ops = self.ops;
         let mut parts = vec![linear];
         parts.extend(squared);
-        let rows = parts.len() * self.arch.units();
-        ops.matmul(&ops.concat(&parts, 1), &ops.slice(&self.weights.x_side, 0, 0, rows))
+        self.weighed_rows(&parts)
+    }
+
+    /// The same plus Q v for rows v with their products `hv` with the head's rows; a spiked Q shares the one product.
+    fn pull_back_and_head(
+        &self,
+        linear: O::Tensor,
+        squared: Vec<O::Tensor>,
+        v: impl FnOnce() -> O::Tensor,
+        hv: &O::Tensor,
+    ) -> O::Tensor {
+        let ops = self.ops;
+        let Some(spikes) = &self.weights.spikes else {
+            return ops.add(&self.pull_back(linear, squared), hv);
+        };
+        let mut parts = vec![linear];
+        parts.extend(squared);
+        parts.push(ops.mul(hv, &spikes.excess));
+        ops.add(&self.weighed_rows(&parts), &ops.mul(&v(), &spikes.floor))
+    }
+
+    /// The first rows of the x-side matrix weighed by `parts`, as many as these have columns: [n, d].
+    fn weighed_rows(&self, parts: &[O::Tensor]) -> O::Tensor {
+        let forms = 1 + self.arch.rank;
+        let rows = match parts.len() > forms {
+            true => self.arch.x_side_rows(),
+            false => forms * self.arch.units(),
+        };
+        let ops = self.ops;
+        ops.matmul(&ops.concat(parts, 1), &ops.slice(&self.weights.x_side, 0, 0, rows))
     }
 
     fn gradient_of(&self, forward: &Forward<O::Tensor>, backward: &Backward<O::Tensor>) -> O::Tensor {
         let ops = self.ops;
         let p = ops.concat(&backward.p, 1);
         let squared = forward.squared.iter().map(|form| ops.mul(&p, form)).collect();
-        let mut gradient = ops.add(&self.pull_back(p.clone(), squared), &forward.head);
+        let centred = || self.centred(forward);
+        let mut gradient = self.pull_back_and_head(p.clone(), squared, centred, &forward.head);
         if let Some(diagonal) = &self.weights.diagonal {
             gradient = ops.add(&gradient, &ops.mul(&forward.x, &ops.matmul(&p, diagonal)));
         }
@@ -207,8 +263,7 @@ impl<'a, O: Ops> Formula<'a, O> {
             let dz = ops.mul(&forward.slope[l - 1], &s[l - 1]);
             s.push(ops.add(&self.of_layer(&input, l), &ops.matmul(&dz, &w.mixing[l - 1])));
         }
-        let from = (1 + self.arch.rank) * n;
-        Tangent { s, squared, head: ops.slice(products, 1, from, from + self.arch.dim) }
+        Tangent { s, squared, head: self.of_head(products) }
     }
 
     /// ∇²w(x) v at a linearised x: [n, d] -> [n, d].
@@ -235,7 +290,7 @@ impl<'a, O: Ops> Formula<'a, O> {
             .zip(&tangent.squared)
             .map(|(form, d_form)| ops.add(&ops.mul(&dp, form), &ops.mul(&p, d_form)))
             .collect();
-        let mut hv = ops.add(&self.pull_back(dp.clone(), squared), &tangent.head);
+        let mut hv = self.pull_back_and_head(dp.clone(), squared, || v.clone(), &tangent.head);
         if let Some(diagonal) = &w.diagonal {
             hv = ops.add(&hv, &ops.mul(v, &ops.matmul(&p, diagonal)));
             hv = ops.add(&hv, &ops.mul(&forward.x, &ops.matmul(&dp, diagonal)));
@@ -262,7 +317,9 @@ impl<'a, O: Ops> Formula<'a, O> {
         let along_g = self.tangent(&forward, g, &part(1));
         let slopes = forward.slope.iter().zip(&along_g.s).map(|(slope, ds)| ops.mul(slope, ds));
         let network = ops.mul(&ops.concat(&slopes.collect::<Vec<_>>(), 1), &w.output);
-        let first = ops.add(&ops.sum(&network, 1), &ops.sum(&ops.mul(g, &forward.head), 1));
+        let centred = self.centred(&forward);
+        let slope = self.head_form(g, &along_g.head, &centred, &forward.head);
+        let first = ops.add(&ops.sum(&network, 1), &slope);
 
         let along_u = self.tangent(&forward, u, &part(2));
         let along_v = self.tangent(&forward, v, &part(3));
@@ -282,7 +339,7 @@ impl<'a, O: Ops> Formula<'a, O> {
             dz.push(curved(l, ds));
         }
         let bends = ops.sum(&ops.mul(&ops.concat(&dz, 1), &w.output), 1);
-        let second = ops.add(&bends, &ops.sum(&ops.mul(u, &along_v.head), 1));
+        let second = ops.add(&bends, &self.head_form(u, &along_u.head, v, &along_v.head));
         (first, second)
     }
 
@@ -326,7 +383,7 @@ impl<'a, O: Ops> Formula<'a, O> {
 
     /// ∇²w(x) = Σ_l J_l' diag(e_l) J_l + Σ_r A_r' diag(p) A_r + diag(δ'p) + Q: [n, d] -> [n, d, d].
     pub fn hessian(&self, x: &O::Tensor) -> O::Tensor {
-        let (ops, n, d) = (self.ops, self.arch.units(), self.arch.dim);
+        let (ops, d) = (self.ops, self.arch.dim);
         let forward = self.forward(x);
         let backward = self.backward(&forward);
         let jacobian = ops.concat(&self.jacobians(&forward), 1);
@@ -344,8 +401,14 @@ impl<'a, O: Ops> Formula<'a, O> {
             let along = ops.unsqueeze(&ops.matmul(&p, diagonal), 1);
             hessian = ops.add(&hessian, &ops.mul(&ops.unsqueeze(&ops.identity(d), 0), &along));
         }
-        let from = (1 + self.arch.rank) * n;
-        ops.add(&hessian, &ops.unsqueeze(&ops.slice(&self.weights.x_side, 0, from, from + d), 0))
+        let head = ops.unsqueeze(&self.head_rows(), 0);
+        let Some(spikes) = &self.weights.spikes else {
+            return ops.add(&hessian, &head);
+        };
+        let weighted = ops.mul(&ops.unsqueeze(&spikes.excess, 2), &head);
+        hessian = ops.add(&hessian, &ops.symmetric_product(&head, &weighted));
+        let floor = ops.mul(&ops.identity(d), &spikes.floor);
+        ops.add(&hessian, &ops.unsqueeze(&floor, 0))
     }
 
     /// ∇_x ⟨M, ∇²w(x)⟩ with the symmetric M held fixed: [n, d], [n, d, d] -> [n, d].

@@ -3,13 +3,14 @@
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
+use rand_distr::{Distribution, Exp1, StandardNormal};
 
 use super::{Architecture, Weights};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::QuadraticStart;
 use crate::host::Array;
-use crate::linalg::{SymmetricEigen, dot, matmul};
+use crate::linalg::{dot, matmul};
+use crate::symmetric::Symmetric;
 
 /// Output weight u of a unit whose form has the slope [`SLOPE`]: small enough to leave the closed form in charge,
 /// large enough for gradients to reach the layers below. Steeper units get less, for the same curvature.
@@ -31,7 +32,10 @@ const SQUARED: f64 = 0.02;
 /// The head is `start` itself. Each unit looks along one direction, downwards and from two standard
 /// deviations below the data's mean: first the d coordinates in random order, then random directions.
 /// On images, potentials that bend at a pixel's dark end gain likelihood at once, while units along dense
-/// random directions start on a plateau. Mixing weights average.
+/// random directions start on a plateau. Beside a spiked head units see the data through its directions alone: a
+/// coordinate stands for its projection, which leaves the noise behind, and those that vary more come first, because
+/// pixels of a constant background have nothing to tell. There bends lie anywhere among the data, either way round.
+/// Mixing weights average.
 pub fn initial_weights(
     arch: &Architecture,
     start: &QuadraticStart,
@@ -50,16 +54,27 @@ pub fn initial_weights_for_samples(
     start: &QuadraticStart,
     seed: u64,
 ) -> Result<Weights<Array<f64>>> {
-    around(arch, start, seed, arch.units() >= MANY * arch.dim)
+    around(arch, start, seed, arch.head.rank().is_none() && arch.units() >= MANY * arch.dim)
 }
 
 fn around(arch: &Architecture, start: &QuadraticStart, seed: u64, many: bool) -> Result<Weights<Array<f64>>> {
     arch.validate()?;
     let (d, n) = (arch.dim, arch.units());
     check_len("the start's centre", start.centre.len(), d)?;
+    if start.hessian.rank() != arch.head.rank() {
+        return Err(Error::Invalid(format!(
+            "the head is {:?}, but the Gaussian to start from has {} leading directions: fit one like the head",
+            arch.head,
+            start.hessian.rank().map_or("all".into(), |k| k.to_string())
+        )));
+    }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let data = start.gaussian()?;
     let mut order: Vec<usize> = (0..d).collect();
     order.shuffle(&mut rng);
+    if start.hessian.rank().is_some() {
+        prefer_spread(&mut order, &data.covariance.diagonal(), &mut rng);
+    }
     let mut normal = |len: usize, scale: f64| -> Vec<f64> {
         (0..len).map(|_| scale * Distribution::<f64>::sample(&StandardNormal, &mut rng)).collect()
     };
@@ -68,27 +83,47 @@ fn around(arch: &Architecture, start: &QuadraticStart, seed: u64, many: bool) ->
         row.fill(0.0);
         row[k] = -1.0;
     }
-    let data = start.gaussian()?;
-    let along = matmul(&linear, &data.covariance, n, d, d);
-    let slope = if many { STEEP } else { SLOPE };
-    let mut bias = Vec::with_capacity(n);
-    for (i, (row, along)) in linear.chunks_exact_mut(d).zip(along.chunks_exact(d)).enumerate() {
-        let scale = slope / dot(row, along).sqrt();
-        row.iter_mut().for_each(|v| *v *= scale);
-        let bend = if many && i >= d { BEND * (2.0 * spread(i) - 1.0) } else { BEND };
-        bias.push(-dot(row, &data.mean) - slope * bend);
+    if let Symmetric::Spiked(q) = &start.hessian {
+        linear = q.projection().times(&linear)?;
     }
-    let root = SymmetricEigen::new(&start.hessian, d)?.apply(f64::sqrt);
-    let squared = matmul(&normal(n * arch.rank * d, SQUARED), &root, n * arch.rank, d, d);
-    let pull = matmul(&start.centre, &start.hessian, 1, d, d);
+    let along = data.covariance.times(&linear)?;
+    let slope = if many { STEEP } else { SLOPE };
+    let bends: Vec<f64> = match start.hessian {
+        Symmetric::Full(_) if many => {
+            (0..n).map(|i| if i < d { BEND } else { BEND * (2.0 * spread(i) - 1.0) }).collect()
+        }
+        Symmetric::Full(_) => vec![BEND; n],
+        Symmetric::Spiked(_) => normal(n, 1.0),
+    };
+    let mut bias = Vec::with_capacity(n);
+    for ((i, row), along) in linear.chunks_exact_mut(d).enumerate().zip(along.chunks_exact(d)) {
+        let turned = start.hessian.rank().is_some() && i % 2 == 1;
+        let scale = if turned { -slope } else { slope } / dot(row, along).sqrt();
+        row.iter_mut().for_each(|v| *v *= scale);
+        bias.push(-dot(row, &data.mean) - slope * bends[i]);
+    }
+    let root = start.hessian.spectrum()?.apply(f64::sqrt);
+    let mut squared = root.times(&normal(n * arch.rank * d, SQUARED))?;
+    if let Symmetric::Spiked(q) = &start.hessian {
+        squared = q.projection().times(&squared)?;
+    }
+    let (head, pull, floor, excess) = match &start.hessian {
+        Symmetric::Full(q) => (q.as_slice(), start.hessian.times(&start.centre)?, 0.0, vec![]),
+        Symmetric::Spiked(q) => {
+            let excess = q.values().iter().map(|v| v - q.floor()).collect();
+            (q.vectors(), matmul(q.vectors(), &start.centre, q.values().len(), d, 1), q.floor(), excess)
+        }
+    };
     Weights::build(arch, |name, [rows, cols]| -> Result<Array<f64>> {
         let data = match name {
-            "x_side" => [linear.as_slice(), &squared, &start.hessian].concat(),
+            "x_side" => [linear.as_slice(), &squared, head].concat(),
             "diagonal" => vec![SQUARED * SQUARED; rows * cols],
             "bias" => bias.clone(),
             "output" => vec![OUTPUT * (SLOPE / slope).powi(2); cols],
             "centre" => start.centre.clone(),
             "pull" => pull.clone(),
+            "head_floor" => vec![floor],
+            "head_excess" => excess.clone(),
             "constant" => vec![0.0],
             mixing if mixing.starts_with("mixing_") => {
                 // Positive, of mean 1 / fan-in.
@@ -103,4 +138,16 @@ fn around(arch: &Architecture, start: &QuadraticStart, seed: u64, many: bool) ->
 /// Numbers in [0, 1) that fill it evenly however many are taken: multiples of the golden ratio.
 fn spread(i: usize) -> f64 {
     (i as f64 * 0.618_033_988_749_895).fract()
+}
+
+/// Orders coordinates at random, each drawn from the rest with a probability in proportion to its variance above the
+/// least one (Efraimidis and Spirakis, 2006: by exponential clocks).
+fn prefer_spread(order: &mut [usize], variances: &[f64], rng: &mut ChaCha8Rng) {
+    let least = variances.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = variances.iter().copied().fold(least, f64::max);
+    // Where all vary alike, or some not at all, no clock stands still.
+    let rate = |v: f64| (v - least) + 1e-6 * most;
+    let rings: Vec<f64> =
+        variances.iter().map(|&v| Distribution::<f64>::sample(&Exp1, rng) / rate(v)).collect();
+    order.sort_by(|&a, &b| rings[a].total_cmp(&rings[b]));
 }

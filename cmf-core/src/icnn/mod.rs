@@ -8,7 +8,8 @@
 //! Every layer feeds the output (a dense network), so that single units keep a direct say in deep ones.
 //!
 //! w is convex because W, u and δ are nonnegative, Q is positive definite and the activation is
-//! convex and nondecreasing (Amos, Xu and Kolter, 2017; quadratic terms: Vesseron and Cuturi, 2024).
+//! convex and nondecreasing (Amos, Xu and Kolter, 2017; quadratic terms: Vesseron and Cuturi, 2024). [`Head`] says how Q
+//! is made.
 
 pub mod formula;
 mod init;
@@ -21,6 +22,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ops::Activation;
+
+/// How the matrix Q of the quadratic head is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Head {
+    /// Any positive definite matrix: d² numbers.
+    #[default]
+    Full,
+    /// Q = c (I - V'V) + V' diag(q) V: curvatures q along k orthonormal directions, the rows of V, which training
+    /// leaves as they are, and one curvature c across them. The inverse cube root of a covariance with k leading
+    /// directions ([`Spiked`](crate::symmetric::Spiked)) is of this form; a low-rank matrix plus a diagonal is not.
+    /// Training keeps the units' forms in the span of V too: w(x) = f(V x) + ½ c |(I - V'V)(x - a)|², which leaves
+    /// the data Gaussian across the directions.
+    Spiked {
+        /// k: above 0 and below d.
+        rank: usize,
+    },
+}
+
+impl Head {
+    fn is_full(&self) -> bool {
+        *self == Head::Full
+    }
+
+    /// The number k of directions, if Q is spiked.
+    pub fn rank(self) -> Option<usize> {
+        match self {
+            Head::Full => None,
+            Head::Spiked { rank } => Some(rank),
+        }
+    }
+}
 
 /// The shape of a network: everything but its numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +68,9 @@ pub struct Architecture {
     pub diagonal: bool,
     /// The activation of every hidden unit.
     pub activation: Activation,
+    /// The matrix of the quadratic head; files that do not say have a full one.
+    #[serde(default, skip_serializing_if = "Head::is_full")]
+    pub head: Head,
 }
 
 impl Architecture {
@@ -45,7 +81,12 @@ impl Architecture {
 
     /// Rows of the x-side matrix: linear forms, squared forms, and the head.
     pub fn x_side_rows(&self) -> usize {
-        (1 + self.rank) * self.units() + self.dim
+        (1 + self.rank) * self.units() + self.head_rows()
+    }
+
+    /// Rows of the x-side matrix that the head has: d of Q, or k of V.
+    pub fn head_rows(&self) -> usize {
+        self.head.rank().unwrap_or(self.dim)
     }
 
     /// The range of layer `layer`'s units among all units.
@@ -58,7 +99,9 @@ impl Architecture {
     pub fn parameter_count(&self) -> usize {
         let mixing: usize = self.widths.windows(2).map(|w| w[0] * w[1]).sum();
         let diagonal = if self.diagonal { self.units() * self.dim } else { 0 };
-        self.x_side_rows() * self.dim + diagonal + mixing + 2 * self.units() + 2 * self.dim + 1
+        let spikes = self.head.rank().map_or(0, |k| k + 1);
+        let vectors = 2 * self.units() + self.dim + self.head_rows() + 1;
+        self.x_side_rows() * self.dim + diagonal + mixing + spikes + vectors
     }
 
     /// Checks that the sizes make a network and stay within what a machine can hold.
@@ -72,6 +115,15 @@ impl Architecture {
         }
         if self.rank == 0 {
             return Err(Error::Invalid("the rank of the quadratic terms is at least 1, found 0".into()));
+        }
+        if let Head::Spiked { rank } = self.head
+            && !(1..self.dim).contains(&rank)
+        {
+            return Err(Error::Invalid(format!(
+                "the head needs between 1 and {} directions of {} dimensions, found {rank}",
+                self.dim.saturating_sub(1),
+                self.dim
+            )));
         }
         if self.dim > 1 << 20 || self.rank > 64 || self.widths.len() > 64 || self.units() > 1 << 20 {
             return Err(Error::Invalid("the architecture is larger than this program handles".into()));
@@ -94,7 +146,8 @@ impl Architecture {
 /// large product with `x_side` forwards and one backwards.
 #[derive(Debug, Clone)]
 pub struct Weights<T> {
-    /// [(1 + r) N + d, d]: the N rows b_i, then r blocks of N rows a_{i,r}, then the d rows of Q.
+    /// [(1 + r) N + h, d]: the N rows b_i, then r blocks of N rows a_{i,r}, then those of the head: the d rows of Q,
+    /// or the k of V.
     pub x_side: T,
     /// [N, d]: the nonnegative δ, if the architecture has it.
     pub diagonal: Option<T>,
@@ -106,10 +159,21 @@ pub struct Weights<T> {
     pub output: T,
     /// [1, d]: a.
     pub centre: T,
-    /// [1, d]: Q a.
+    /// [1, h]: the head's rows times a, that is Q a or V a.
     pub pull: T,
+    /// The numbers of a spiked head.
+    pub spikes: Option<Spikes<T>>,
     /// [1, 1]: c.
     pub constant: T,
+}
+
+/// The curvatures of a spiked head.
+#[derive(Debug, Clone)]
+pub struct Spikes<T> {
+    /// [1, 1]: c.
+    pub floor: T,
+    /// [1, k]: q - c.
+    pub excess: T,
 }
 
 impl<T> Weights<T> {
@@ -124,7 +188,11 @@ impl<T> Weights<T> {
         all.push(("bias".to_string(), [1, n], &self.bias));
         all.push(("output".to_string(), [1, n], &self.output));
         all.push(("centre".to_string(), [1, d], &self.centre));
-        all.push(("pull".to_string(), [1, d], &self.pull));
+        all.push(("pull".to_string(), [1, arch.head_rows()], &self.pull));
+        if let Some(Spikes { floor, excess }) = &self.spikes {
+            all.push(("head_floor".to_string(), [1, 1], floor));
+            all.push(("head_excess".to_string(), [1, arch.head_rows()], excess));
+        }
         all.push(("constant".to_string(), [1, 1], &self.constant));
         all
     }
@@ -144,7 +212,13 @@ impl<T> Weights<T> {
             bias: get("bias", [1, n])?,
             output: get("output", [1, n])?,
             centre: get("centre", [1, d])?,
-            pull: get("pull", [1, d])?,
+            pull: get("pull", [1, arch.head_rows()])?,
+            spikes: match arch.head {
+                Head::Full => None,
+                Head::Spiked { rank } => {
+                    Some(Spikes { floor: get("head_floor", [1, 1])?, excess: get("head_excess", [1, rank])? })
+                }
+            },
             constant: get("constant", [1, 1])?,
         })
     }

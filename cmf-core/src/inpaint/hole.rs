@@ -61,7 +61,8 @@ impl Hole {
         }
         let conditional = gaussian.conditional(&y, hidden)?;
         let k = hidden.len();
-        let broad = lower_factor(&conditional.covariance, k, "the conditional covariance of the hole")?;
+        let broad =
+            lower_factor(&conditional.covariance.dense(), k, "the conditional covariance of the hole")?;
         // With L = chol(C) first, draws of the conditional Gaussian are ζ ~ N(0, I).
         let mut hole = Hole {
             y,

@@ -99,9 +99,9 @@ fn langevin_has_the_conditional_mean_and_the_stated_variance() {
                 .map(|row| (row[hidden[a]] - truth.mean[a]) * (row[hidden[b]] - truth.mean[b]))
                 .sum::<f64>()
                 / 8000.0;
-            let expected = truth.covariance[a * k + b] / (1.0 - run.step / 2.0);
+            let expected = truth.covariance.dense()[a * k + b] / (1.0 - run.step / 2.0);
             // Pairs give 4000 independent products: standard error below √(2 S_aa S_bb / 4000), times 4.
-            let scale = (truth.covariance[a * k + a] * truth.covariance[b * k + b]).sqrt();
+            let scale = (truth.covariance.dense()[a * k + a] * truth.covariance.dense()[b * k + b]).sqrt();
             assert!((sample - expected).abs() < 4.0 * scale * 1.2 * (2.0_f64 / 4000.0).sqrt(), "{a} {b}");
         }
     }
@@ -123,7 +123,7 @@ fn mala_draws_the_conditional_gaussian() {
     for (a, &i) in hidden.iter().enumerate() {
         let column = || run.completions.draws.chunks_exact(d).map(|row| row[i]);
         let variance = column().map(|v| (v - truth.mean[a]).powi(2)).sum::<f64>() / 4000.0;
-        let expected = truth.covariance[a * hidden.len() + a];
+        let expected = truth.covariance.dense()[a * hidden.len() + a];
         // 2000 independent pairs at least: √(2/2000) = 0.032 relative, times 4.
         assert!((variance / expected - 1.0).abs() < 0.13, "{variance} {expected}");
         // √(S/2000) for the draws' mean, times 4; the kept states only add to it.
@@ -165,7 +165,7 @@ fn tweedie_shrinks_a_gaussian_towards_its_mean() {
     let clean = denoise(&w, 0.3, &hole, &y).unwrap();
     // x + σn ~ N(m, S) makes E[x | y] = y - σ² S^{-1} (y - m).
     let mut pull: Vec<f64> = y.iter().zip(&law.mean).map(|(y, m)| y - m).collect();
-    crate::linalg::Cholesky::new(&law.covariance, 5, "S").unwrap().solve_rows(&mut pull).unwrap();
+    crate::linalg::Cholesky::new(&law.covariance.dense(), 5, "S").unwrap().solve_rows(&mut pull).unwrap();
     for i in 0..5 {
         assert!((clean[i] - (y[i] - 0.09 * pull[i])).abs() < 1e-12);
     }

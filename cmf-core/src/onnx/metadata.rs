@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::moments;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
-use crate::icnn::Architecture;
+use crate::icnn::{Architecture, Head};
 use crate::potential::{Potential, rows};
 use crate::source::Source;
 
 /// Version of the set of properties below; files of a later version are refused.
 ///
-/// Version 2 brought `cmf.source`. A file says the first version whose programs read it rightly.
-pub const FORMAT_VERSION: u32 = 2;
+/// Version 2 brought `cmf.source`, version 3 spiked heads. A file says the first version whose programs read it rightly.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Everything that a model file says about its model.
 #[derive(Debug, Clone, PartialEq)]
@@ -170,7 +170,14 @@ impl Metadata {
         }
         if let Some(gaussian) = &self.gaussian {
             check_len("the mean of the data", gaussian.mean.len(), d)?;
-            check_len("the covariance of the data", gaussian.covariance.len(), d * d)?;
+            check_len("the covariance of the data", gaussian.covariance.dim(), d)?;
+            let (found, head) = (gaussian.covariance.rank(), self.architecture.head);
+            if found != head.rank() {
+                return Err(Error::Invalid(format!(
+                    "the covariance of the data has {} leading directions, the head of the network is {head:?}",
+                    found.map_or("all".into(), |k| k.to_string())
+                )));
+            }
         }
         for probe in &self.probes {
             check_len("a probe's point", probe.x.len(), d)?;
@@ -185,7 +192,11 @@ impl Metadata {
     /// The properties, by key, in a fixed order.
     pub(super) fn to_properties(&self) -> Result<Vec<(String, String)>> {
         self.validate()?;
-        let version = if self.source == Source::Gibbs { 1 } else { FORMAT_VERSION };
+        let version = match (self.architecture.head, self.source) {
+            (Head::Spiked { .. }, _) => 3,
+            (Head::Full, Source::Gaussian) => 2,
+            (Head::Full, Source::Gibbs) => 1,
+        };
         let mut properties = vec![
             ("cmf.format_version".into(), version.to_string()),
             ("cmf.architecture".into(), json(&self.architecture)?),
@@ -197,7 +208,7 @@ impl Metadata {
             ("cmf.data".into(), json(&self.data)?),
             ("cmf.licence".into(), json(&self.licence)?),
         ];
-        if self.source != Source::Gibbs {
+        if version > 1 {
             properties.push(("cmf.source".into(), json(&self.source)?));
         }
         properties.extend(self.gaussian.as_ref().map(|g| ("cmf.gaussian".into(), moments::to_text(g))));
@@ -223,8 +234,8 @@ impl Metadata {
         }
         let architecture: Architecture = find.parse("cmf.architecture")?;
         architecture.validate()?;
-        let gaussian =
-            find.text("cmf.gaussian").map(|t| moments::from_text(t, architecture.dim)).transpose()?;
+        let (dim, head) = (architecture.dim, architecture.head);
+        let gaussian = find.text("cmf.gaussian").map(|t| moments::from_text(t, dim, head)).transpose()?;
         let metadata = Metadata {
             architecture,
             gaussian,

@@ -1,59 +1,93 @@
-//! The data's mean and covariance as one metadata property: base64 of little-endian f32, the mean and then
-//! the upper triangle of the covariance row by row.
+//! The data's mean and covariance as one metadata property: base64 of little-endian f32, the mean and then the upper
+//! triangle of the covariance row by row. Where the model's head is spiked so is the covariance, and its numbers
+//! s, l and U take the place of the triangle.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::error::{Error, Result};
 use crate::gaussian::Gaussian;
+use crate::icnn::Head;
+use crate::symmetric::Symmetric;
 
-/// d + d (d + 1) / 2 numbers as text.
+/// d + d (d + 1) / 2 numbers as text, or d + 1 + k + k d.
 pub(super) fn to_text(gaussian: &Gaussian) -> String {
     let d = gaussian.dim();
-    let upper = (0..d).flat_map(|i| &gaussian.covariance[i * d + i..(i + 1) * d]);
-    let numbers = gaussian.mean.iter().chain(upper);
+    let covariance = match &gaussian.covariance {
+        Symmetric::Full(all) => (0..d).flat_map(|i| &all[i * d + i..(i + 1) * d]).copied().collect(),
+        spiked => spiked.numbers(),
+    };
+    let numbers = gaussian.mean.iter().chain(&covariance);
     STANDARD.encode(numbers.flat_map(|&v| (v as f32).to_le_bytes()).collect::<Vec<u8>>())
 }
 
-/// Reads the text back for dimension `d`.
-pub(super) fn from_text(text: &str, d: usize) -> Result<Gaussian> {
+/// Reads the text back for dimension `d` and the head of the model.
+pub(super) fn from_text(text: &str, d: usize, head: Head) -> Result<Gaussian> {
     let invalid =
         |found: String| Error::Invalid(format!("the property cmf.gaussian cannot be read: {found}"));
     let bytes = STANDARD.decode(text).map_err(|e| invalid(e.to_string()))?;
-    let expected = d + d * (d + 1) / 2;
+    let expected = d + head.rank().map_or(d * (d + 1) / 2, |k| 1 + k + k * d);
     if bytes.len() != 4 * expected {
         return Err(invalid(format!("expected {expected} numbers, found {} bytes", bytes.len())));
     }
     let (numbers, _) = bytes.as_chunks::<4>();
-    let numbers: Vec<f64> = numbers.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
-    if numbers.iter().any(|v| !v.is_finite()) {
+    let mut mean: Vec<f64> = numbers.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
+    if mean.iter().any(|v| !v.is_finite()) {
         return Err(Error::NotFinite("a number of cmf.gaussian".into()));
     }
-    let mut covariance = vec![0.0; d * d];
-    let mut upper = numbers[d..].iter();
+    let numbers = mean.split_off(d);
+    let covariance = match head {
+        Head::Full => mirrored(&numbers, d).into(),
+        Head::Spiked { rank } => {
+            Symmetric::from_numbers(numbers, d, Some(rank)).map_err(|e| invalid(e.to_string()))?
+        }
+    };
+    Ok(Gaussian { mean, covariance })
+}
+
+/// The symmetric [d, d] matrix of this upper triangle.
+fn mirrored(upper: &[f64], d: usize) -> Vec<f64> {
+    let mut all = vec![0.0; d * d];
+    let mut upper = upper.iter();
     for i in 0..d {
         for (j, v) in (i..d).zip(&mut upper) {
-            covariance[i * d + j] = *v;
-            covariance[j * d + i] = *v;
+            all[i * d + j] = *v;
+            all[j * d + i] = *v;
         }
     }
-    Ok(Gaussian { mean: numbers[..d].to_vec(), covariance })
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::symmetric::Spiked;
 
     #[test]
     fn moments_survive_the_text() {
         let gaussian = Gaussian {
             mean: vec![0.5, -1.0, 2.0],
-            covariance: vec![2.0, 0.5, 0.25, 0.5, 3.0, -0.125, 0.25, -0.125, 1.0],
+            covariance: vec![2.0, 0.5, 0.25, 0.5, 3.0, -0.125, 0.25, -0.125, 1.0].into(),
         };
         let text = to_text(&gaussian);
-        let back = from_text(&text, 3).unwrap();
-        assert_eq!((back.mean, back.covariance), (gaussian.mean, gaussian.covariance));
-        assert!(from_text(&text, 4).unwrap_err().to_string().contains("expected 14 numbers"));
-        assert!(from_text("no base64!", 3).is_err());
+        let back = from_text(&text, 3, Head::Full).unwrap();
+        assert_eq!(back, gaussian);
+        assert!(from_text(&text, 4, Head::Full).unwrap_err().to_string().contains("expected 14 numbers"));
+        assert!(from_text("no base64!", 3, Head::Full).is_err());
+    }
+
+    #[test]
+    fn moments_of_few_directions_survive_too() {
+        let spiked = Spiked::new(0.5, vec![4.0], vec![0.0, 1.0, 0.0]).unwrap();
+        let gaussian = Gaussian { mean: vec![0.5, -1.0, 2.0], covariance: spiked.into() };
+        let text = to_text(&gaussian);
+        assert_eq!(from_text(&text, 3, Head::Spiked { rank: 1 }).unwrap(), gaussian);
+        assert!(from_text(&text, 3, Head::Full).unwrap_err().to_string().contains("expected 9 numbers"));
+        // Directions of length 2.
+        let mut numbers = vec![0.0f32; 3];
+        numbers.extend([0.5, 4.0, 0.0, 2.0, 0.0]);
+        let text = STANDARD.encode(numbers.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+        let message = from_text(&text, 3, Head::Spiked { rank: 1 }).unwrap_err().to_string();
+        assert!(message.contains("not orthonormal"), "{message}");
     }
 }

@@ -317,7 +317,7 @@ impl SecondOrder for OrtModel {
 mod tests {
     use super::*;
     use crate::gaussian::Gaussian;
-    use crate::icnn::{Architecture, initial_weights};
+    use crate::icnn::{Architecture, Head, initial_weights};
     use crate::onnx::{Metadata, Probe, export};
     use crate::ops::Activation;
 
@@ -329,7 +329,14 @@ mod tests {
         let data: Vec<f64> = (0..40 * d).map(|i| (i * 7919 % 1009) as f64 / 1009.0 - 0.5).collect();
         let start = Gaussian::fit(&data, d, 0.3).unwrap().quadratic_start().unwrap();
         let activation = Activation::Softplus { beta: 2.0 };
-        let arch = Architecture { dim: d, widths: vec![7, 5], rank: 2, diagonal: true, activation };
+        let arch = Architecture {
+            dim: d,
+            widths: vec![7, 5],
+            rank: 2,
+            diagonal: true,
+            activation,
+            head: Head::Full,
+        };
         let mut weights = initial_weights(&arch, &start, 1).unwrap();
         weights.output = crate::host::Array::matrix(vec![0.7; arch.units()], 1, arch.units());
         let reference = Icnn::<f64>::new(arch.clone(), weights).unwrap();

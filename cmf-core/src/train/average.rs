@@ -46,13 +46,13 @@ impl Average {
                 found: format!("{:?}", found.map(Vec::len)),
             }),
         })?;
-        // The product Q a does not average; it follows from the averages of Q and a.
-        let d = self.arch.dim;
+        // The product Q a does not average; it follows from the averages of Q and a (as V a would anyway).
+        let (d, rows) = (self.arch.dim, self.arch.head_rows());
         let wide = |v: Vec<f32>| v.into_iter().map(f64::from).collect::<Vec<f64>>();
         let x_side = wide(weights.x_side.to_vec());
-        let head = &x_side[(self.arch.x_side_rows() - d) * d..];
-        let pull = matmul(&wide(weights.centre.to_vec()), head, 1, d, d);
-        weights.pull = Array::from_f64(&pull, 1, d);
+        let head = &x_side[(self.arch.x_side_rows() - rows) * d..];
+        let pull = matmul(head, &wide(weights.centre.to_vec()), rows, d, 1);
+        weights.pull = Array::from_f64(&pull, 1, rows);
         Icnn::new(self.arch.clone(), weights)
     }
 }

@@ -21,6 +21,7 @@ use crate::files::write_atomically;
 use crate::gaussian::QuadraticStart;
 use crate::gibbs_start::GibbsStart;
 use crate::icnn::{Icnn, initial_weights};
+use crate::symmetric::Symmetric;
 
 /// Increases when the layout of the file changes. Version 3 added the damping at the end; 2 is read too.
 const VERSION: u32 = 3;
@@ -97,12 +98,18 @@ impl Packed {
     pub(super) fn unpack<B: AutodiffBackend>(
         self,
         config: &TrainConfig,
+        start: &QuadraticStart,
         device: &B::Device,
     ) -> Result<(Parameters<B>, Optimisers<B>)> {
         // Any network of the architecture gives the module its structure; the record fills it.
-        let (d, source) = (config.architecture.dim, config.method.source());
-        let eye = (0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect();
-        let shape = QuadraticStart { hessian: eye, centre: vec![0.0; d], log_z: 0.0, source };
+        let d = config.architecture.dim;
+        let hessian = match &start.hessian {
+            Symmetric::Full(_) => {
+                (0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect::<Vec<f64>>().into()
+            }
+            spiked => spiked.clone(),
+        };
+        let shape = QuadraticStart { hessian, centre: vec![0.0; d], log_z: 0.0, source: start.source };
         let network =
             Icnn::new(config.architecture.clone(), initial_weights(&config.architecture, &shape, 0)?)?;
         let parameters = Parameters::<B>::from_network(&network, device)?
@@ -144,7 +151,7 @@ impl State {
     /// Writes the state to `path`, replacing a file there only once it is complete.
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let config = serde_json::to_string(&self.config).map_err(|e| Error::Invalid(e.to_string()))?;
-        let start = (&self.start.hessian, &self.start.centre, self.start.log_z);
+        let start = (self.start.hessian.numbers(), &self.start.centre, self.start.log_z);
         let all = (VERSION, config, start, &self.learned, &self.numbers, self.damping);
         let bytes = postcard::to_allocvec(&all).map_err(|e| Error::file(path, e))?;
         write_atomically(path, |out| {
@@ -174,6 +181,8 @@ impl State {
         let config: TrainConfig = serde_json::from_str(&config)
             .map_err(|e| Error::file(path, format!("the checkpoint's settings: {e}")))?;
         config.validate()?;
+        let (d, head) = (config.architecture.dim, config.architecture.head);
+        let hessian = Symmetric::from_numbers(hessian, d, head.rank()).map_err(|e| Error::file(path, e))?;
         let start = QuadraticStart { hessian, centre, log_z, source: config.method.source() };
         Ok(State { config, start, learned, numbers, damping })
     }
@@ -190,7 +199,7 @@ impl Trainer {
         let State { config, start, learned, numbers, damping } = state;
         let device = Default::default();
         let gibbs = GibbsStart::new(&start)?;
-        let (parameters, optimisers) = learned.unpack(&config, &device)?;
+        let (parameters, optimisers) = learned.unpack(&config, &start, &device)?;
         let Numbers { average, rng, particles, conjugates, amortiser, power, lambda, update, seconds } =
             numbers;
         Ok(Trainer {

@@ -132,7 +132,7 @@ impl TrainConfig {
             domain.validate(self.architecture.dim)?;
             if *least_squares && !least_squares_applies(&self.architecture) {
                 return Err(Error::Invalid(
-                    "least_squares needs one hidden layer without diagonal terms, and few parameters".into(),
+                    "least_squares needs a full head, one hidden layer without diagonal terms, and few parameters".into(),
                 ));
             }
             if self.conjugate_updates > 0 || self.conjugate_weight > 0.0 || self.sigma != 0.0 {

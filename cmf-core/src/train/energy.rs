@@ -112,7 +112,7 @@ impl Trainer {
     pub(super) fn estimated(&mut self, network: &Icnn<f32>, points: &[f64]) -> Result<LogDets> {
         let settings = Lanczos { seed: self.rng.random(), ..LANCZOS };
         // -w(∇w(y)) + log det ∇²w(y), of which the second is wanted.
-        let density = estimated_log_density(network, 0.0, points, &self.start.hessian, settings)?.value;
+        let density = estimated_log_density(network, 0.0, points, &self.metric, settings)?.value;
         let image = inner::gradient(network, points)?;
         let mut potential = vec![0.0; density.len()];
         network.value_and_gradient(&image, &mut potential, &mut vec![0.0; image.len()])?;

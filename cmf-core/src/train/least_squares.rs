@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::icnn::Architecture;
+use crate::icnn::{Architecture, Head};
 use crate::linalg::{Cholesky, dot, matmul, to_rows, view};
 use crate::ops::Activation;
 
@@ -24,7 +24,10 @@ const FLOOR: f64 = 1e-8;
 
 /// Whether [`step`] knows networks of this architecture.
 pub fn applies(arch: &Architecture) -> bool {
-    arch.widths.len() == 1 && !arch.diagonal && Layout::new(arch).len() <= MOST_PARAMETERS
+    arch.head == Head::Full
+        && arch.widths.len() == 1
+        && !arch.diagonal
+        && Layout::new(arch).len() <= MOST_PARAMETERS
 }
 
 /// Where each array lies among the parameters, in the order of `Parameters::shallow_numbers`.

@@ -1,7 +1,7 @@
 //! The trained numbers as a Burn module, and how positivity is built into them.
 //!
-//! Nonnegative weights are softplus of a free number; the head is Q = R R' + diag(softplus(δ)). The
-//! effective weights that the formulas see are computed from these, so no step can leave the convex cone.
+//! Nonnegative weights are softplus of a free number; the head is Q = R R' + diag(softplus(δ)), or a spiked one whose
+//! eigenvalues are softplus of free numbers and whose directions are fixed. The effective weights that the formulas see are computed from these, so no step can leave the convex cone.
 
 use burn::module::{Module, Param, ParamId};
 use burn::prelude::*;
@@ -11,12 +11,17 @@ use burn::tensor::activation::softplus;
 use super::ops::Ranked;
 use crate::error::{Error, Result};
 use crate::host::{Array, Scalar};
-use crate::icnn::{Architecture, Icnn, Weights};
-use crate::linalg::SymmetricEigen;
+use crate::icnn::{Architecture, Head, Icnn, Spikes, Weights};
+use crate::linalg::{SymmetricEigen, matmul, to_rows, view};
+use crate::symmetric::Spiked;
 
 /// Share of the head's smallest eigenvalue that starts in its diagonal part, which keeps Q positive
 /// definite whatever R becomes.
 const DIAGONAL_SHARE: f64 = 0.5;
+
+/// How far forms may lie outside of a spiked head's directions, in units of the largest number: f32 rounds sums of a
+/// few thousand terms.
+const OUTSIDE: f64 = 1e-4;
 
 /// What stands for zero, which is out of softplus' reach.
 const LEAST_POSITIVE: f64 = 1e-6;
@@ -24,7 +29,7 @@ const LEAST_POSITIVE: f64 = 1e-6;
 /// The free parameters of a network.
 #[derive(Module, Debug)]
 pub struct Parameters<B: Backend> {
-    /// [(1 + r) N, d]: linear and squared forms.
+    /// Linear and squared forms: [(1 + r) N, d], or beside a spiked head [(1 + r) N, k] in its directions.
     pub forms: Param<Tensor<B, 2>>,
     /// [1, N].
     pub bias: Param<Tensor<B, 2>>,
@@ -34,9 +39,9 @@ pub struct Parameters<B: Backend> {
     pub mixing: Vec<Param<Tensor<B, 2>>>,
     /// Before softplus: [1, width].
     pub output: Param<Tensor<B, 2>>,
-    /// R: [d, d].
+    /// R: [d, d]; of a spiked head V: [k, d], which no step moves.
     pub head_root: Param<Tensor<B, 2>>,
-    /// δ before softplus: [1, d].
+    /// Before softplus, δ: [1, d]; of a spiked head q and c: [1, k + 1].
     pub head_diagonal: Param<Tensor<B, 2>>,
     /// a: [1, d].
     pub centre: Param<Tensor<B, 2>>,
@@ -63,6 +68,43 @@ fn numbers<B: Backend>(tensor: Tensor<B, 2>) -> Result<Array<f32>> {
     Ok(Array::matrix(data, rows, cols))
 }
 
+/// R and the free diagonal of Q = R R' + diag(softplus(δ)).
+fn full_head(head: &[f64], d: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+    let eigen = SymmetricEigen::new(head, d)?;
+    if eigen.values[0].is_nan() || eigen.values[0] <= 0.0 {
+        return Err(Error::NotPositiveDefinite("the head of the network".into()));
+    }
+    let share = DIAGONAL_SHARE * eigen.values[0];
+    Ok((eigen.apply(|v| (v - share).max(0.0).sqrt()), vec![softplus_inverse(share); d]))
+}
+
+/// The coordinates [n, k] of the rows `forms` [n, d] in `directions` [k, d], in which they must lie.
+fn within(forms: &[f64], directions: &[f64], d: usize) -> Result<Vec<f64>> {
+    let (n, k) = (forms.len() / d, directions.len() / d);
+    let inside = to_rows((view(forms, n, d) * view(directions, k, d).transpose()).as_ref());
+    let back = matmul(&inside, directions, n, k, d);
+    let size = forms.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+    let off = forms.iter().zip(back).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    if off > OUTSIDE * size {
+        return Err(Error::Invalid(format!(
+            "beside a spiked head units look along its directions alone, and a form lies {off:.1e} outside of them"
+        )));
+    }
+    Ok(inside)
+}
+
+/// V and the free eigenvalues q and c of a spiked head.
+fn spiked_head(directions: &[f64], floor: f64, excess: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
+    let values: Vec<f64> = excess.iter().map(|e| e + floor).chain([floor]).collect();
+    let smallest = values.iter().copied().fold(f64::INFINITY, f64::min);
+    if smallest.is_nan() || smallest <= 0.0 {
+        return Err(Error::NotPositiveDefinite("the head of the network".into()));
+    }
+    // Checks that the directions are orthonormal.
+    Spiked::new(floor, values[..excess.len()].to_vec(), directions.to_vec())?;
+    Ok((directions.to_vec(), values.into_iter().map(softplus_inverse).collect()))
+}
+
 impl<B: Backend> Parameters<B> {
     /// Free parameters whose effective weights are those of `network`.
     pub fn from_network<T: Scalar>(network: &Icnn<T>, device: &B::Device) -> Result<Self> {
@@ -75,14 +117,19 @@ impl<B: Backend> Parameters<B> {
         let param = |data: &[f64], shape: [usize; 2]| Param::from_tensor(tensor::<B>(data, shape, device));
         let x_side = flat(&weights.x_side);
         let head = &x_side[forms * d..];
-        let eigen = SymmetricEigen::new(head, d)?;
-        if eigen.values[0].is_nan() || eigen.values[0] <= 0.0 {
-            return Err(Error::NotPositiveDefinite("the head of the network".into()));
-        }
-        let share = DIAGONAL_SHARE * eigen.values[0];
-        let root = eigen.apply(|v| (v - share).max(0.0).sqrt());
+        let forms_of_x = &x_side[..forms * d];
+        let (forms_free, root, free_diagonal) = match &weights.spikes {
+            None => {
+                let (root, free) = full_head(head, d)?;
+                (forms_of_x.to_vec(), root, free)
+            }
+            Some(spikes) => {
+                let (directions, free) = spiked_head(head, flat(&spikes.floor)[0], &flat(&spikes.excess))?;
+                (within(forms_of_x, &directions, d)?, directions, free)
+            }
+        };
         Ok(Parameters {
-            forms: param(&x_side[..forms * d], [forms, d]),
+            forms: param(&forms_free, [forms, forms_free.len() / forms]),
             bias: param(&flat(&weights.bias), [1, arch.units()]),
             diagonal: weights.diagonal.as_ref().map(|a| param(&free(a, 1.0), [arch.units(), d])),
             mixing: weights
@@ -92,8 +139,8 @@ impl<B: Backend> Parameters<B> {
                 .map(|(a, w)| param(&free(a, w[0] as f64), [w[0], w[1]]))
                 .collect(),
             output: param(&free(&weights.output, 1.0), [1, weights.output.shape()[1]]),
-            head_root: param(&root, [d, d]),
-            head_diagonal: param(&vec![softplus_inverse(share); d], [1, d]),
+            head_root: param(&root, [root.len() / d, d]),
+            head_diagonal: param(&free_diagonal, [1, free_diagonal.len()]),
             centre: param(&flat(&weights.centre), [1, d]),
         })
     }
@@ -101,14 +148,31 @@ impl<B: Backend> Parameters<B> {
     /// The effective weights, differentiable in the free parameters.
     pub fn weights(&self, arch: &Architecture) -> Weights<Ranked<B>> {
         let positive = |p: &Param<Tensor<B, 2>>| softplus(p.val(), 1.0);
-        let root = self.head_root.val();
-        let device = root.device();
-        let diagonal = Tensor::eye(arch.dim, &device) * positive(&self.head_diagonal);
-        let head = root.clone().matmul(root.transpose()) + diagonal;
+        let device = self.head_root.val().device();
         let centre = self.centre.val();
+        let diagonal = positive(&self.head_diagonal);
+        let (forms, head, pull, spikes) = match arch.head {
+            Head::Full => {
+                let root = self.head_root.val();
+                let diagonal = Tensor::eye(arch.dim, &device) * diagonal;
+                let head = root.clone().matmul(root.transpose()) + diagonal;
+                (self.forms.val(), head.clone(), centre.clone().matmul(head), None)
+            }
+            Head::Spiked { rank } => {
+                // Without a derivative, so that the directions stay orthonormal.
+                let directions = self.head_root.val().detach();
+                let floor = diagonal.clone().narrow(1, rank, 1);
+                let excess = diagonal.narrow(1, 0, rank) - floor.clone();
+                let spikes = Spikes { floor: Ranked::Two(floor), excess: Ranked::Two(excess) };
+                let forms = self.forms.val().matmul(directions.clone());
+                let pull = centre.clone().matmul(directions.clone().transpose());
+                (forms, directions, pull, Some(spikes))
+            }
+        };
         Weights {
-            pull: Ranked::Two(centre.clone().matmul(head.clone())),
-            x_side: Ranked::Two(Tensor::cat(vec![self.forms.val(), head], 0)),
+            pull: Ranked::Two(pull),
+            spikes,
+            x_side: Ranked::Two(Tensor::cat(vec![forms, head], 0)),
             diagonal: self.diagonal.as_ref().map(|p| Ranked::Two(positive(p))),
             mixing: self
                 .mixing

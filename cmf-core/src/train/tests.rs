@@ -22,7 +22,7 @@ use crate::gaussian::Gaussian;
 use crate::gibbs_start::GibbsStart;
 use crate::host::{Array, Host};
 use crate::icnn::formula::Formula;
-use crate::icnn::{Architecture, Icnn, Weights, initial_weights};
+use crate::icnn::{Architecture, Head, Icnn, Weights, initial_weights};
 use crate::linalg::Cholesky;
 use crate::ops::{Activation, Ops};
 use crate::potential::{Potential, SecondOrder};
@@ -30,15 +30,23 @@ use crate::source::Source;
 
 fn architecture(dim: usize, diagonal: bool) -> Architecture {
     let activation = Activation::Softplus { beta: 1.5 };
-    Architecture { dim, widths: vec![6, 5], rank: 2, diagonal, activation }
+    Architecture { dim, widths: vec![6, 5], rank: 2, diagonal, activation, head: Head::Full }
 }
 
 /// A network around the start of some Gaussian data, with output weights that matter.
 pub(super) fn network(dim: usize, diagonal: bool) -> Icnn<f64> {
+    network_with(dim, diagonal, Head::Full)
+}
+
+fn network_with(dim: usize, diagonal: bool, head: Head) -> Icnn<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let data: Vec<f64> = (0..50 * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
-    let start = Gaussian::fit(&data, dim, 0.3).unwrap().quadratic_start().unwrap();
-    let arch = architecture(dim, diagonal);
+    let gaussian = match head {
+        Head::Full => Gaussian::fit(&data, dim, 0.3),
+        Head::Spiked { rank } => Gaussian::fit_leading(&data, dim, 0.3, rank),
+    };
+    let start = gaussian.unwrap().quadratic_start().unwrap();
+    let arch = Architecture { head, ..architecture(dim, diagonal) };
     let mut weights = initial_weights(&arch, &start, 1).unwrap();
     weights.output = Array::matrix(vec![0.7; arch.units()], 1, arch.units());
     Icnn::new(arch, weights).unwrap()
@@ -64,8 +72,8 @@ fn from_burn(t: Ranked<Flex>) -> Vec<f64> {
 
 #[test]
 fn burn_and_the_host_compute_the_same_formulas() {
-    for diagonal in [false, true] {
-        let net = network(4, diagonal);
+    for (diagonal, head) in [(false, Head::Full), (true, Head::Full), (true, Head::Spiked { rank: 2 })] {
+        let net = network_with(4, diagonal, head);
         let arch = net.architecture().clone();
         let mut named = net.weights().named(&arch).into_iter();
         let burn_weights =
@@ -98,17 +106,38 @@ fn burn_and_the_host_compute_the_same_formulas() {
 
 #[test]
 fn parameters_give_back_the_network_they_came_from() {
-    let net = network(5, true);
-    let parameters = Parameters::<Flex>::from_network(&net, &Default::default()).unwrap();
-    let back = network_of(net.architecture(), &parameters.weights(net.architecture())).unwrap();
-    for ((name, _, a), (.., b)) in
-        net.weights().named(net.architecture()).iter().zip(back.weights().named(net.architecture()))
-    {
-        for (a, b) in a.to_vec().iter().zip(b.to_vec()) {
-            // f32 rounding, and for the head that of a square root squared.
-            assert!((a - f64::from(b)).abs() < 1e-5 * (1.0 + a.abs()), "{name}: {a} {b}");
+    for head in [Head::Full, Head::Spiked { rank: 2 }] {
+        let net = network_with(5, true, head);
+        let parameters = Parameters::<Flex>::from_network(&net, &Default::default()).unwrap();
+        let back = network_of(net.architecture(), &parameters.weights(net.architecture())).unwrap();
+        for ((name, _, a), (.., b)) in
+            net.weights().named(net.architecture()).iter().zip(back.weights().named(net.architecture()))
+        {
+            for (a, b) in a.to_vec().iter().zip(b.to_vec()) {
+                // f32 rounding, and for the head that of a square root squared.
+                assert!((a - f64::from(b)).abs() < 1e-5 * (1.0 + a.abs()), "{name}: {a} {b}");
+            }
         }
     }
+}
+
+#[test]
+fn a_spiked_head_that_is_not_positive_definite_is_refused() {
+    let net = network_with(5, false, Head::Spiked { rank: 2 });
+    let refused = |change: &dyn Fn(&mut Weights<Array<f64>>)| {
+        let mut weights = net.weights().clone();
+        change(&mut weights);
+        let net = Icnn::new(net.architecture().clone(), weights).unwrap();
+        Parameters::<Flex>::from_network(&net, &Default::default()).unwrap_err().to_string()
+    };
+    let indefinite = refused(&|w| w.spikes.as_mut().unwrap().excess = Array::matrix(vec![-10.0, 1.0], 1, 2));
+    assert!(indefinite.contains("not positive definite"), "{indefinite}");
+    let skew = refused(&|w| {
+        let [rows, cols] = [w.x_side.shape()[0], 5];
+        let doubled = w.x_side.to_vec().iter().map(|v| 2.0 * v).collect();
+        w.x_side = Array::matrix(doubled, rows, cols);
+    });
+    assert!(skew.contains("not orthonormal"), "{skew}");
 }
 
 /// mean[w(∇w(y)) - log det ∇²w(y)] - mean w(particles), exactly.
@@ -130,8 +159,13 @@ fn exact_likelihood(net: &Icnn<f64>, y: &[f64], particles: &[f64]) -> f64 {
 
 #[test]
 fn the_likelihood_loss_has_the_likelihoods_gradient() {
-    let d = 3;
-    let net = network(d, true);
+    for head in [Head::Full, Head::Spiked { rank: 2 }] {
+        assert_likelihood_gradient(network_with(3, true, head));
+    }
+}
+
+fn assert_likelihood_gradient(net: Icnn<f64>) {
+    let d = net.dim();
     let arch = net.architecture().clone();
     let mut rng = ChaCha8Rng::seed_from_u64(6);
     let mut random = |n: usize| -> Vec<f64> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
@@ -146,8 +180,7 @@ fn the_likelihood_loss_has_the_likelihoods_gradient() {
     let image = inner::gradient(&single, &y).unwrap();
     let along = inner::gradient(&single, &image).unwrap();
     let metric = crate::preconditioner::Preconditioner::new(
-        &(0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect::<Vec<_>>(),
-        d,
+        &(0..d * d).map(|i| f64::from(i % (d + 1) == 0)).collect::<Vec<_>>().into(),
     )
     .unwrap();
     let (solved, residual) = inner::hessian_solve(&single, &metric, &y, &probe, 1e-6, 30).unwrap();
@@ -205,7 +238,11 @@ fn assert_gradient(
         };
         let h = 1e-2;
         let slope = (at(h) - at(-h)) / (2.0 * h);
-        let gradient = pick(&mut moved).val().grad(gradients).unwrap();
+        let Some(gradient) = pick(&mut moved).val().grad(gradients) else {
+            // The directions of a spiked head are fixed.
+            assert!(name == "head_root" && arch.head != Head::Full, "no gradient of {name}");
+            continue;
+        };
         let gradient: Vec<f32> = gradient.into_data().to_vec().unwrap();
         let along: f64 = gradient.iter().zip(direction).map(|(g, v)| f64::from(*g) * v).sum();
         // The differences' own error is of order h² = 1e-4 relative, weights rounded to f32 add 1e-5 / h.
@@ -248,7 +285,8 @@ fn the_regression_has_the_gradient_of_the_residuals_variance() {
 fn the_jacobian_by_hand_is_that_of_the_residual() {
     for (rank, beta) in [(1, 1.5), (2, 0.7)] {
         let (d, activation) = (3, Activation::Softplus { beta });
-        let arch = Architecture { dim: d, widths: vec![4], rank, diagonal: false, activation };
+        let arch =
+            Architecture { dim: d, widths: vec![4], rank, diagonal: false, activation, head: Head::Full };
         let mut rng = ChaCha8Rng::seed_from_u64(8);
         let mut random = |n: usize| -> Vec<f64> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
         let start = Gaussian::fit(&random(60), d, 0.3).unwrap().quadratic_start().unwrap();
@@ -326,7 +364,7 @@ pub(super) fn energy_config(d: usize, updates: usize) -> TrainConfig {
 #[test]
 fn beyond_the_reach_of_whole_hessians_log_dets_are_estimated() {
     let d = 66;
-    let start = Gaussian { mean: vec![0.0; d], covariance: identity(d) };
+    let start = Gaussian { mean: vec![0.0; d], covariance: identity(d).into() };
     let config = TrainConfig { batch: 0, solve_tolerance: 1e-4, solve_steps: 60, ..energy_config(d, 5) };
     let mut trainer = Trainer::new(config, &start).unwrap();
     let energy = energy_of_gaussian(d, 4.0);
@@ -369,8 +407,8 @@ fn runs_of_energies_and_of_the_baseline_resume() {
             Method::Energy { .. } => t.step_on_energy(&energy).unwrap(),
             _ => t.step(1000, &ring).unwrap(),
         };
-        let mut unbroken = Trainer::new(config.clone(), &ring_gaussian()).unwrap();
-        let mut broken = Trainer::new(config, &ring_gaussian()).unwrap();
+        let mut unbroken = Trainer::new(config.clone(), &ring_gaussian(Head::Full)).unwrap();
+        let mut broken = Trainer::new(config, &ring_gaussian(Head::Full)).unwrap();
         for at in 0..12 {
             step(&mut unbroken);
             if at == 7 {
@@ -391,9 +429,9 @@ fn runs_of_energies_and_of_the_baseline_resume() {
 #[test]
 fn a_run_takes_only_what_it_learns_from() {
     let energy = energy_of_gaussian(2, 4.0);
-    let mut samples = Trainer::new(config(5, 0), &ring_gaussian()).unwrap();
+    let mut samples = Trainer::new(config(5, 0), &ring_gaussian(Head::Full)).unwrap();
     assert!(samples.step_on_energy(&energy).err().unwrap().to_string().contains("samples"));
-    let mut of_energy = Trainer::new(energy_config(2, 5), &ring_gaussian()).unwrap();
+    let mut of_energy = Trainer::new(energy_config(2, 5), &ring_gaussian(Head::Full)).unwrap();
     assert!(of_energy.step(1000, &ring).err().unwrap().to_string().contains("energy"));
     let wrong = energy_of_gaussian(3, 4.0);
     assert!(of_energy.step_on_energy(&wrong).err().unwrap().to_string().contains("dimension"));
@@ -415,6 +453,7 @@ pub(super) fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
             rank: 1,
             diagonal: false,
             activation: Activation::Softplus { beta: 1.0 },
+            head: Head::Full,
         },
         sigma: 0.1,
         updates,
@@ -448,21 +487,29 @@ pub(super) fn ring(indices: &[usize], out: &mut [f64]) -> crate::Result<()> {
     Ok(())
 }
 
-pub(super) fn ring_gaussian() -> Gaussian {
+pub(super) fn ring_gaussian(head: Head) -> Gaussian {
     let mut y = vec![0.0; 2000];
     ring(&(0..1000).collect::<Vec<_>>(), &mut y).unwrap();
-    Gaussian::fit(&y, 2, 0.1).unwrap()
+    match head {
+        Head::Full => Gaussian::fit(&y, 2, 0.1).unwrap(),
+        Head::Spiked { rank } => Gaussian::fit_leading(&y, 2, 0.1, rank).unwrap(),
+    }
+}
+
+fn with_head(config: TrainConfig, head: Head) -> TrainConfig {
+    TrainConfig { architecture: Architecture { head, ..config.architecture }, ..config }
 }
 
 #[test]
 fn a_resumed_run_ends_where_an_unbroken_one_does() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint");
-    for amortise in [false, true] {
+    let spiked = Head::Spiked { rank: 1 };
+    for (amortise, head) in [(false, Head::Full), (true, Head::Full), (false, spiked)] {
         // Both objectives, and the step in which λ_max is estimated anew.
-        let config = || TrainConfig { amortise, conjugate_weight: 0.5, ..config(30, 12) };
-        let mut unbroken = Trainer::new(config(), &ring_gaussian()).unwrap();
-        let mut broken = Trainer::new(config(), &ring_gaussian()).unwrap();
+        let config = || with_head(TrainConfig { amortise, conjugate_weight: 0.5, ..config(30, 12) }, head);
+        let mut unbroken = Trainer::new(config(), &ring_gaussian(head)).unwrap();
+        let mut broken = Trainer::new(config(), &ring_gaussian(head)).unwrap();
         for _ in 0..30 {
             unbroken.step(1000, &ring).unwrap();
         }
@@ -489,7 +536,7 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
 #[test]
 fn the_amortiser_learns_to_guess_conjugates() {
     let config = TrainConfig { amortise: true, conjugate_steps: 20, ..config(2000, 2000) };
-    let mut trainer = Trainer::new(config, &ring_gaussian()).unwrap();
+    let mut trainer = Trainer::new(config, &ring_gaussian(Head::Full)).unwrap();
     for _ in 0..2000 {
         assert!(trainer.step(1000, &ring).unwrap().guess_residual.unwrap().is_finite());
     }
@@ -506,7 +553,7 @@ fn the_amortiser_learns_to_guess_conjugates() {
 #[test]
 fn the_amortiser_learns_from_converged_rows_alone() {
     let config = TrainConfig { amortise: true, ..config(1, 1) };
-    let mut trainer = Trainer::new(config, &ring_gaussian()).unwrap();
+    let mut trainer = Trainer::new(config, &ring_gaussian(Head::Full)).unwrap();
     let amortiser = trainer.amortiser.as_mut().unwrap();
     let x = [0.3, -0.2, 1.0, 0.5];
     let before = amortiser.guess(&x).unwrap();
@@ -527,7 +574,7 @@ fn the_amortiser_learns_from_converged_rows_alone() {
 fn damaged_checkpoints_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint");
-    Trainer::new(config(5, 0), &ring_gaussian()).unwrap().save(&path).unwrap();
+    Trainer::new(config(5, 0), &ring_gaussian(Head::Full)).unwrap().save(&path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     for broken in [&bytes[..bytes.len() / 2], b"", b"cmf-ckpt", b"something else"] {
         std::fs::write(&path, broken).unwrap();
@@ -548,17 +595,19 @@ fn each_objective_and_their_sum_learn_a_ring() {
         };
         r.value[..3].iter().sum::<f64>() / 3.0 - r.value[3]
     };
+    let spiked = Head::Spiked { rank: 1 };
     let learned = [
-        (Method::Samples, 0, 0.0),
-        (Method::Samples, 400, 0.0),
-        (Method::Samples, 0, 1.0),
-        (Method::GaussianIcnn, 0, 0.0),
-        (Method::GaussianIcnn, 400, 0.0),
+        (Method::Samples, 0, 0.0, Head::Full),
+        (Method::Samples, 0, 0.0, spiked),
+        (Method::Samples, 400, 0.0, Head::Full),
+        (Method::Samples, 0, 1.0, Head::Full),
+        (Method::GaussianIcnn, 0, 0.0, Head::Full),
+        (Method::GaussianIcnn, 400, 0.0, spiked),
     ];
-    for (method, conjugate_updates, conjugate_weight) in learned {
-        let case = format!("{method:?}, {conjugate_updates}, {conjugate_weight}");
+    for (method, conjugate_updates, conjugate_weight, head) in learned {
+        let case = format!("{method:?}, {conjugate_updates}, {conjugate_weight}, {head:?}");
         let config = TrainConfig { method, conjugate_weight, ..config(400, conjugate_updates) };
-        let mut trainer = Trainer::new(config, &ring_gaussian()).unwrap();
+        let mut trainer = Trainer::new(with_head(config, head), &ring_gaussian(head)).unwrap();
         let before = contrast(&trainer);
         for _ in 0..400 {
             let m = trainer.step(1000, &ring).unwrap();

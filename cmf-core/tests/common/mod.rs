@@ -3,7 +3,7 @@
 use cmf_core::SecondOrder;
 use cmf_core::gaussian::Gaussian;
 use cmf_core::host::Array;
-use cmf_core::icnn::{Architecture, Icnn, Weights, initial_weights};
+use cmf_core::icnn::{Architecture, Head, Icnn, Weights, initial_weights};
 use cmf_core::ops::Activation;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,10 +21,26 @@ pub fn random_network(
     diagonal: bool,
     activation: Activation,
 ) -> Icnn<f64> {
-    let arch = Architecture { dim, widths: widths.to_vec(), rank, diagonal, activation };
+    let widths = widths.to_vec();
+    random_weights(Architecture { dim, widths, rank, diagonal, activation, head: Head::Full })
+}
+
+/// The same with a head of `k` directions, two squared forms a unit and diagonal terms.
+pub fn random_spiked(dim: usize, widths: &[usize], k: usize, activation: Activation) -> Icnn<f64> {
+    let (widths, head) = (widths.to_vec(), Head::Spiked { rank: k });
+    random_weights(Architecture { dim, widths, rank: 2, diagonal: true, activation, head })
+}
+
+/// The same of any architecture.
+pub fn random_weights(arch: Architecture) -> Icnn<f64> {
+    let (dim, rank) = (arch.dim, arch.rank);
     let mut rng = ChaCha8Rng::seed_from_u64(7 + dim as u64);
     let data = uniform(&mut rng, 20 * dim * dim);
-    let start = Gaussian::fit(&data, dim, 0.3).unwrap().quadratic_start().unwrap();
+    let gaussian = match arch.head {
+        Head::Full => Gaussian::fit(&data, dim, 0.3),
+        Head::Spiked { rank } => Gaussian::fit_leading(&data, dim, 0.3, rank),
+    };
+    let start = gaussian.unwrap().quadratic_start().unwrap();
     let start = initial_weights(&arch, &start, 3).unwrap();
     let named: Vec<(String, Vec<f64>)> =
         start.named(&arch).into_iter().map(|(name, _, array)| (name, array.to_vec())).collect();
@@ -33,6 +49,7 @@ pub fn random_network(
         match name {
             "output" => data.iter_mut().for_each(|v| *v = 0.5 + 0.5 * rng.random_range(0.0..1.0)),
             "diagonal" => data.iter_mut().for_each(|v| *v = rng.random_range(0.0..0.5)),
+            "head_excess" => data.iter_mut().for_each(|v| *v *= rng.random_range(0.0..1.0)),
             "x_side" => data[rank.min(1) * arch.units() * cols..(1 + rank) * arch.units() * cols]
                 .iter_mut()
                 .for_each(|v| *v += 0.3 * rng.random_range(-1.0..1.0)),

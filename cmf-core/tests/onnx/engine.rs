@@ -8,7 +8,7 @@ use cmf_core::{Potential, SecondOrder};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::common::{conformance, random_network, uniform};
+use crate::common::{conformance, random_network, random_spiked, uniform};
 use crate::{assert_close, through_file};
 
 const SOFTPLUS: Activation = Activation::Softplus { beta: 2.0 };
@@ -24,6 +24,8 @@ fn networks() -> Vec<Icnn<f64>> {
             all.push(random_network(5, &[7, 5, 6], 2, diagonal, activation));
             all.push(random_network(16, &[24, 20], 1, diagonal, activation));
         }
+        all.push(random_spiked(5, &[7, 5, 6], 2, activation));
+        all.push(random_spiked(16, &[24], 15, activation));
     }
     all
 }

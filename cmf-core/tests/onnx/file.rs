@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use cmf_core::gaussian::Gaussian;
 use cmf_core::icnn::Icnn;
 use cmf_core::onnx::{Data, LogZ, Metadata, ModelFile, Shape, TractModel, export};
 use cmf_core::ops::Activation;
+use cmf_core::symmetric::Spiked;
 use cmf_core::{Error, Source};
 use prost::Message;
 use tract_onnx::pb;
 
-use crate::common::random_network;
+use crate::common::{random_network, random_spiked};
 use crate::metadata;
 
 fn network() -> Icnn<f64> {
@@ -31,10 +33,19 @@ fn full_metadata(network: &Icnn<f64>) -> Metadata {
 
 #[test]
 fn weights_and_metadata_come_back_and_the_bytes_are_the_same() {
+    come_back(&network(), None);
+    // A head and a Gaussian of few directions; the numbers of the Gaussian are stored as f32.
+    let spiked = random_spiked(6, &[5, 4], 2, Activation::Softplus { beta: 2.0 });
+    let mut vectors = vec![0.0; 12];
+    (vectors[0], vectors[1], vectors[8]) = (-1.0, 0.0, 1.0);
+    let covariance = Spiked::new(0.5, vec![4.0, 2.0], vectors).unwrap().into();
+    come_back(&spiked, Some(Gaussian { mean: vec![0.25; 6], covariance }));
+}
+
+fn come_back(network: &Icnn<f64>, gaussian: Option<Gaussian>) {
     let folder = tempfile::tempdir().unwrap();
-    let network = network();
     let single: Icnn<f32> = network.cast().unwrap();
-    let metadata = full_metadata(&network);
+    let metadata = Metadata { gaussian, ..full_metadata(network) };
     let (one, two) = (folder.path().join("one.onnx"), folder.path().join("two.onnx"));
     export(&one, &single, &metadata).unwrap();
     let file = ModelFile::open(&one).unwrap();
@@ -215,8 +226,8 @@ fn a_file_says_a_source_that_is_not_the_gibbs_factor() {
 fn versions_out_of_range_are_refused() {
     assert_says(&changed(|m| m.opset_import[0].version = 99), &["operator set 99", "13 to 18"]);
     assert_says(&changed(|m| m.ir_version = 100), &["version 100", "4 to 13"]);
-    let message = changed(|m| m.metadata_props[0].value = "3".into());
-    assert_says(&message, &["cmf.format_version is 3", "reads 1 to 2"]);
+    let message = changed(|m| m.metadata_props[0].value = "4".into());
+    assert_says(&message, &["cmf.format_version is 4", "reads 1 to 3"]);
     // A file of version 2 says its source.
     let message = changed(|m| m.metadata_props[0].value = "2".into());
     assert_says(&message, &["cmf.source", "missing"]);

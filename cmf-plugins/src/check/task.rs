@@ -104,8 +104,9 @@ fn run(
     seed: u64,
 ) -> Result<()> {
     let d = SIDE * SIDE;
-    let covariance = (0..d * d).map(|ij| 0.04 * (-((ij / d).abs_diff(ij % d) as f64) / 3.0).exp()).collect();
-    let gaussian = Gaussian { mean: vec![0.5; d], covariance };
+    let covariance: Vec<f64> =
+        (0..d * d).map(|ij| 0.04 * (-((ij / d).abs_diff(ij % d) as f64) / 3.0).exp()).collect();
+    let gaussian = Gaussian { mean: vec![0.5; d], covariance: covariance.into() };
     let start = gaussian.quadratic_start().map_err(crate::plugin_error)?;
     let w = Quadratic::new(start.hessian, start.centre).map_err(crate::plugin_error)?;
     let info = ModelInfo {

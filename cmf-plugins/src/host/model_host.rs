@@ -55,9 +55,9 @@ impl Model<'_> {
         } else if score.is_some() {
             return refused("the gradient of the log-density");
         } else {
-            let start = &self.gaussian.quadratic_start()?.hessian;
+            let start = self.gaussian.quadratic_start()?.inverse_hessian()?;
             let settings = Lanczos { seed, ..Lanczos::default() };
-            let estimate = estimated_log_density(&self.w, log_z, y, start, settings)?;
+            let estimate = estimated_log_density(&self.w, log_z, y, &start, settings)?;
             (estimate.value, estimate.standard_error, estimate.status)
         };
         let row = |i: usize| DensityRow {
@@ -184,7 +184,7 @@ impl Host for ModelHost<'_> {
 
     fn gaussian(&self) -> Result<(Vec<f64>, Vec<f64>)> {
         let gaussian = self.opened()?.gaussian;
-        Ok((gaussian.mean.clone(), gaussian.covariance.clone()))
+        Ok((gaussian.mean.clone(), gaussian.covariance.dense().into_owned()))
     }
 
     fn uniform(&self, out: &mut [f64]) -> Result<()> {

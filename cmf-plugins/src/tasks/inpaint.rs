@@ -83,7 +83,7 @@ impl Task for Inpaint {
         let shape = [height, width, channels];
         let w = HostPotential::new(host)?;
         let (mean, covariance) = host.gaussian()?;
-        let gaussian = Gaussian { mean, covariance };
+        let gaussian = Gaussian { mean, covariance: covariance.into() };
         let count = host.input_count();
         for index in 0..count {
             check_cancelled(host)?;

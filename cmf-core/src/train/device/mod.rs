@@ -166,7 +166,7 @@ impl<B: AutodiffBackend> DeviceTrainer<B> {
         }
         let d = config.architecture.dim;
         let gibbs = GibbsStart::new(&start)?;
-        let (parameters, optimisers) = learned.unpack::<B>(&config, &device)?;
+        let (parameters, optimisers) = learned.unpack::<B>(&config, &start, &device)?;
         let Numbers { average, rng, particles, conjugates, amortiser, power, lambda, update, seconds } =
             numbers;
         let upload = |a: &[f64]| rows::<B::InnerBackend>(a, d, &device);

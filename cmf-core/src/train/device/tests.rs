@@ -14,7 +14,7 @@ use crate::conjugate::ConjugateSolver;
 use crate::density::{exact_log_density, exact_log_density_from_gaussian};
 use crate::host::Array;
 use crate::icnn::formula::Formula;
-use crate::icnn::{Architecture, Icnn, Weights};
+use crate::icnn::{Architecture, Head, Icnn, Weights};
 use crate::potential::{Potential, SecondOrder};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Sampler, Ula, standard_normals};
@@ -46,7 +46,8 @@ impl Both {
         let mut hessian = vec![0.0; d * d];
         net.hessian(&vec![0.0; d], &mut hessian).unwrap();
         let inverse = crate::linalg::Cholesky::new(&hessian, d, "H").unwrap().inverse();
-        let metric = Preconditioner::new(&inverse.iter().map(|v| scale * v).collect::<Vec<_>>(), d).unwrap();
+        let metric =
+            Preconditioner::new(&inverse.iter().map(|v| scale * v).collect::<Vec<_>>().into()).unwrap();
         Both {
             host: network_of(&arch, &weights).unwrap(),
             on_device: Metric::new(&metric, &Default::default()).unwrap(),
@@ -245,8 +246,8 @@ fn updates_are_the_hosts() {
         TrainConfig { method: Method::GaussianIcnn, ..config(12, 6) },
     ];
     for config in runs {
-        let mut host = Trainer::new(config.clone(), &ring_gaussian()).unwrap();
-        let mut device = on_device(Trainer::new(config.clone(), &ring_gaussian()).unwrap());
+        let mut host = Trainer::new(config.clone(), &ring_gaussian(Head::Full)).unwrap();
+        let mut device = on_device(Trainer::new(config.clone(), &ring_gaussian(Head::Full)).unwrap());
         for update in 1..=12 {
             let want = host.step(1000, &ring).unwrap();
             let found = device.step(1000, &ring).unwrap();
@@ -279,9 +280,9 @@ fn checkpoints_move_between_host_and_device() {
         let net = t.network().unwrap();
         net.weights().named(net.architecture()).iter().map(|(.., a)| a.to_vec()).collect()
     };
-    let mut unbroken = on_device(Trainer::new(config(), &ring_gaussian()).unwrap());
-    let mut again = on_device(Trainer::new(config(), &ring_gaussian()).unwrap());
-    let mut moving: Box<dyn Training> = Box::new(Trainer::new(config(), &ring_gaussian()).unwrap());
+    let mut unbroken = on_device(Trainer::new(config(), &ring_gaussian(Head::Full)).unwrap());
+    let mut again = on_device(Trainer::new(config(), &ring_gaussian(Head::Full)).unwrap());
+    let mut moving: Box<dyn Training> = Box::new(Trainer::new(config(), &ring_gaussian(Head::Full)).unwrap());
     for update in 1..=24 {
         unbroken.step(1000, &ring).unwrap();
         again.step(1000, &ring).unwrap();
@@ -320,9 +321,9 @@ fn log_likelihood(t: &dyn Training) -> f64 {
 
 #[test]
 fn a_device_learns_a_ring_as_well_as_the_host() {
-    let mut host = Trainer::new(config(300, 0), &ring_gaussian()).unwrap();
+    let mut host = Trainer::new(config(300, 0), &ring_gaussian(Head::Full)).unwrap();
     let start = log_likelihood(&host);
-    let mut device = on_device(Trainer::new(config(300, 0), &ring_gaussian()).unwrap());
+    let mut device = on_device(Trainer::new(config(300, 0), &ring_gaussian(Head::Full)).unwrap());
     for _ in 0..300 {
         host.step(1000, &ring).unwrap();
         device.step(1000, &ring).unwrap();
@@ -342,10 +343,10 @@ fn a_device_refuses_energies_and_answers_that_are_not_the_hosts() {
         }
         DeviceTrainer::<Tested>::from_state(state, Default::default()).err().map(|e| e.to_string())
     };
-    let samples = Trainer::new(config(5, 0), &ring_gaussian()).unwrap();
+    let samples = Trainer::new(config(5, 0), &ring_gaussian(Head::Full)).unwrap();
     assert_eq!(refused(&samples, false), None);
     let message = refused(&samples, true).unwrap();
     assert!(message.contains("differ from the processor's"), "{message}");
-    let of_energy = Trainer::new(energy_config(2, 5), &ring_gaussian()).unwrap();
+    let of_energy = Trainer::new(energy_config(2, 5), &ring_gaussian(Head::Full)).unwrap();
     assert!(refused(&of_energy, false).unwrap().contains("energies"));
 }
