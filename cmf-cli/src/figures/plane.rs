@@ -56,13 +56,13 @@ impl Plan {
         };
         let usual = default_settings(Method::Samples, architecture, SIGMA)?;
         let config = TrainConfig {
-            updates: if quick { 2000 } else { 100_000 },
+            updates: if quick { 3000 } else { 100_000 },
             batch: if quick { 128 } else { 1024 },
             particles: if quick { 128 } else { 1024 },
             seed: settings.seed,
             ..usual
         };
-        let (rows, batches, steps) = if quick { (1024, 3, 300) } else { (2048, 10, 1000) };
+        let (rows, batches, steps) = if quick { (1024, 10, 300) } else { (2048, 10, 1000) };
         Ok(Plan { config, rows, batches, steps })
     }
 }
@@ -186,7 +186,9 @@ fn learn(
     let w = trainer.network()?;
     let start = GibbsStart::new(trainer.start())?;
     let mut go_on = |_: usize, _: &State| !interrupt::asked();
-    let (source, _) = start.source_draws(&w, plan.rows, plan.steps, settings.seed, &mut go_on)?;
+    // Each batch has samples of its own: what batches share does not show in their spread.
+    let (source, _) =
+        start.source_draws(&w, plan.rows * plan.batches, plan.steps, settings.seed, &mut go_on)?;
     let samples = start.conjugate(&w, &source)?.converged();
     let comparison = Comparison {
         metrics: vec![Metric::Sinkhorn],
