@@ -10,8 +10,8 @@ use cmf_core::icnn::Head;
 use cmf_core::train::{Metrics, TrainConfig, Trainer, Training};
 use cmf_core::{Error, Result};
 use cmf_plugins::data::{DataSet, Opened, Split};
+use cmf_plugins::digest::sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::data_spec::DataSpec;
 use crate::energy_spec::{EnergySpec, OpenedEnergy};
@@ -47,8 +47,7 @@ impl Init {
     /// Reads the file.
     pub fn read(path: &Path) -> Result<Init> {
         let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot read: {e}")))?;
-        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Init { path: path.into(), sha256 })
+        Ok(Init { path: path.into(), sha256: sha256(&bytes) })
     }
 }
 

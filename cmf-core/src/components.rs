@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
 use crate::error::{Error, Result};
-use crate::linalg::{SymmetricEigen, matmul, to_rows, view};
+use crate::linalg::{SymmetricEigen, centred, matmul, to_rows, view};
 use crate::potential::rows;
 use crate::symmetric::Spiked;
 
@@ -42,10 +42,7 @@ pub(crate) fn leading(y: &[f64], mean: &[f64], noise: f64, k: usize) -> Result<S
         let mut sum = Mat::<f64>::zeros(d, q);
         total = 0.0;
         for block in y.chunks(BLOCK * d) {
-            let mut centred = block.to_vec();
-            for row in centred.chunks_exact_mut(d) {
-                row.iter_mut().zip(mean).for_each(|(v, m)| *v -= m);
-            }
+            let centred = centred(block, mean);
             total += centred.iter().map(|v| v * v).sum::<f64>() / n as f64;
             let centred = view(&centred, block.len() / d, d);
             sum += centred.transpose() * (centred * basis) * faer::Scale(1.0 / n as f64);

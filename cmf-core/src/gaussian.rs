@@ -7,7 +7,7 @@
 
 use crate::components;
 use crate::error::{Error, Result, check_len};
-use crate::linalg::{Cholesky, dot};
+use crate::linalg::{Cholesky, centred, dot};
 use crate::potential::rows;
 use crate::preconditioner::Preconditioner;
 use crate::source::Source;
@@ -69,12 +69,7 @@ impl Gaussian {
         let mut covariance = vec![0.0; d * d];
         // Blocks of rows keep the centred copy small whatever n is.
         for block in y.chunks(d * 4096) {
-            let mut centred = block.to_vec();
-            for row in centred.chunks_exact_mut(d) {
-                for (v, m) in row.iter_mut().zip(&mean) {
-                    *v -= m;
-                }
-            }
+            let centred = centred(block, &mean);
             let k = centred.len() / d;
             let c = crate::linalg::view(&centred, k, d);
             let product = crate::linalg::to_rows((c.transpose() * c).as_ref());
@@ -140,10 +135,7 @@ impl Gaussian {
     pub fn log_density(&self, y: &[f64]) -> Result<Vec<f64>> {
         let d = self.dim();
         rows(y, d)?;
-        let mut centred = y.to_vec();
-        for row in centred.chunks_exact_mut(d) {
-            row.iter_mut().zip(&self.mean).for_each(|(v, m)| *v -= m);
-        }
+        let centred = centred(y, &self.mean);
         let (log_det, forms) = self.covariance.log_det_and_inverse_forms(&centred, "the covariance")?;
         let constant = -0.5 * (d as f64 * LN_2PI + log_det);
         Ok(forms.into_iter().map(|form| constant - 0.5 * form).collect())

@@ -125,6 +125,15 @@ pub fn matmul(a: &[f64], b: &[f64], n: usize, k: usize, m: usize) -> Vec<f64> {
     to_rows((view(a, n, k) * view(b, k, m)).as_ref())
 }
 
+/// The rows of `y` [n, d] less `mean` [d].
+pub(crate) fn centred(y: &[f64], mean: &[f64]) -> Vec<f64> {
+    let mut out = y.to_vec();
+    for row in out.chunks_exact_mut(mean.len()) {
+        row.iter_mut().zip(mean).for_each(|(v, m)| *v -= m);
+    }
+    out
+}
+
 /// ⟨a, b⟩ of equally long slices, summed in eight interleaved parts so that it vectorises.
 pub fn dot<T>(a: &[T], b: &[T]) -> T
 where

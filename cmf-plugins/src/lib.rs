@@ -9,6 +9,7 @@
 
 pub mod check;
 pub mod data;
+pub mod digest;
 pub mod energies;
 mod error;
 pub mod host;

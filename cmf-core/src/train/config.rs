@@ -160,6 +160,12 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// Whether the update of this number follows the likelihood, and the weight of CMFGen's objective in it.
+    pub(super) fn objective(&self, update: usize) -> (bool, f64) {
+        let likelihood = update >= self.conjugate_updates;
+        (likelihood, if likelihood { self.conjugate_weight } else { 1.0 })
+    }
+
     /// The factor of the step sizes at `update`: a linear rise, then a cosine.
     pub fn rate(&self, update: usize) -> f64 {
         let rise = ((update + 1) as f64 / self.warm_up.max(1) as f64).min(1.0);

@@ -1,7 +1,8 @@
 //! The trained numbers as a Burn module, and how positivity is built into them.
 //!
 //! Nonnegative weights are softplus of a free number; the head is Q = R R' + diag(softplus(δ)), or a spiked one whose
-//! eigenvalues are softplus of free numbers and whose directions are fixed. The effective weights that the formulas see are computed from these, so no step can leave the convex cone.
+//! eigenvalues are softplus of free numbers and whose directions are fixed. The effective weights that the formulas see
+//! are computed from these, so no step can leave the convex cone.
 
 use burn::module::{Module, Param, ParamId};
 use burn::prelude::*;

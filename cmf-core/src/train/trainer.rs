@@ -236,8 +236,7 @@ impl Training for Trainer {
         let y = noisy_rows(&self.config, &mut self.rng, of, read)?;
         let particle_spread = self.move_particles(&network)?;
 
-        let likelihood = self.update >= self.config.conjugate_updates;
-        let weight = if likelihood { self.config.conjugate_weight } else { 1.0 };
+        let (likelihood, weight) = self.config.objective(self.update);
         let (conjugate_residual, guess_residual) =
             (weight > 0.0).then(|| self.solve_conjugates(&network)).transpose()?.unwrap_or_default();
         let (parts, solve_residual) =

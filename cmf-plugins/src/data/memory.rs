@@ -1,12 +1,11 @@
 //! A data set held in memory in the type it was stored in.
 
-use std::fmt::Write;
-
 use cmf_core::Result as CoreResult;
 use cmf_plugin::{Error, Result};
 use sha2::{Digest, Sha256};
 
 use super::{DataSet, Opened, Shape, Split};
+use crate::digest::hexadecimal;
 
 /// Values of all examples, row after row. Bytes are pixels and read as value / 255.
 pub(super) enum Values {
@@ -102,14 +101,6 @@ pub fn all_rows(data: &dyn DataSet) -> Result<(Vec<f64>, usize)> {
 
 /// Numbers that are read at a time to be hashed.
 const BLOCK: usize = 1 << 20;
-
-fn hexadecimal(hash: Sha256) -> String {
-    hash.finalize().iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
 
 impl DataSet for InMemory {
     fn shape(&self) -> Shape {

@@ -1,16 +1,15 @@
 //! One dynamic library: what the file is, whether it may be loaded, and its tables once it is.
 
 use std::ffi::CString;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use cmf_core::{Error, Result};
 use cmf_plugin::abi::{self, CmfDatasetFactory, CmfEnergyFactory, CmfEntry, CmfPlugin, CmfTaskFactory};
 use cmf_plugin::{Schema, text_of};
 use object::{Architecture, BinaryFormat, FileKind, Object, ObjectKind, ObjectSegment};
-use sha2::{Digest, Sha256};
 
 use super::plugins::KindOfPlugin;
+use crate::digest::sha256;
 
 /// Larger files are not read.
 const MOST_BYTES: u64 = 1 << 30;
@@ -31,12 +30,7 @@ pub struct Inspected {
 pub fn inspect(path: &Path) -> Result<Inspected> {
     let without = "so it is no CMF plugin; see cmf_plugin.h, or start from `cmf-cli plugin new`";
     let (path, bytes) = read_library(path, abi::SYMBOL, without)?;
-    let hash = Sha256::digest(&bytes).iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
-    Ok(Inspected { path, sha256: hash })
+    Ok(Inspected { path, sha256: sha256(&bytes) })
 }
 
 /// The file itself and its bytes, if they are a library of this machine that exports `symbol`, which not

@@ -346,8 +346,7 @@ impl<B: AutodiffBackend> Training for DeviceTrainer<B> {
         let y = self.upload(&y);
         let spread = self.move_particles(&w)?;
 
-        let likelihood = self.update >= self.config.conjugate_updates;
-        let weight = if likelihood { self.config.conjugate_weight } else { 1.0 };
+        let (likelihood, weight) = self.config.objective(self.update);
         let conjugate = (weight > 0.0).then(|| self.solve_conjugates(&w));
         let (parts, solve_residual) = likelihood.then(|| self.likelihood_parts(&w, &y)).transpose()?.unzip();
         let batch = Batch {
