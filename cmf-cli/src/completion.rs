@@ -30,10 +30,8 @@ pub struct Request {
     pub estimate: Estimate,
     /// Number of different completions beside it.
     pub samples: usize,
-    /// Starts of the search for the mode.
-    pub starts: usize,
-    /// Seed of all randomness.
-    pub seed: u64,
+    /// The search for the mode; its seed is that of all randomness.
+    pub search: Mode,
 }
 
 /// What was found; rows are [d] in the model's coordinates.
@@ -87,7 +85,7 @@ impl Painter {
         go_on: &dyn Fn(f64) -> bool,
     ) -> Result<Completed> {
         let w = self.model.engine.as_ref();
-        let hole = Hole::new(w, &self.model.gaussian, &problem.row, &problem.hidden)?;
+        let hole = Hole::new(&self.model.gaussian, &problem.row, &problem.hidden)?;
         let monitor = |from: f64, to: f64| {
             move |share: f64| match go_on(from + (to - from) * share) {
                 true => ControlFlow::Continue(()),
@@ -96,7 +94,7 @@ impl Painter {
         };
         let draw = |from: f64| {
             let draws = FEWEST_DRAWS.max(request.samples);
-            let langevin = Langevin { draws, seed: request.seed, ..Langevin::default() };
+            let langevin = Langevin { draws, seed: request.search.seed, ..Langevin::default() };
             let run = langevin.draw(w, &hole, self.model.metadata.sigma, &mut monitor(from, 1.0))?;
             Ok::<_, Error>(run.completions)
         };
@@ -106,9 +104,8 @@ impl Painter {
                 Completed { estimate: draws.mean.clone(), mode: None, draws: Some(draws) }
             }
             Estimate::Mode => {
-                let search = Mode { starts: request.starts, seed: request.seed, ..Mode::default() };
                 let until = if request.samples > 0 { 0.5 } else { 1.0 };
-                let mode = search.complete(w, &hole, &mut monitor(0.0, until))?;
+                let mode = request.search.complete(w, &hole, &mut monitor(0.0, until))?;
                 let draws = (request.samples > 0).then(|| draw(until)).transpose()?;
                 Completed { mode: Some(mode.starts[mode.best]), estimate: mode.filled, draws }
             }

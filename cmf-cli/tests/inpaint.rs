@@ -282,3 +282,24 @@ fn ctrl_c_ends_a_batch_cleanly_with_a_summary() {
     assert_eq!(written.len(), finished.len());
     assert!(written.iter().all(|name| image::open(path("out").join(name)).is_ok()));
 }
+
+#[test]
+fn more_evaluations_reach_the_mode_which_is_likelier_than_where_an_ascent_stops() {
+    let folder = folder();
+    let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let at = |file: &str| project.join(file).display().to_string();
+    let (model, digit) = (at("models/mnist.onnx"), at("examples/digit.png"));
+    let fill = |more: &str| {
+        let line =
+            format!("inpaint --model {model} {digit} --mask-rect 8,8,12,12 -o filled.png --json {more}");
+        let done = run(folder.path(), &line).ok();
+        let json: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+        let done = &json["done"][0];
+        (done["ascent"].as_str().unwrap().to_string(), done["log_density"].as_f64().unwrap())
+    };
+    let (stopped, early) = fill("");
+    let (converged, mode) = fill("--evaluations 100");
+    assert_eq!((stopped.as_str(), converged.as_str()), ("out of evaluations", "converged"));
+    // Converged: ½ g'A^{-1}g below 0.1 nats, where the early stop leaves several.
+    assert!(mode > early + 1.0, "{early} {mode}");
+}

@@ -58,6 +58,11 @@ impl Cholesky {
         2.0 * (0..self.d).map(|i| l[(i, i)].ln()).sum::<f64>()
     }
 
+    /// The factor L of A = L L', lower triangular.
+    pub fn lower(&self) -> Mat<f64> {
+        self.factor.L().to_owned()
+    }
+
     /// A^{-1} as a row-major [d, d] matrix.
     pub fn inverse(&self) -> Vec<f64> {
         to_rows(self.factor.inverse().as_ref())
@@ -79,7 +84,7 @@ impl Cholesky {
     pub fn colour_rows(&self, z: &mut [f64]) -> Result<()> {
         let n = crate::potential::rows(z, self.d)?;
         // z L' row by row; L() is lower triangular with zeros above.
-        let l = self.factor.L().to_owned();
+        let l = self.lower();
         let out = view(z, n, self.d) * l.transpose();
         z.copy_from_slice(&to_rows(out.as_ref()));
         Ok(())

@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     // The mean digit with its lower half hidden.
     let y = gaussian.mean.clone();
     let hidden: Vec<usize> = (y.len() / 2..y.len()).collect();
-    let hole = Hole::new(&w, gaussian, &y, &hidden)?;
+    let hole = Hole::new(gaussian, &y, &hidden)?;
     let completion = Mode::default().complete(&w, &hole, &mut |_| ControlFlow::Continue(()))?;
 
     let density = exact_log_density(&w, log_z.value, &completion.filled)?;

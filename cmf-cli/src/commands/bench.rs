@@ -217,7 +217,7 @@ impl Bench {
         }
         if self.wants(Task::Inpaint) {
             let hidden: Vec<usize> = (d / 2..d).collect();
-            let hole = Hole::new(w, gaussian, &point, &hidden)?;
+            let hole = Hole::new(gaussian, &point, &hidden)?;
             let mut monitor = |_: f64| match interrupt::asked() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),

@@ -3,6 +3,7 @@
 use cmf_core::Result;
 use cmf_core::conjugate::ConjugateSolver;
 use cmf_core::gibbs_start::GibbsStart;
+use cmf_core::inpaint::Mode;
 use cmf_plugins::data::{self, Split};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -141,8 +142,7 @@ pub fn completions(settings: &Settings, report: &Report) -> Result<Section> {
             let request = Request {
                 estimate: Estimate::Mode,
                 samples: 0,
-                starts: 1,
-                seed: settings.seed.wrapping_add(k as u64),
+                search: Mode { seed: settings.seed.wrapping_add(k as u64), ..Mode::default() },
             };
             let completed = painter.complete(&problem, request, &|_| !interrupt::asked())?;
             let conditional = painter.model.gaussian.conditional(digit, &hidden)?.mean;

@@ -2,8 +2,8 @@
 //!
 //! The target is the full log ρ(y), log-determinant included, over the hidden coordinates with the known
 //! ones fixed: its maximiser is the mode ([`Mode`]), its law the posterior ([`Mala`], [`Langevin`]). All
-//! three work in coordinates ζ of the hidden ones, h = m + L ζ, in which the density is about as sharp
-//! in every direction ([`Hole`]); for the closed-form start it is N(0, I) there.
+//! three measure lengths by the curvature that the model has in the [`Hole`]; with the closed-form start
+//! it is the inverse of the conditional covariance.
 //!
 //! A model of data with noise σ has the density of y = x + σ n. Tweedie's formula gives back the clean
 //! point, E[x | y] = y + σ² ∇ log ρ(y) ([`denoise`]). At a mode the hidden part of ∇ log ρ is zero and
@@ -17,6 +17,7 @@ mod posterior;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod whitening;
 
 pub use ascent::Outcome;
 pub use hole::{Hole, denoise};

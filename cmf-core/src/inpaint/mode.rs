@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::ascent::{Ascent, Outcome};
 use super::hole::Hole;
 use super::walk::{Walk, curvature};
+use super::whitening::Whitening;
 use super::{Monitor, report};
 use crate::density::{ScoreEstimator, exact_log_density};
 use crate::error::{Error, Result};
@@ -13,12 +14,18 @@ use crate::potential::SecondOrder;
 
 /// Maximises log ρ(y) over the hidden coordinates.
 ///
-/// 1. Exploration. Start 0, by default the only one, is the conditional Gaussian mean. The others are draws of the conditional Gaussian that
-///    walk `explore` Langevin steps with estimated scores while the temperature falls from 1 to 0: log ρ
+/// 1. Exploration. Start 0, by default the only one, is the conditional Gaussian mean. The others are draws of
+///    the conditional Gaussian that walk `explore` Langevin steps with estimated scores while the temperature falls from 1 to 0: log ρ
 ///    has many local maxima, and a walk of estimated scores costs a few percent of exact ones.
 /// 2. Choice, where there are more starts than `finalists`. One exact log ρ each; start 0 and the best of the others go on, so that the result is
 ///    never below a plain ascent from the Gaussian mean.
-/// 3. Ascent. L-BFGS with exact scores, in the whitened coordinates of the [`Hole`].
+/// 3. Ascent. Exact scores, the first `broad` of them in the metric of the model's curvature averaged over what the hole
+///    may hold, the others in that of the curvature at each point on the way, which converges fast.
+///
+/// By default an ascent is over when its broad part is. That is early stopping: it has most of the gain over the
+/// Gaussian mean by then, and reads better than the mode that it would end at. Of 64 digits with their left halves
+/// hidden a reader knew 0.92 after these 20 evaluations and 0.88 at convergence (Gaussian mean: 0.91), of the middles
+/// 0.77 and 0.73 (0.72). With `max_evaluations` of 60 nearly every ascent reaches its mode.
 ///
 /// More starts reach higher densities, and not better pictures: a high peak can be narrow. With the middle of 36 digits
 /// hidden, a reader knew 0.72 of the completions from one start, 0.47 of the likelier ones from five (a model of one
@@ -31,8 +38,11 @@ pub struct Mode {
     pub explore: usize,
     /// Starts that are ascended, start 0 among them; at least 1.
     pub finalists: usize,
-    /// Nats: an ascent has converged when ½|∇_ζ log ρ|² is below it.
+    /// Nats: an ascent has converged when ½ g'A^{-1}g is below it, with g = ∇_h log ρ and A the curvature of
+    /// w(∇w(y)) there without its third-derivative term.
     pub tolerance: f64,
+    /// Exact evaluations of an ascent that go up in the broad metric, see step 3.
+    pub broad: usize,
     /// Exact evaluations of log ρ with its score that one ascent may take.
     pub max_evaluations: usize,
     /// Seed of the draws, the walks and the probes.
@@ -41,7 +51,7 @@ pub struct Mode {
 
 impl Default for Mode {
     fn default() -> Self {
-        Mode { starts: 1, explore: 30, finalists: 2, tolerance: 3.0, max_evaluations: 30, seed: 0 }
+        Mode { starts: 1, explore: 30, finalists: 2, tolerance: 0.1, broad: 20, max_evaluations: 20, seed: 0 }
     }
 }
 
@@ -83,11 +93,12 @@ impl Mode {
         let k = hole.len();
         // A single start does not walk.
         let explored_share = if self.starts > 1 { EXPLORED } else { 0.0 };
-        let (zeta, curvature) = self.explore(w, hole, monitor)?;
+        let whitening = Whitening::new(w, hole)?;
+        let points = self.explore(w, &whitening, monitor)?;
         // Where every start climbs, the ascent evaluates them all anyway.
         let choose = self.starts > self.finalists;
         let explored = match choose {
-            true => exact_log_density(w, 0.0, &hole.fill(&zeta))?.value,
+            true => exact_log_density(w, 0.0, &hole.place(&points))?.value,
             false => vec![f64::NEG_INFINITY; self.starts],
         };
         let mut order: Vec<usize> = (0..self.starts).collect();
@@ -95,10 +106,10 @@ impl Mode {
         order.truncate(self.finalists);
         report(monitor, explored_share)?;
 
-        let chosen: Vec<f64> = order.iter().flat_map(|&i| zeta[i * k..][..k].iter().copied()).collect();
-        let (tolerance, max_evaluations) = (self.tolerance, self.max_evaluations);
-        let ascent = Ascent { tolerance, max_evaluations, curvature };
-        let climbers = ascent.climb(w, hole, &chosen, |spent| {
+        let chosen: Vec<f64> = order.iter().flat_map(|&i| points[i * k..][..k].iter().copied()).collect();
+        let (tolerance, max_evaluations, broad) = (self.tolerance, self.max_evaluations, self.broad);
+        let ascent = Ascent { tolerance, max_evaluations, broad };
+        let climbers = ascent.climb(w, &whitening, &chosen, |spent| {
             report(
                 monitor,
                 explored_share + (1.0 - explored_share) * spent as f64 / self.max_evaluations as f64,
@@ -118,26 +129,29 @@ impl Mode {
         }
         let top = (0..climbers.len()).max_by(|&a, &b| climbers[a].value.total_cmp(&climbers[b].value));
         match top.filter(|&i| climbers[i].value.is_finite()) {
-            Some(i) => Ok(Completion { filled: hole.fill(&climbers[i].zeta), best: order[i], starts }),
+            Some(i) => Ok(Completion { filled: hole.place(&climbers[i].hidden), best: order[i], starts }),
             None => Err(Error::Invalid("no start in the hole has a density under the model".into())),
         }
     }
 
-    /// The annealed walks' ends [starts, k] and the largest curvature where they began.
-    fn explore(&self, w: &dyn SecondOrder, hole: &Hole, monitor: &mut Monitor) -> Result<(Vec<f64>, f64)> {
+    /// The hidden coordinates of all starts, the Gaussian mean and the annealed walks' ends: [starts, k].
+    fn explore(&self, w: &dyn SecondOrder, whitening: &Whitening, monitor: &mut Monitor) -> Result<Vec<f64>> {
+        let hole = whitening.hole;
+        let mut points = hole.mean().to_vec();
+        if self.starts == 1 {
+            return Ok(points);
+        }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut walkers = hole.draw(self.starts - 1, &mut rng);
-        let mut zeta = vec![0.0; hole.len()];
-        let top = curvature(w, hole, &[zeta.as_slice(), &walkers].concat(), &mut rng)?;
+        let mut walkers = whitening.draw(self.starts - 1, &mut rng);
+        let step = STEP / curvature(w, whitening, &walkers, &mut rng)?;
         let estimator = ScoreEstimator::default();
-        let mut walk = Walk { w, hole, estimator, rng, step: STEP / top, unconverged: 0 };
-        let steps = if walkers.is_empty() { 0 } else { self.explore };
-        for t in 0..steps {
-            let left = 1.0 - (t + 1) as f64 / steps as f64;
+        let mut walk = Walk { w, whitening, estimator, rng, step, unconverged: 0 };
+        for t in 0..self.explore {
+            let left = 1.0 - (t + 1) as f64 / self.explore as f64;
             walk.advance(&mut walkers, left)?;
             report(monitor, EXPLORED * (1.0 - left))?;
         }
-        zeta.append(&mut walkers);
-        Ok((zeta, top))
+        points.extend(hole.pick(&whitening.fill(&walkers)));
+        Ok(points)
     }
 }

@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::hole::{Hole, denoise};
 use super::walk::{Walk, curvature};
+use super::whitening::Whitening;
 use super::{Monitor, report};
 use crate::density::{ScoreEstimator, exact_log_density_and_score};
 use crate::error::{Error, Result};
@@ -112,18 +113,19 @@ impl Langevin {
         monitor: &mut Monitor,
     ) -> Result<LangevinRun> {
         check(self.draws, self.steps)?;
-        let (mut zeta, mut walk) = enter(w, hole, self.draws, self.step, self.seed)?;
+        let whitening = Whitening::new(w, hole)?;
+        let (mut zeta, mut walk) = enter(w, &whitening, self.draws, self.step, self.seed)?;
         let total = (self.warm_up + self.steps) as f64;
         let mut mean = Mean::new(sigma);
         for t in 0..self.warm_up + self.steps {
-            let before = hole.fill(&zeta);
+            let before = whitening.fill(&zeta);
             let score = walk.advance(&mut zeta, 1.0)?;
             if t >= self.warm_up {
                 mean.add(hole, &before, &score);
             }
             report(monitor, (t + 1) as f64 / total)?;
         }
-        let draws = hole.fill(&zeta);
+        let draws = whitening.fill(&zeta);
         let denoised = denoise(w, sigma, hole, &draws)?;
         Ok(LangevinRun {
             completions: mean.finish(hole, draws, denoised),
@@ -147,7 +149,8 @@ impl Mala {
     ) -> Result<MalaRun> {
         check(self.draws, self.steps)?;
         let k = hole.len();
-        let (mut zeta, mut walk) = enter(w, hole, self.draws, Langevin::default().step, self.seed)?;
+        let whitening = Whitening::new(w, hole)?;
+        let (mut zeta, mut walk) = enter(w, &whitening, self.draws, Langevin::default().step, self.seed)?;
         let total = (self.warm_up + self.adapt + self.steps) as f64;
         for t in 0..self.warm_up {
             walk.advance(&mut zeta, 1.0)?;
@@ -156,17 +159,17 @@ impl Mala {
         let Walk { mut rng, mut step, .. } = walk;
         let mut mean = Mean::new(sigma);
         let mut accepted = vec![0usize; self.draws];
-        let mut here = Exact::new(w, hole, zeta)?;
+        let mut here = Exact::new(w, &whitening, zeta)?;
         if here.value.iter().any(|v| !v.is_finite()) {
             return Err(Error::Invalid("a chain left the region where the model has a density".into()));
         }
         for t in 0..self.adapt + self.steps {
-            let noise = hole.noise(self.draws, &mut rng);
+            let noise = whitening.noise(self.draws, &mut rng);
             let spread = (2.0 * step).sqrt();
             let moved = (0..here.zeta.len())
                 .map(|j| here.zeta[j] + step * here.gradient[j] + spread * noise[j])
                 .collect();
-            let there = Exact::new(w, hole, moved)?;
+            let there = Exact::new(w, &whitening, moved)?;
             let mut rate = 0.0;
             for (i, accepted) in accepted.iter_mut().enumerate() {
                 let row = i * k..(i + 1) * k;
@@ -186,11 +189,11 @@ impl Mala {
             if t < self.adapt {
                 step *= (2.0 * (rate - 0.574) / ((t + 1) as f64).sqrt()).exp();
             } else {
-                mean.add(hole, &hole.fill(&here.zeta), &here.score);
+                mean.add(hole, &whitening.fill(&here.zeta), &here.score);
             }
             report(monitor, (self.warm_up + t + 1) as f64 / total)?;
         }
-        let draws = hole.fill(&here.zeta);
+        let draws = whitening.fill(&here.zeta);
         let denoised = Mean::tweedie(sigma, hole, &draws, &here.score);
         let acceptance = accepted.iter().map(|&a| a as f64 / self.steps as f64).collect();
         Ok(MalaRun { completions: mean.finish(hole, draws, hole.place(&denoised)), step, acceptance })
@@ -207,7 +210,7 @@ fn check(draws: usize, steps: usize) -> Result<()> {
 /// Chains at antithetic draws of the conditional Gaussian, and the walk that moves them.
 fn enter<'a>(
     w: &'a dyn SecondOrder,
-    hole: &'a Hole,
+    whitening: &'a Whitening,
     draws: usize,
     relative_step: f64,
     seed: u64,
@@ -216,9 +219,9 @@ fn enter<'a>(
         return Err(Error::Invalid(format!("a Langevin step of {relative_step}: it must lie in (0, 2)")));
     }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let zeta = hole.draw(draws, &mut rng);
-    let step = relative_step / curvature(w, hole, &zeta, &mut rng)?;
-    Ok((zeta, Walk { w, hole, estimator: ScoreEstimator::default(), rng, step, unconverged: 0 }))
+    let zeta = whitening.draw(draws, &mut rng);
+    let step = relative_step / curvature(w, whitening, &zeta, &mut rng)?;
+    Ok((zeta, Walk { w, whitening, estimator: ScoreEstimator::default(), rng, step, unconverged: 0 }))
 }
 
 /// States of the chains with their exact log-densities and scores.
@@ -230,11 +233,11 @@ struct Exact {
 }
 
 impl Exact {
-    fn new(w: &dyn SecondOrder, hole: &Hole, zeta: Vec<f64>) -> Result<Self> {
-        let points = hole.fill(&zeta);
+    fn new(w: &dyn SecondOrder, whitening: &Whitening, zeta: Vec<f64>) -> Result<Self> {
+        let points = whitening.fill(&zeta);
         let mut score = vec![0.0; points.len()];
         let value = exact_log_density_and_score(w, 0.0, &points, &mut score)?.value;
-        Ok(Exact { gradient: hole.pull_back(&score), zeta, value, score })
+        Ok(Exact { gradient: whitening.pull_back(&score), zeta, value, score })
     }
 
     /// Chain i moves to where `there` has it.
@@ -301,7 +304,7 @@ impl Mean {
     }
 
     fn finish(self, hole: &Hole, draws: Vec<f64>, denoised: Vec<f64>) -> Completions {
-        let mean = hole.place(&self.shrunk(&hole.pick(&hole.gaussian_mean())));
+        let mean = hole.place(&self.shrunk(hole.mean()));
         let d = mean.len();
         let n = (denoised.len() / d) as f64;
         let mut standard_deviation = vec![0.0; d];

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::hole::Hole;
+use super::whitening::Whitening;
 use crate::density::ScoreEstimator;
 use crate::error::Result;
 use crate::linalg::dot;
@@ -15,7 +15,7 @@ use crate::potential::Potential;
 /// whitened start, is cut to it, so that a chain cannot blow up on its way in.
 pub(super) struct Walk<'a, R> {
     pub w: &'a dyn Potential,
-    pub hole: &'a Hole,
+    pub whitening: &'a Whitening<'a>,
     pub estimator: ScoreEstimator,
     pub rng: R,
     /// γ.
@@ -27,12 +27,12 @@ pub(super) struct Walk<'a, R> {
 impl<R: Rng> Walk<'_, R> {
     /// Moves all chains once at temperature T; returns the estimated scores ∇ log ρ [n, d] they left from.
     pub fn advance(&mut self, zeta: &mut [f64], temperature: f64) -> Result<Vec<f64>> {
-        let k = self.hole.len();
-        let points = self.hole.fill(zeta);
+        let k = self.whitening.hole.len();
+        let points = self.whitening.fill(zeta);
         let mut score = vec![0.0; points.len()];
         self.unconverged += self.estimator.estimate(self.w, &points, &mut self.rng, &mut score)?.unconverged;
-        let drift = self.hole.pull_back(&score);
-        let noise = self.hole.noise(zeta.len() / k, &mut self.rng);
+        let drift = self.whitening.pull_back(&score);
+        let noise = self.whitening.noise(zeta.len() / k, &mut self.rng);
         let spread = (2.0 * self.step * temperature).sqrt();
         for ((zeta, drift), noise) in
             zeta.chunks_exact_mut(k).zip(drift.chunks_exact(k)).zip(noise.chunks_exact(k))
@@ -49,28 +49,33 @@ impl<R: Rng> Walk<'_, R> {
 
 /// The largest eigenvalue of L' [H(y) H(G(y)) H(y)]_hh L over the rows of `zeta` [n, k]; at least 1.
 ///
-/// It is the curvature that the metric of the [`Hole`] averages: 1 for a quadratic potential, three
+/// It is the curvature that the metric of the [`Whitening`] averages: 1 for a quadratic potential, three
 /// products an iteration. Step sizes are fractions of its inverse.
-pub(super) fn curvature(w: &dyn Potential, hole: &Hole, zeta: &[f64], rng: &mut impl Rng) -> Result<f64> {
+pub(super) fn curvature(
+    w: &dyn Potential,
+    whitening: &Whitening,
+    zeta: &[f64],
+    rng: &mut impl Rng,
+) -> Result<f64> {
     /// Power iterations; the largest eigenvalue is then low by a few percent at most in practice.
     const ITERATIONS: usize = 12;
-    let k = hole.len();
-    let points = hole.fill(zeta);
+    let k = whitening.hole.len();
+    let points = whitening.fill(zeta);
     let n = zeta.len() / k;
     let (mut value, mut pushed) = (vec![0.0; n], vec![0.0; points.len()]);
     w.value_and_gradient(&points, &mut value, &mut pushed)?;
-    let mut v = hole.noise(n, rng);
+    let mut v = whitening.noise(n, rng);
     let mut top = 1.0_f64;
     for _ in 0..ITERATIONS {
         for row in v.chunks_exact_mut(k) {
             let length = dot(row, row).sqrt().max(f64::MIN_POSITIVE);
             row.iter_mut().for_each(|v| *v /= length);
         }
-        let (mut first, mut second) = (hole.push_forward(&v), vec![0.0; points.len()]);
+        let (mut first, mut second) = (whitening.push_forward(&v, w.dim()), vec![0.0; points.len()]);
         w.hvp(&points, &first, &mut second)?;
         w.hvp(&pushed, &second, &mut first)?;
         w.hvp(&points, &first, &mut second)?;
-        v = hole.pull_back(&second);
+        v = whitening.pull_back(&second);
         top = v.chunks_exact(k).map(|row| dot(row, row).sqrt()).fold(1.0, f64::max);
     }
     if top.is_finite() {

@@ -94,8 +94,8 @@ impl Task for Inpaint {
                     "{name}: is {found:?} (height, width, channels), the model expects {shape:?}"
                 )));
             }
-            let hole = Hole::new(&w, &gaussian, &input.values, &self.hidden(&input, shape)?)
-                .map_err(plugin_error)?;
+            let hole =
+                Hole::new(&gaussian, &input.values, &self.hidden(&input, shape)?).map_err(plugin_error)?;
             let mut monitor = |share: f64| {
                 host.progress((index as f64 + share) / count as f64);
                 if host.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

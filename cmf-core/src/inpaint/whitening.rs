@@ -1,0 +1,112 @@
+//! Coordinates in which the density on a hole is about as sharp in every direction.
+
+use faer::Mat;
+use faer::Par;
+use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
+use super::hole::Hole;
+use crate::density::finite;
+use crate::error::{Error, Result};
+use crate::linalg::{Cholesky, matmul, to_rows, view};
+use crate::potential::SecondOrder;
+
+/// Coordinates ζ [k] of a hole: h = m + L ζ.
+///
+/// m is the mean of the hidden coordinates given the known ones under the Gaussian start of the
+/// model, and L L' = A^{-1} with A the average of the [`Hole`]'s curvature over a few draws of that conditional
+/// Gaussian. A step in ζ is then about as long as the density is wide, whatever its direction.
+pub(super) struct Whitening<'a> {
+    pub hole: &'a Hole,
+    /// A.
+    pub metric: Cholesky,
+    /// L: [k, k], lower triangular, row-major.
+    factor: Vec<f64>,
+    /// What turns white noise into ζ of conditional Gaussian draws, L^{-1} chol(C): [k, k].
+    broad: Vec<f64>,
+}
+
+/// Pairs of opposite draws over which A is averaged; each draw costs two Hessians.
+const METRIC_PAIRS: usize = 1;
+
+impl<'a> Whitening<'a> {
+    /// Measures the curvature of w in the hole.
+    ///
+    /// Errors: what the potential refuses, a curvature that is not finite or positive definite.
+    pub fn new(w: &dyn SecondOrder, hole: &'a Hole) -> Result<Self> {
+        let (n, k) = (2 * METRIC_PAIRS, hole.len());
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let mut draws = noise(n, k, &mut rng);
+        hole.covariance().colour_rows(&mut draws)?;
+        draws.chunks_exact_mut(k).for_each(|row| row.iter_mut().zip(hole.mean()).for_each(|(v, m)| *v += m));
+        let mut sum = vec![0.0; k * k];
+        for curvature in hole.curvatures(w, &hole.place(&draws))? {
+            sum.iter_mut().zip(curvature).for_each(|(s, p)| *s += p / n as f64);
+        }
+        if !finite(&sum) {
+            return Err(Error::NotFinite("the curvature in the hole".into()));
+        }
+        let metric = Cholesky::new(&sum, k, "the curvature in the hole")?;
+        let factor = Cholesky::new(&metric.inverse(), k, "the inverse curvature in the hole")?.lower();
+        let mut ratio: Mat<f64> = hole.covariance().lower();
+        solve_lower_triangular_in_place(factor.as_ref(), ratio.as_mut(), Par::rayon(0));
+        Ok(Whitening { hole, metric, factor: to_rows(factor.as_ref()), broad: to_rows(ratio.as_ref()) })
+    }
+
+    /// Whitened rows ζ [n, k] to filled points [n, d]; known coordinates are bitwise those given.
+    pub fn fill(&self, zeta: &[f64]) -> Vec<f64> {
+        let mut values = self.colour(zeta);
+        for row in values.chunks_exact_mut(self.hole.len()) {
+            row.iter_mut().zip(self.hole.mean()).for_each(|(v, m)| *v += m);
+        }
+        self.hole.place(&values)
+    }
+
+    /// Directions in ζ [n, k] to directions in y [n, d]: L v on the hidden coordinates, else 0.
+    pub fn push_forward(&self, v: &[f64], d: usize) -> Vec<f64> {
+        let k = self.hole.len();
+        let mut out = vec![0.0; v.len() / k * d];
+        for (out, row) in out.chunks_exact_mut(d).zip(self.colour(v).chunks_exact(k)) {
+            self.hole.hidden().iter().zip(row).for_each(|(&i, v)| out[i] = *v);
+        }
+        out
+    }
+
+    /// L v for the rows v of [n, k].
+    fn colour(&self, v: &[f64]) -> Vec<f64> {
+        let k = self.hole.len();
+        let transposed = view(&self.factor, k, k).transpose();
+        to_rows((view(v, v.len() / k, k) * transposed).as_ref())
+    }
+
+    /// Gradients in y [n, d] to gradients in ζ [n, k]: L' g_h.
+    pub fn pull_back(&self, gradient: &[f64]) -> Vec<f64> {
+        let k = self.hole.len();
+        let picked = self.hole.pick(gradient);
+        matmul(&picked, &self.factor, picked.len() / k, k, k)
+    }
+
+    /// n rows of white noise [n, k], every odd one the negative of the one before it.
+    pub fn noise(&self, n: usize, rng: &mut impl Rng) -> Vec<f64> {
+        noise(n, self.hole.len(), rng)
+    }
+
+    /// ζ of n draws of the conditional Gaussian, in opposite pairs: [n, k].
+    pub fn draw(&self, n: usize, rng: &mut impl Rng) -> Vec<f64> {
+        let k = self.hole.len();
+        to_rows((view(&self.noise(n, rng), n, k) * view(&self.broad, k, k).transpose()).as_ref())
+    }
+}
+
+fn noise(n: usize, k: usize, rng: &mut impl Rng) -> Vec<f64> {
+    let half: Vec<f64> = (0..n.div_ceil(2) * k).map(|_| rng.sample::<f64, _>(StandardNormal)).collect();
+    let mut rows = Vec::with_capacity(2 * half.len());
+    for row in half.chunks_exact(k) {
+        rows.extend_from_slice(row);
+        rows.extend(row.iter().map(|v| -v));
+    }
+    rows.truncate(n * k);
+    rows
+}
