@@ -17,7 +17,7 @@ use crate::report::Report;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Estimate {
-    /// The most likely completion.
+    /// A likely completion: on the way up to the mode, and at it with more --evaluations.
     Mode,
     /// The average completion.
     Mean,

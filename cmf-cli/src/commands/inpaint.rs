@@ -32,8 +32,8 @@ Mask values from 128 count as white, alpha below 128 as transparent. Where an im
 in size, --resize resamples the image to the model's size, fills it, and resamples the filling back: the
 output has the image's size and its known pixels.
 
---estimate mode gives one sharp completion, where the density has a peak; mean gives the
-average completion, which is blurred but nearest in squared error. --samples K adds K different
+--estimate mode gives one sharp completion, on the way up to a peak of the density (--evaluations
+says how far); mean gives the average completion, which is blurred. --samples K adds K different
 completions (img.sample-1.png, ...) and their standard deviation for each pixel (img.std.png, where
 white is half of the pixel range).
 

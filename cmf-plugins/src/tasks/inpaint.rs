@@ -16,7 +16,7 @@ pub(super) const INPAINT: Entry<dyn Task> = Entry {
     parameters: r#"{"type":"object","properties":{
         "inputs":{"type":"array","description":"Images of the model's size","minItems":1},
         "mask-rect":{"type":"array","description":"Fill this rectangle: left, top, width, height in pixels; else what is transparent","default":[],"minimum":0,"maxItems":4},
-        "estimate":{"type":"string","description":"The most likely completion or the average one","enum":["mode","mean"],"default":"mode"},
+        "estimate":{"type":"string","description":"A likely completion, on the way up to the mode, or the average one","enum":["mode","mean"],"default":"mode"},
         "starts":{"type":"integer","description":"Starts of the search for the mode","default":1,"minimum":1,"maximum":10000},
         "draws":{"type":"integer","description":"Chains behind the average","default":8,"minimum":2,"maximum":10000}}}"#,
     create: |p| Ok(Box::new(Inpaint::new(p)?)),
