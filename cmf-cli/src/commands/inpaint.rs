@@ -329,11 +329,12 @@ impl Inpaint {
             ));
         }
         // An ascent that is to stop early, and does, is no news.
-        let expected = match self.search().max_evaluations > Mode::default().broad {
-            true => [Ascent::Converged; 2],
-            false => [Ascent::Converged, Ascent::OutOfEvaluations],
+        let stops_early = self.search().max_evaluations <= Mode::default().broad;
+        let no_news = |ascent: &str| {
+            ascent == ascent_in_words(Ascent::Converged)
+                || stops_early && ascent == ascent_in_words(Ascent::OutOfEvaluations)
         };
-        if let Some(ascent) = filled.ascent.filter(|a| !expected.map(ascent_in_words).contains(a)) {
+        if let Some(ascent) = filled.ascent.filter(|a| !no_news(a)) {
             self.report.note(format!("{}: the ascent to the mode ended {ascent}", filled.image.display()));
         }
         let paths = [&filled.output].into_iter().chain(&filled.samples).chain(&filled.standard_deviation);

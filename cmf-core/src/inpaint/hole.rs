@@ -1,5 +1,8 @@
 //! The hole: which coordinates are hidden, and the Gaussian of them given the known ones.
 
+use rand::{Rng, RngExt};
+use rand_distr::StandardNormal;
+
 use crate::density::tweedie;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
@@ -93,6 +96,27 @@ impl Hole {
             self.hidden.iter().zip(row).for_each(|(&i, v)| point[i] = *v);
         }
         points
+    }
+
+    /// As [`place`](Self::place), for values less their Gaussian mean.
+    pub(super) fn place_about_mean(&self, mut offsets: Vec<f64>) -> Vec<f64> {
+        for row in offsets.chunks_exact_mut(self.len()) {
+            row.iter_mut().zip(&self.mean).for_each(|(v, m)| *v += m);
+        }
+        self.place(&offsets)
+    }
+
+    /// n rows of white noise [n, k], every odd one the negative of the one before it.
+    pub(super) fn noise(&self, n: usize, rng: &mut impl Rng) -> Vec<f64> {
+        let half: Vec<f64> =
+            (0..n.div_ceil(2) * self.len()).map(|_| rng.sample::<f64, _>(StandardNormal)).collect();
+        let mut rows = Vec::with_capacity(2 * half.len());
+        for row in half.chunks_exact(self.len()) {
+            rows.extend_from_slice(row);
+            rows.extend(row.iter().map(|v| -v));
+        }
+        rows.truncate(n * self.len());
+        rows
     }
 
     /// [H(y) H(G(y)) H(y)]_hh of each row y of `points` [n, d]: n matrices [k, k].

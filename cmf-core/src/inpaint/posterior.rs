@@ -164,7 +164,7 @@ impl Mala {
             return Err(Error::Invalid("a chain left the region where the model has a density".into()));
         }
         for t in 0..self.adapt + self.steps {
-            let noise = whitening.noise(self.draws, &mut rng);
+            let noise = hole.noise(self.draws, &mut rng);
             let spread = (2.0 * step).sqrt();
             let moved = (0..here.zeta.len())
                 .map(|j| here.zeta[j] + step * here.gradient[j] + spread * noise[j])

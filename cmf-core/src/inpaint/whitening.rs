@@ -1,11 +1,9 @@
 //! Coordinates in which the density on a hole is about as sharp in every direction.
 
-use faer::Mat;
 use faer::Par;
 use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 
 use super::hole::Hole;
 use crate::density::finite;
@@ -38,11 +36,10 @@ impl<'a> Whitening<'a> {
     pub fn new(w: &dyn SecondOrder, hole: &'a Hole) -> Result<Self> {
         let (n, k) = (2 * METRIC_PAIRS, hole.len());
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut draws = noise(n, k, &mut rng);
+        let mut draws = hole.noise(n, &mut rng);
         hole.covariance().colour_rows(&mut draws)?;
-        draws.chunks_exact_mut(k).for_each(|row| row.iter_mut().zip(hole.mean()).for_each(|(v, m)| *v += m));
         let mut sum = vec![0.0; k * k];
-        for curvature in hole.curvatures(w, &hole.place(&draws))? {
+        for curvature in hole.curvatures(w, &hole.place_about_mean(draws))? {
             sum.iter_mut().zip(curvature).for_each(|(s, p)| *s += p / n as f64);
         }
         if !finite(&sum) {
@@ -50,18 +47,14 @@ impl<'a> Whitening<'a> {
         }
         let metric = Cholesky::new(&sum, k, "the curvature in the hole")?;
         let factor = Cholesky::new(&metric.inverse(), k, "the inverse curvature in the hole")?.lower();
-        let mut ratio: Mat<f64> = hole.covariance().lower();
+        let mut ratio = hole.covariance().lower();
         solve_lower_triangular_in_place(factor.as_ref(), ratio.as_mut(), Par::rayon(0));
         Ok(Whitening { hole, metric, factor: to_rows(factor.as_ref()), broad: to_rows(ratio.as_ref()) })
     }
 
     /// Whitened rows ζ [n, k] to filled points [n, d]; known coordinates are bitwise those given.
     pub fn fill(&self, zeta: &[f64]) -> Vec<f64> {
-        let mut values = self.colour(zeta);
-        for row in values.chunks_exact_mut(self.hole.len()) {
-            row.iter_mut().zip(self.hole.mean()).for_each(|(v, m)| *v += m);
-        }
-        self.hole.place(&values)
+        self.hole.place_about_mean(self.colour(zeta))
     }
 
     /// Directions in ζ [n, k] to directions in y [n, d]: L v on the hidden coordinates, else 0.
@@ -88,25 +81,9 @@ impl<'a> Whitening<'a> {
         matmul(&picked, &self.factor, picked.len() / k, k, k)
     }
 
-    /// n rows of white noise [n, k], every odd one the negative of the one before it.
-    pub fn noise(&self, n: usize, rng: &mut impl Rng) -> Vec<f64> {
-        noise(n, self.hole.len(), rng)
-    }
-
     /// ζ of n draws of the conditional Gaussian, in opposite pairs: [n, k].
     pub fn draw(&self, n: usize, rng: &mut impl Rng) -> Vec<f64> {
         let k = self.hole.len();
-        to_rows((view(&self.noise(n, rng), n, k) * view(&self.broad, k, k).transpose()).as_ref())
+        to_rows((view(&self.hole.noise(n, rng), n, k) * view(&self.broad, k, k).transpose()).as_ref())
     }
-}
-
-fn noise(n: usize, k: usize, rng: &mut impl Rng) -> Vec<f64> {
-    let half: Vec<f64> = (0..n.div_ceil(2) * k).map(|_| rng.sample::<f64, _>(StandardNormal)).collect();
-    let mut rows = Vec::with_capacity(2 * half.len());
-    for row in half.chunks_exact(k) {
-        rows.extend_from_slice(row);
-        rows.extend(row.iter().map(|v| -v));
-    }
-    rows.truncate(n * k);
-    rows
 }
