@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use faer::MatRef;
+use pulp::{Arch, Simd, WithSimd};
+
+use super::elementary;
 
 /// f32 or f64.
 pub trait Scalar: faer::traits::RealField + Copy + Default + std::iter::Sum + std::ops::AddAssign {
@@ -14,10 +17,14 @@ pub trait Scalar: faer::traits::RealField + Copy + Default + std::iter::Sum + st
     fn exp(self) -> Self;
     /// ln self.
     fn ln(self) -> Self;
+    /// e^self for self <= 0, in f32 to 1e-7 of it down to 1e-38, where it stays.
+    fn exp_of_negative(self) -> Self;
+    /// ln(1 + self) for self in [0, 1], in f32 to 2e-7 of it.
+    fn ln_1p_of_share(self) -> Self;
 }
 
 macro_rules! scalar {
-    ($t:ty) => {
+    ($t:ty, $exp_of_negative:path, $ln_1p_of_share:path) => {
         impl Scalar for $t {
             fn from_f64(v: f64) -> Self {
                 v as $t
@@ -31,11 +38,38 @@ macro_rules! scalar {
             fn ln(self) -> Self {
                 <$t>::ln(self)
             }
+            #[inline(always)]
+            fn exp_of_negative(self) -> Self {
+                $exp_of_negative(self)
+            }
+            #[inline(always)]
+            fn ln_1p_of_share(self) -> Self {
+                $ln_1p_of_share(self)
+            }
         }
     };
 }
-scalar!(f32);
-scalar!(f64);
+scalar!(f32, elementary::exp_of_negative, elementary::ln_1p_of_share);
+scalar!(f64, f64::exp, f64::ln_1p);
+
+/// `f` of each element of `from`.
+struct Each<'a, T, F> {
+    from: &'a [T],
+    to: &'a mut [T],
+    f: F,
+}
+
+impl<T: Copy, F: Fn(T) -> T> WithSimd for Each<'_, T, F> {
+    type Output = ();
+
+    // A plain loop, and inlined: what is called from here loses the vectors.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (to, &from) in self.to.iter_mut().zip(self.from) {
+            *to = (self.f)(from);
+        }
+    }
+}
 
 /// A shared array of rank 2 or 3; slices along rows or columns and transposes are views.
 #[derive(Debug, Clone)]
@@ -139,12 +173,21 @@ impl<T: Scalar> Array<T> {
         }
     }
 
+    /// `f` of each element, compiled for the widest vectors that this processor has.
+    ///
+    /// `f` owns what it captures: what it borrows, the compiler takes for something that `to` may overwrite, and the
+    /// loop stays one of single numbers.
     pub(super) fn map(&self, f: impl Fn(T) -> T) -> Self {
         let a = self.rows_contiguous();
         let [n, rows, cols] = a.shape;
-        let mut out = Vec::with_capacity(n * rows * cols);
-        for (b, i) in (0..n).flat_map(|b| (0..rows).map(move |i| (b, i))) {
-            out.extend(a.row(b, i).unwrap_or_default().iter().map(|&v| f(v)));
+        let mut out = vec![T::default(); n * rows * cols];
+        if a.is_whole() {
+            Arch::new().dispatch(Each { from: &a.data[a.offset..a.offset + out.len()], to: &mut out, f });
+        } else {
+            for (i, to) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+                let from = a.row(i / rows, i % rows).unwrap_or_default();
+                Arch::new().dispatch(Each { from, to, f: &f });
+            }
         }
         Self::new(out, a.shape, a.rank)
     }

@@ -2,6 +2,7 @@
 //! of training's inner loops.
 
 mod array;
+mod elementary;
 mod products;
 
 pub use array::{Array, Scalar};
@@ -119,18 +120,18 @@ impl<T: Scalar> Ops for Host<T> {
 
     fn scale(&self, a: &Array<T>, k: f64) -> Array<T> {
         let k = T::from_f64(k);
-        a.map(|x| x * k)
+        a.map(move |x| x * k)
     }
 
     fn offset(&self, a: &Array<T>, k: f64) -> Array<T> {
         let k = T::from_f64(k);
-        a.map(|x| x + k)
+        a.map(move |x| x + k)
     }
 
     fn relu(&self, a: &Array<T>) -> Array<T> {
         let zero = T::from_f64(0.0);
         // Written so that NaN stays NaN.
-        a.map(|x| if x < zero { zero } else { x })
+        a.map(move |x| if x < zero { zero } else { x })
     }
 
     fn exp(&self, a: &Array<T>) -> Array<T> {
@@ -143,12 +144,12 @@ impl<T: Scalar> Ops for Host<T> {
 
     fn sigmoid(&self, a: &Array<T>) -> Array<T> {
         let one = T::from_f64(1.0);
-        a.map(|x| one / (one + Scalar::exp(-x)))
+        a.map(move |x| one / (one + Scalar::exp(-x)))
     }
 
     fn positive(&self, a: &Array<T>) -> Array<T> {
         let (zero, one) = (T::from_f64(0.0), T::from_f64(1.0));
-        a.map(|x| if x > zero { one } else { zero })
+        a.map(move |x| if x > zero { one } else { zero })
     }
 
     fn sum(&self, a: &Array<T>, axis: usize) -> Array<T> {
@@ -241,28 +242,39 @@ impl<T: Scalar> Ops for Host<T> {
     /// One pass over the numbers instead of the default's several.
     fn activation(&self, t: &Array<T>, kind: Activation, order: u8) -> Array<T> {
         let (zero, one) = (T::from_f64(0.0), T::from_f64(1.0));
+        // Written so that NaN stays NaN.
+        let negative = move |t: T| if t > zero { zero } else { t };
         match (kind, order) {
-            (Activation::Elu, 0) => t.map(|t| if t < zero { Scalar::exp(t) - one } else { t }),
-            (Activation::Elu, 1) => t.map(|t| if t < zero { Scalar::exp(t) } else { one }),
-            (Activation::Elu, _) => t.map(|t| if t > zero { zero } else { Scalar::exp(t) }),
-            (Activation::Softplus { beta }, 0) => {
-                let (beta, inverse) = (T::from_f64(beta), T::from_f64(1.0 / beta));
-                t.map(|t| {
-                    let t = t * beta;
-                    let tail = Scalar::ln(one + Scalar::exp(if t < zero { t } else { -t }));
-                    (tail + if t < zero { zero } else { t }) * inverse
-                })
-            }
+            (Activation::Elu, 0) => t.map(move |t| if t < zero { t.exp_of_negative() - one } else { t }),
+            (Activation::Elu, 1) => t.map(move |t| negative(t).exp_of_negative()),
+            (Activation::Elu, _) => t.map(move |t| if t > zero { zero } else { t.exp_of_negative() }),
             (Activation::Softplus { beta }, order) => {
-                let (b, two) = (T::from_f64(beta), T::from_f64(2.0));
-                t.map(|t| {
-                    let first = one / (one + Scalar::exp(-(t * b)));
-                    match order {
-                        1 => first,
-                        2 => b * first * (one - first),
-                        _ => b * b * first * (one - first) * (one - two * first),
-                    }
-                })
+                let (b, inverse) = (T::from_f64(beta), T::from_f64(1.0 / beta));
+                // e^{-|βt|}, through which every order keeps its digits on either side.
+                let tail = move |t: T| (if t > zero { -t } else { t }).exp_of_negative();
+                match order {
+                    0 => t.map(move |t| {
+                        let t = t * b;
+                        (tail(t).ln_1p_of_share() + if t < zero { zero } else { t }) * inverse
+                    }),
+                    1 => t.map(move |t| {
+                        let t = t * b;
+                        let tail = tail(t);
+                        (if t > zero { one } else { tail }) / (one + tail)
+                    }),
+                    2 => t.map(move |t| {
+                        let tail = tail(t * b);
+                        let share = one / (one + tail);
+                        b * tail * share * share
+                    }),
+                    _ => t.map(move |t| {
+                        let t = t * b;
+                        let tail = tail(t);
+                        let share = one / (one + tail);
+                        let curve = b * b * tail * (one - tail) * share * share * share;
+                        if t > zero { -curve } else { curve }
+                    }),
+                }
             }
         }
     }

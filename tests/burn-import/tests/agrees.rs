@@ -1,13 +1,17 @@
 //! burn-onnx and tract give the same values and gradients for the same file.
 
 use burn::backend::Flex;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Bytes, Tensor, TensorData};
 use cmf_burn_import::{eight_gaussians, faces, mnist};
 use cmf_core::onnx::{ModelFile, TractModel};
 use cmf_core::potential::Potential;
 
 /// What a model that burn-onnx wrote says of the rows x.
 type Imported = fn(Tensor<Flex, 2>) -> (Tensor<Flex, 1>, Tensor<Flex, 2>);
+
+fn bytes(weights: &[u8]) -> Bytes {
+    Bytes::from_bytes_vec(weights.to_vec())
+}
 
 /// Draws of nothing in particular around the mean of the data, in f32 so that both engines read the same numbers.
 fn rows(mean: &[f64], n: usize) -> Vec<f32> {
@@ -43,15 +47,17 @@ fn agree(name: &str, imported: Imported) {
 
 #[test]
 fn mnist_read_by_burn_onnx_agrees_with_tract() {
-    agree("mnist", |x| mnist::Model::default().forward(x));
+    agree("mnist", |x| mnist::Model::from_bytes(bytes(mnist::WEIGHTS), &Default::default()).forward(x));
 }
 
 #[test]
 fn faces_read_by_burn_onnx_agree_with_tract() {
-    agree("faces", |x| faces::Model::default().forward(x));
+    agree("faces", |x| faces::Model::from_bytes(bytes(faces::WEIGHTS), &Default::default()).forward(x));
 }
 
 #[test]
 fn eight_gaussians_read_by_burn_onnx_agree_with_tract() {
-    agree("eight-gaussians", |x| eight_gaussians::Model::default().forward(x));
+    agree("eight-gaussians", |x| {
+        eight_gaussians::Model::from_bytes(bytes(eight_gaussians::WEIGHTS), &Default::default()).forward(x)
+    });
 }
