@@ -204,7 +204,7 @@ pub struct RunDirectory(PathBuf);
 
 const CHECKPOINT: &str = "checkpoint.bin";
 const METRICS: &str = "metrics.csv";
-const HEADER: &str = "update,seconds,objective,residual,lambda_max,particle_spread,rate,sinkhorn_divergence,guess_residual,energy_deviation,effective_share";
+const HEADER: &str = "update,seconds,objective,residual,lambda_max,acceptance,rate,sinkhorn_divergence,guess_residual,energy_deviation,effective_share";
 
 impl RunDirectory {
     /// The folder of a new run, not made yet; a folder with content is refused.
@@ -251,7 +251,7 @@ impl RunDirectory {
         let (guess, deviation) = (optional(m.guess_residual), optional(m.deviation));
         let row = format!(
             "{},{:.3},{},{:e},{},{},{},{sinkhorn},{guess},{deviation},{share}\n",
-            m.update, m.seconds, m.objective, m.residual, m.lambda_max, m.particle_spread, m.rate
+            m.update, m.seconds, m.objective, m.residual, m.lambda_max, m.acceptance, m.rate
         );
         let append = || -> std::io::Result<()> {
             let mut file: File = OpenOptions::new().append(true).open(&path)?;

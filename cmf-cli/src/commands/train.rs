@@ -258,7 +258,7 @@ impl Settings {
             batch: self.batch.unwrap_or(batch),
             particles: self.particles.unwrap_or(particles),
             langevin_steps: 3,
-            langevin_step: 0.3,
+            langevin_step: 0.5,
             conjugate_steps: if energy { 20 } else { 5 },
             solve_tolerance: 5e-3,
             solve_steps: 30,
@@ -481,7 +481,7 @@ fn say(bar: &ProgressBar, metrics: &Metrics, seen: Option<Seen>) {
         None => format!("residual {:.1e}", metrics.residual),
     };
     bar.set_message(format!(
-        "update {}, {figures}, lambda max {:.1}, spread {:.1}{seen}",
-        metrics.update, metrics.lambda_max, metrics.particle_spread
+        "update {}, {figures}, lambda max {:.1}, accepted {:.2}{seen}",
+        metrics.update, metrics.lambda_max, metrics.acceptance
     ));
 }

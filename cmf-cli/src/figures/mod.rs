@@ -8,6 +8,8 @@ mod energies;
 mod gaussians;
 #[cfg(feature = "train")]
 mod heat;
+#[cfg(feature = "train")]
+mod learning;
 mod line;
 #[cfg(feature = "train")]
 mod plane;

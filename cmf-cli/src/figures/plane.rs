@@ -1,25 +1,20 @@
 //! Figures 4 and 13: five laws in the plane, learned from samples and by the baseline, with Sinkhorn box plots.
 
-use std::time::Instant;
-
-use cmf_core::gibbs_start::GibbsStart;
-use cmf_core::icnn::{Architecture, Head, Icnn};
+use cmf_core::icnn::{Architecture, Head};
 use cmf_core::ops::Activation;
-use cmf_core::sampler::State;
-use cmf_core::train::{Method, TrainConfig, Trainer, Training};
-use cmf_core::{Potential, Result};
+use cmf_core::train::{Method, TrainConfig};
+use cmf_core::{Error, Potential, Result};
 use cmf_plugins::data::{self, Split};
 use serde_json::json;
 
 use super::gaussians::equal;
+use super::learning::Learned;
 use super::{Section, Settings, Table, Which, heat};
 use crate::commands::train::default_settings;
 use crate::compare::{Comparison, Metric, moments};
-use crate::interrupt;
 use crate::plot::{Axes, BLUE, Figure, GREEN, GREY, Layer, ORANGE, Panel, pairs, range_of};
 use crate::points::{add_noise, split_rows};
 use crate::report::Report;
-use crate::run_directory::gaussian;
 
 /// The laws of figure 4.
 const LAWS: [&str; 5] =
@@ -68,8 +63,8 @@ impl Plan {
 }
 
 /// What one method learned of a law.
-struct Learned {
-    w: Icnn<f32>,
+struct Judged {
+    learned: Learned,
     /// Draws of the source: [n, 2].
     source: Vec<f64>,
     /// What they are mapped to, where the solve converged: [m, 2].
@@ -78,7 +73,6 @@ struct Learned {
     divergences: Vec<f64>,
     floors: Vec<f64>,
     epsilon: f64,
-    seconds: f64,
 }
 
 /// Makes the section.
@@ -95,13 +89,12 @@ pub fn make(settings: &Settings, report: &Report) -> Result<Section> {
     );
     for law in LAWS {
         let data = noisy_data(law, settings.seed)?;
-        let ours = learn(law, Method::Samples, &plan, &data, settings, report)?;
-        let baseline = learn(law, Method::GaussianIcnn, &plan, &data, settings, report)?;
-        for (name, learned) in [("conjugate moment measure", &ours), ("gaussian-icnn", &baseline)] {
-            let ((mean, deviation), (floor, _)) = (moments(&learned.divergences), moments(&learned.floors));
+        let [ours, baseline] = both(law, &plan, &data, settings, report)?;
+        for (name, found) in [("conjugate moment measure", &ours), ("gaussian-icnn", &baseline)] {
+            let ((mean, deviation), (floor, _)) = (moments(&found.divergences), moments(&found.floors));
+            let seconds = found.learned.seconds;
             report.note(format!(
-                "{law}, {name}: {:.0} s, Sinkhorn divergence {mean:.4}, floor {floor:.4}",
-                learned.seconds
+                "{law}, {name}: {seconds:.0} s, Sinkhorn divergence {mean:.4}, floor {floor:.4}"
             ));
             table.rows.push(vec![
                 law.into(),
@@ -110,9 +103,9 @@ pub fn make(settings: &Settings, report: &Report) -> Result<Section> {
                 deviation.map_or("-".into(), |v| format!("{v:.4}")),
                 format!("{floor:.4}"),
                 format!("{:.2}", mean / floor),
-                format!("{:.3}", learned.epsilon),
-                ((learned.source.len() - learned.samples.len()) / 2).to_string(),
-                format!("{:.0}", learned.seconds),
+                format!("{:.3}", found.epsilon),
+                ((found.source.len() - found.samples.len()) / 2).to_string(),
+                format!("{seconds:.0}"),
             ]);
         }
         pictures.push((
@@ -158,54 +151,39 @@ fn noisy_data(law: &str, seed: u64) -> Result<Vec<f64>> {
     Ok(rows)
 }
 
-fn learn(
-    law: &str,
-    method: Method,
-    plan: &Plan,
-    fresh: &[f64],
-    settings: &Settings,
-    report: &Report,
-) -> Result<Learned> {
+/// The conjugate moment measure and the baseline, learned side by side: networks this small leave cores idle.
+fn both(law: &str, plan: &Plan, fresh: &[f64], settings: &Settings, report: &Report) -> Result<[Judged; 2]> {
     let opened = data::open(law, None, settings.seed)?;
     let data = opened.data.as_ref();
-    let config = TrainConfig { method, ..plan.config.clone() };
-    let mut trainer = Trainer::new(config, &gaussian(data, SIGMA, Head::Full)?)?;
-    let rows = data.rows(Split::Train);
-    let bar = report.progress(plan.config.updates, law);
-    let clock = Instant::now();
-    while trainer.updates_done() < plan.config.updates {
-        interrupt::check()?;
-        trainer.step(rows, &|indices, out| {
-            data.read(Split::Train, indices, out).map_err(cmf_plugins::core_error)
-        })?;
-        bar.set_position(trainer.updates_done() as u64);
-    }
-    bar.finish_and_clear();
-    let seconds = clock.elapsed().as_secs_f64();
-
-    let w = trainer.network()?;
-    let start = GibbsStart::new(trainer.start())?;
-    let mut go_on = |_: usize, _: &State| !interrupt::asked();
-    // Each batch has samples of its own: what batches share does not show in their spread.
-    let (source, _) =
-        start.source_draws(&w, plan.rows * plan.batches, plan.steps, settings.seed, &mut go_on)?;
-    let samples = start.conjugate(&w, &source)?.converged();
-    let comparison = Comparison {
-        metrics: vec![Metric::Sinkhorn],
-        rows: plan.rows,
-        repeats: plan.batches,
-        directions: 1,
-        neighbours: 1,
-        epsilon: None,
-        seed: settings.seed,
+    let bar = report.progress(2 * plan.config.updates, law);
+    let judged = |method| -> Result<Judged> {
+        let learned = Learned::from(data, TrainConfig { method, ..plan.config.clone() }, &bar)?;
+        // Each batch has samples of its own: what batches share does not show in their spread.
+        let (source, samples) = learned.draw(plan.rows * plan.batches, plan.steps, settings.seed)?;
+        let comparison = Comparison {
+            metrics: vec![Metric::Sinkhorn],
+            rows: plan.rows,
+            repeats: plan.batches,
+            directions: 1,
+            neighbours: 1,
+            epsilon: None,
+            seed: settings.seed,
+        };
+        let found = comparison.compare(&samples, fresh, 2, &|_| ())?;
+        let (divergences, floors) = (found.figures[0].values.clone(), found.figures[0].floors.clone());
+        let epsilon = found.epsilon.unwrap_or(0.0);
+        Ok(Judged { learned, source, samples, divergences, floors, epsilon })
     };
-    let found = comparison.compare(&samples, fresh, 2, &|_| ())?;
-    let (divergences, floors) = (found.figures[0].values.clone(), found.figures[0].floors.clone());
-    let epsilon = found.epsilon.unwrap_or(0.0);
-    Ok(Learned { w, source, samples, divergences, floors, epsilon, seconds })
+    let (ours, baseline) = std::thread::scope(|scope| {
+        let baseline = scope.spawn(|| judged(Method::GaussianIcnn));
+        (judged(Method::Samples), baseline.join())
+    });
+    bar.finish_and_clear();
+    let panicked = |_| Error::Invalid(format!("learning {law} panicked"));
+    Ok([ours?, baseline.map_err(panicked)??])
 }
 
-fn panels(data: &[f64], ours: &Learned, baseline: &Learned) -> Result<Vec<Panel>> {
+fn panels(data: &[f64], ours: &Judged, baseline: &Judged) -> Result<Vec<Panel>> {
     let range = |x: &[f64]| {
         let ends = |k: usize| range_of(x.iter().skip(k).step_by(2).copied());
         equal(ends(0), ends(1), 1.0)
@@ -232,7 +210,7 @@ fn panels(data: &[f64], ours: &Learned, baseline: &Learned) -> Result<Vec<Panel>
     // e^{-w}, 1 where it is largest.
     let points = heat::points(gibbs);
     let mut density = vec![0.0; points.len() / 2];
-    ours.w.value_and_gradient(&points, &mut density, &mut vec![0.0; points.len()])?;
+    ours.learned.w.value_and_gradient(&points, &mut density, &mut vec![0.0; points.len()])?;
     let least = density.iter().copied().fold(f64::INFINITY, f64::min);
     density.iter_mut().for_each(|v| *v = (least - *v).exp());
     Ok(vec![

@@ -62,7 +62,8 @@ pub struct TrainConfig {
     pub particles: usize,
     /// Langevin steps per update.
     pub langevin_steps: usize,
-    /// c of the Langevin step γ = c / λ_max, in the metric of the start's Gibbs factor.
+    /// c of the Langevin step γ = c / λ_max, in the metric of the start's Gibbs factor: of its proposals, two thirds
+    /// are accepted for MNIST and nearly all in the plane at 0.5.
     pub langevin_step: f64,
     /// Most oracle calls of a conjugate solve, warm-started.
     pub conjugate_steps: usize,
@@ -153,7 +154,7 @@ impl TrainConfig {
         }
         if self.langevin_step >= 2.0 {
             return Err(Error::Invalid(format!(
-                "langevin_step must be below 2, where Langevin steps are unstable, found {}",
+                "langevin_step must be below 2, from where on few Langevin steps are accepted, found {}",
                 self.langevin_step
             )));
         }

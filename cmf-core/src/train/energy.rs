@@ -45,9 +45,9 @@ impl Trainer {
         let Begun { parameters, weights, network } = self.begin()?;
 
         let (mut points, mut values) = self.uniform(energy, &domain)?;
-        let (mut particle_spread, mut residual, mut guess_residual) = (0.0, 0.0, None);
+        let (mut acceptance, mut residual, mut guess_residual) = (1.0, 0.0, None);
         if self.config.particles > 0 {
-            particle_spread = self.move_particles(&network)?;
+            acceptance = self.move_particles(&network)?;
             (residual, guess_residual) = self.solve_conjugates(&network)?;
             values.extend(evaluate(energy, &self.conjugates)?);
             points.extend_from_slice(&self.conjugates);
@@ -79,7 +79,7 @@ impl Trainer {
             lambda_max: self.lambda,
             residual,
             guess_residual,
-            particle_spread,
+            acceptance,
             rate,
             deviation: Some(deviation),
         })

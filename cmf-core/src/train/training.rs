@@ -24,9 +24,8 @@ pub struct Metrics {
     /// Root mean square of ∇w(H(x)) - x for the amortiser's guesses H(x), before they are solved; none without
     /// an amortiser or in updates without conjugate solves.
     pub guess_residual: Option<f64>,
-    /// The standard deviation of w over the particles, with sqrt(d/2) for a Gaussian Gibbs factor: it
-    /// drifts when Langevin steps are unstable.
-    pub particle_spread: f64,
+    /// The share of the particles' Langevin steps that was accepted; 1 where they move exactly or there are none.
+    pub acceptance: f64,
     /// Factor of the learning rates.
     pub rate: f64,
     /// Standard deviation over the batch of E + log ρ_w, in nats; 0 for a model that is exact there. None

@@ -1,27 +1,60 @@
 //! Langevin steps and the eigenvalue that their step size goes by.
 
 use burn::prelude::*;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 
-use super::metric::{Metric, dots};
-use super::{Potential, at};
+use super::metric::{Metric, choose, dots};
+use super::{Potential, at, rows};
+use crate::sampler::standard_normals;
 
-/// Unadjusted Langevin steps x' = x - γ P ∇w(x) + √(2γ) L ξ, one for each array ξ [n, d] of `noise`.
+/// The random numbers of a Langevin step, those that the host's step takes.
+pub(super) struct Chance<B: Backend> {
+    /// Standard normal ξ: [n, d].
+    noise: Tensor<B, 2>,
+    /// Uniform on [0, 1): [n, 1].
+    uniform: Tensor<B, 2>,
+}
+
+impl<B: Backend> Chance<B> {
+    pub(super) fn draw(rng: &mut ChaCha8Rng, n: usize, d: usize, device: &B::Device) -> Self {
+        let noise = rows(&standard_normals(rng, n * d), d, device);
+        let uniform: Vec<f64> = (0..n).map(|_| rng.random()).collect();
+        Chance { noise, uniform: rows(&uniform, 1, device) }
+    }
+}
+
+/// Metropolis-adjusted Langevin steps from x to x - γ P ∇w(x) + √(2γ) L ξ, as the host's `Mala`.
 ///
-/// Returns the particles [n, d] and w there [n, 1].
+/// Returns the particles [n, d] and the mean probability that a step was accepted with [1].
 pub(super) fn langevin<B: Backend>(
     w: &Potential<'_, B>,
     metric: &Metric<B>,
     mut x: Tensor<B, 2>,
     step: f64,
-    noise: Vec<Tensor<B, 2>>,
-) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    chances: Vec<Chance<B>>,
+) -> (Tensor<B, 2>, Tensor<B, 1>) {
+    let (length, steps) = ((2.0 * step).sqrt(), chances.len() as f64);
     let (mut value, mut gradient) = at(w, &x);
-    for xi in noise {
-        let drift = xi * (2.0 * step).sqrt() - metric.pull_back(gradient) * step;
-        x = x + metric.colour(drift);
-        (value, gradient) = at(w, &x);
+    let mut accepted = Tensor::zeros([1], &x.device());
+    for Chance { noise, uniform } in chances {
+        // One leapfrog step with momenta ξ.
+        let momentum = noise.clone() - metric.pull_back(gradient.clone()) * (0.5 * length);
+        let proposed = x.clone() + metric.colour(momentum.clone()) * length;
+        let (new_value, new_gradient) = at(w, &proposed);
+        let momentum = momentum - metric.pull_back(new_gradient.clone()) * (0.5 * length);
+        let kinetic = (dots(&momentum, &momentum) - dots(&noise, &noise)) * 0.5;
+        let probability = (value.clone() - new_value.clone() - kinetic).exp().clamp_max(1.0);
+        // Comparisons with NaN are false: what left the finite numbers is rejected.
+        let finite = probability.clone().lower_equal_elem(1.0);
+        let probability = choose(&finite, probability.clone(), &probability.zeros_like());
+        let taken = uniform.lower(probability.clone());
+        accepted = accepted + probability.mean() / steps;
+        x = choose(&taken, proposed, &x);
+        value = choose(&taken, new_value, &value);
+        gradient = choose(&taken, new_gradient, &gradient);
     }
-    (x, value)
+    (x, accepted)
 }
 
 /// The largest eigenvalue of L' ∇²w L over the rows of `x`, by power iteration from `v`, which is returned for

@@ -40,10 +40,9 @@ use crate::gibbs_start::GibbsStart;
 use crate::icnn::formula::Formula;
 use crate::icnn::{Architecture, Icnn, Weights};
 use crate::potential::Potential as HostPotential;
-use crate::sampler::standard_normals;
 use crate::source::Source;
 use conjugate::conjugate;
-use langevin::{lambda_max, langevin};
+use langevin::{Chance, lambda_max, langevin};
 use metric::{Metric, choose};
 use solve::hessian_solve;
 
@@ -81,12 +80,6 @@ fn read<B: Backend, const D: usize>(a: Tensor<B, D>) -> Result<Vec<f64>> {
 /// The one number of `a`, once the device has come to it.
 fn scalar<B: Backend>(a: Tensor<B, 1>) -> Result<f64> {
     Ok(read(a)?[0])
-}
-
-/// Standard deviation of the numbers of `a`.
-fn deviation<B: Backend>(a: Tensor<B, 2>) -> Tensor<B, 1> {
-    let centred = a.clone() - a.mean().unsqueeze_dim(0);
-    (centred.clone() * centred).mean().sqrt()
 }
 
 /// Fails if a number of `found` is off by more than `agreement` of the largest in `want`.
@@ -229,7 +222,7 @@ impl<B: AutodiffBackend> DeviceTrainer<B> {
         rows(a, self.config.architecture.dim, &self.device)
     }
 
-    /// Moves the particles; returns the spread of w over them, as the host's `move_particles` does.
+    /// Moves the particles; returns the share of steps that was accepted, as the host's `move_particles` does.
     fn move_particles(&mut self, w: &Potential<'_, B::InnerBackend>) -> Result<Tensor<B::InnerBackend, 1>> {
         let [n, d] = self.particles.dims();
         if self.update.is_multiple_of(LAMBDA_EVERY) {
@@ -246,13 +239,12 @@ impl<B: AutodiffBackend> DeviceTrainer<B> {
             let kept = (-(steps as f64) * step).exp();
             let noise = inner::normal(&mut self.rng, n * d);
             self.particles = self.particles.clone() * kept + self.upload(&noise) * (1.0 - kept * kept).sqrt();
-            return Ok(deviation(metric::dots(&self.particles, &self.particles) * 0.5));
+            return Ok(Tensor::ones([1], &self.device));
         }
-        let noise: Vec<_> = (0..steps).map(|_| standard_normals(&mut self.rng, n * d)).collect();
-        let noise = noise.iter().map(|xi| self.upload(xi)).collect();
-        let (x, value) = langevin(w, &self.metric, self.particles.clone(), step / self.lambda, noise);
+        let chances = (0..steps).map(|_| Chance::draw(&mut self.rng, n, d, &self.device)).collect();
+        let (x, accepted) = langevin(w, &self.metric, self.particles.clone(), step / self.lambda, chances);
         self.particles = x;
-        Ok(deviation(value))
+        Ok(accepted)
     }
 
     /// Moves the conjugates towards ∇w*(particles), as the host's `solve_conjugates` does; returns their worst
@@ -344,7 +336,7 @@ impl<B: AutodiffBackend> Training for DeviceTrainer<B> {
         let w = Formula::new(&ops, &arch, &inner);
         let y = noisy_rows(&self.config, &mut self.rng, of, read_rows)?;
         let y = self.upload(&y);
-        let spread = self.move_particles(&w)?;
+        let accepted = self.move_particles(&w)?;
 
         let (likelihood, weight) = self.config.objective(self.update);
         let conjugate = (weight > 0.0).then(|| self.solve_conjugates(&w));
@@ -356,7 +348,7 @@ impl<B: AutodiffBackend> Training for DeviceTrainer<B> {
             likelihood: parts.map(|parts| parts.map(Tensor::from_inner)),
         };
         let loss = loss(&BurnOps::<B>::new(self.device.clone()), &arch, &weights, batch);
-        let mut figures = vec![loss.clone().inner(), spread];
+        let mut figures = vec![loss.clone().inner(), accepted];
         let (residual, guess) = conjugate.unzip();
         let guess = guess.flatten();
         figures.extend(residual);
@@ -371,7 +363,6 @@ impl<B: AutodiffBackend> Training for DeviceTrainer<B> {
             false => Err(Error::NotFinite(format!("{what} of update {}", self.update + 1))),
         };
         finite(0, "the loss")?;
-        let particle_spread = finite(1, "the potential at the particles")?;
         let guess_residual = guess_at.map(|i| finite(i, "the amortiser's guess")).transpose()?;
         self.update += 1;
         self.parameters = Some(parameters);
@@ -383,7 +374,7 @@ impl<B: AutodiffBackend> Training for DeviceTrainer<B> {
             lambda_max: self.lambda,
             residual: solve_residual.unwrap_or_else(|| figures[2]),
             guess_residual,
-            particle_spread,
+            acceptance: figures[1],
             rate,
             deviation: None,
         })

@@ -1,0 +1,185 @@
+"""Learns laws in the plane here and by the neural dual of OTT-JAX: how long until the samples are as good?
+
+    python tests/peers/neural_dual.py --out FOLDER [--laws circles s-curve] [--seconds 180] [--json FILE]
+
+Each law is drawn once into FOLDER as .npy: points to learn from and points to compare with. `cmf-cli train`, which cargo
+builds first, learns them with this project's defaults and 512 points and particles an update, as a conjugate moment
+measure and as a map from N(0, I). OTT-JAX learns a map from N(0, I) by its W2NeuralDual with the networks and optimisers
+of its tutorial (four layers of 64 units, an input-convex network for the potential and a plain one for the conjugate's
+guess, Adam at 5e-4) and as many points an update, twice: "solved", its default, in which L-BFGS improves each guess of a
+conjugate (Amos, 2023), and "guessed", which takes the guesses as they are (Makkuva et al., 2020). Both projects see the data with Gaussian noise of standard deviation 0.05.
+Every sample is judged by `cmf-cli eval`: the Sinkhorn divergence to the same held-out points, ten batches of 1024.
+
+Printed for each law: the seconds of training and the divergence here, those of OTT-JAX at its six checkpoints, the first
+of them that is as good as ours, and the floor, the divergence of data to data. Seconds are of training alone; OTT-JAX's
+begin after its first updates, so that compilation is left out, and what its checkpoints take is not counted.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import subprocess
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ott.neural.methods import neuraldual
+from ott.neural.networks import icnn, potentials
+from sklearn.datasets import make_circles, make_s_curve
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SIGMA = 0.05
+BATCH = 512
+# Points to learn from, and to compare with.
+POINTS = (50_000, 50_000)
+# Updates of OTT-JAX at the start, in which it compiles, and how many checkpoints there are.
+FIRST, CHECKPOINTS = 3, 6
+HIDDEN = [64, 64, 64, 64]
+
+LAWS = {
+    "circles": lambda n, seed: 4 * make_circles(n, factor=0.5, noise=0.05, random_state=seed)[0],
+    "s-curve": lambda n, seed: 5 * make_s_curve(n, noise=0.01, random_state=seed)[0][:, [2, 0]],
+}
+
+
+def cmf(*arguments):
+    return subprocess.run(
+        [ROOT / "target/release/cmf-cli", *map(str, arguments)], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def divergence(data, *of):
+    """Mean and standard error over the batches, and the floor's mean."""
+    answer = json.loads(
+        cmf("eval", *of, "--data", data, "--metrics", "sinkhorn", "--rows", 1024, "--repeats", 10, "--json", "-q")
+    )
+    figure = answer["comparison"]["figures"][0]
+    error = figure["deviation"] / len(figure["values"]) ** 0.5
+    return {"divergence": figure["mean"], "error": error, "floor": figure["floor_mean"]}
+
+
+def ours(method, train, held_out, folder):
+    run = folder / method
+    cmf("train", "--data", train, "--sigma", SIGMA, "--method", method, "--batch", BATCH, "--particles", BATCH,
+        "--updates", 2000, "--look-every", 10**6, "-o", run, "-q")  # fmt: skip
+    with open(run / "metrics.csv", newline="") as rows:
+        seconds = float(list(csv.reader(rows))[-1][1])
+    return {"seconds": seconds} | divergence(held_out, "--model", run / "model.onnx")
+
+
+def batches(draw, seed):
+    key = jax.random.PRNGKey(seed)
+    while True:
+        key, now = jax.random.split(key)
+        yield draw(now)
+
+
+def neural_dual(points, held_out, folder, budget, solved):
+    """Divergences of OTT-JAX's samples after so many seconds of training."""
+    points = jnp.asarray(points)
+    normal = lambda key: jax.random.normal(key, (BATCH, 2))
+
+    @jax.jit
+    def noisy(key):
+        rows, noise = jax.random.split(key)
+        chosen = points[jax.random.randint(rows, (BATCH,), 0, len(points))]
+        return chosen + SIGMA * jax.random.normal(noise, chosen.shape)
+
+    adam = lambda: optax.adam(5e-4, b1=0.9, b2=0.9, eps=1e-8)
+    start = (normal(jax.random.PRNGKey(9)), noisy(jax.random.PRNGKey(10)))
+    source = jax.random.normal(jax.random.PRNGKey(11), (10 * 1024, 2))
+    checkpoints = []
+    spent, since = 0.0, None
+
+    class Enough(Exception):
+        pass
+
+    def look(step, duals):
+        """Called after each update."""
+        nonlocal spent, since
+        if step == FIRST:
+            jax.block_until_ready(solver.state_f.params)
+            since = time.perf_counter()
+        if step <= FIRST:
+            return
+        # An update is not over before this; waiting for it costs nothing on the processor.
+        jax.block_until_ready(solver.state_f.params)
+        now = spent + time.perf_counter() - since
+        if now < budget * (len(checkpoints) + 1) / CHECKPOINTS:
+            return
+        spent = now
+        samples = np.asarray(duals.transport(source), np.float32)
+        file = folder / f"ott-{'solved' if solved else 'guessed'}-{step}.npy"
+        np.save(file, samples[np.isfinite(samples).all(axis=1)])
+        checkpoints.append({"updates": step, "seconds": spent, "file": file})
+        if len(checkpoints) == CHECKPOINTS:
+            raise Enough
+        since = time.perf_counter()
+
+    solver = neuraldual.W2NeuralDual(
+        2,
+        neural_f=icnn.ICNN(dim_data=2, dim_hidden=HIDDEN, pos_weights=True, gaussian_map_samples=start),
+        neural_g=potentials.PotentialMLP(dim_hidden=HIDDEN),
+        optimizer_f=adam(),
+        optimizer_g=adam(),
+        num_train_iters=10**6,
+        valid_freq=10**9,
+        log_freq=10**9,
+        pos_weights=True,
+        rng=jax.random.PRNGKey(0),
+        **({} if solved else {"conjugate_solver": None, "amortization_loss": "objective"}),
+    )
+    try:
+        solver(batches(normal, 1), batches(noisy, 2), batches(normal, 3), batches(noisy, 4), callback=look)
+    except Enough:
+        pass
+    return [
+        {"updates": c["updates"], "seconds": c["seconds"]} | divergence(held_out, "--samples", c["file"])
+        for c in checkpoints
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--laws", nargs="+", choices=LAWS, default=list(LAWS))
+    parser.add_argument("--seconds", type=float, default=180.0, help="how long OTT-JAX may train")
+    parser.add_argument("--json", type=pathlib.Path)
+    arguments = parser.parse_args()
+    subprocess.run(["cargo", "build", "--release", "-p", "cmf-cli"], cwd=ROOT, check=True)
+    report = {}
+    for law in arguments.laws:
+        folder = arguments.out / law
+        folder.mkdir(parents=True)
+        points = LAWS[law](POINTS[0], 0).astype(np.float32)
+        compared = LAWS[law](POINTS[1], 1)
+        compared += SIGMA * np.random.default_rng(2).standard_normal(compared.shape)
+        train, held_out = folder / "train.npy", folder / "held-out.npy"
+        np.save(train, points)
+        np.save(held_out, compared.astype(np.float32))
+        here = {method: ours(method, train, held_out, folder) for method in ("cmf", "gaussian-icnn")}
+        theirs = {
+            name: neural_dual(points, held_out, folder, arguments.seconds, name == "solved")
+            for name in ("solved", "guessed")
+        }
+        report[law] = here | {"ott-jax": theirs}
+        print(f"\n{law}: floor {here['cmf']['floor']:.3f}")
+        for method, found in here.items():
+            print(f"  {method:16} {found['seconds']:6.1f} s  {found['divergence']:.3f} +- {found['error']:.3f}")
+        for name, checkpoints in theirs.items():
+            for c in checkpoints:
+                print(f"  OTT-JAX, {name:7} {c['seconds']:6.1f} s  {c['divergence']:.3f} +- {c['error']:.3f}"
+                      f"   ({c['updates']} updates)")  # fmt: skip
+            for method, found in here.items():
+                as_good = [c for c in checkpoints if c["divergence"] <= found["divergence"] + found["error"]]
+                reached = f"after {as_good[0]['seconds']:.0f} s" if as_good else "not in this time"
+                print(f"  OTT-JAX, {name}, as good as {method}: {reached}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
