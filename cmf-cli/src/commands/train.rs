@@ -116,15 +116,16 @@ struct Settings {
     /// What carries which law to the data
     #[arg(long, value_enum, default_value_t = Choice::Cmf, conflicts_with = "energy")]
     method: Choice,
-    /// Updates in all [default: 3000, of least-squares steps 300]
+    /// Updates in all [default: 3000, for data of up to 3 coordinates 2000, of least-squares steps 300]
     #[arg(long, value_name = "N")]
     updates: Option<usize>,
     /// The first updates follow the conjugate objective (CMFGen), the others the likelihood
     #[arg(long, value_name = "N", default_value_t = 0)]
     conjugate_updates: usize,
-    /// Weight of the conjugate objective beside the likelihood, after the first updates
-    #[arg(long, value_name = "W", default_value_t = 0.0)]
-    conjugate_weight: f64,
+    /// Weight of the conjugate objective beside the likelihood, after the first updates [default: 0, for data of up
+    /// to 3 coordinates 1]
+    #[arg(long, value_name = "W")]
+    conjugate_weight: Option<f64>,
     /// Learn a network that guesses conjugates, and start their solves from its guesses instead of from the
     /// last update's conjugates; needs --conjugate-updates or --conjugate-weight
     #[arg(long)]
@@ -132,7 +133,7 @@ struct Settings {
     /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise]
     #[arg(long, conflicts_with = "energy")]
     sigma: Option<f64>,
-    /// Units of each hidden layer [default: 768, for data of up to 3 coordinates 128, for energies 64 in up to 10
+    /// Units of each hidden layer [default: 768, for data of up to 3 coordinates 64,64, for energies 64 in up to 10
     /// dimensions and 256 above]
     #[arg(long, value_delimiter = ',')]
     widths: Vec<usize>,
@@ -152,15 +153,16 @@ struct Settings {
     /// The sharpness of softplus
     #[arg(long, default_value_t = 1.0)]
     beta: f64,
-    /// Data points per update, or uniform points of the energy's domain [default: 128, for energies 1536 in up
-    /// to 3 dimensions and 0 above]
+    /// Data points per update, or uniform points of the energy's domain [default: 128, for data of up to
+    /// 3 coordinates 512, for energies 1536 in up to 3 dimensions and 0 above]
     #[arg(long)]
     batch: Option<usize>,
-    /// Persistent particles of the source [default: 128, for energies 1536 in up to 3 dimensions, 2048 in up to 10]
+    /// Persistent particles of the source [default: 128, for data of up to 3 coordinates 512, for energies 1536 in up to
+    /// 3 dimensions, 2048 in up to 10]
     #[arg(long)]
     particles: Option<usize>,
     /// Adam's step size on linear and quadratic forms; other parameters follow in proportion [default: 3e-3, for
-    /// data of up to 3 coordinates 8e-3]
+    /// data of up to 3 coordinates 1.6e-2]
     #[arg(long)]
     learning_rate: Option<f64>,
     /// Seed of all randomness
@@ -215,7 +217,13 @@ impl Settings {
         };
         let widths = match (&self.widths[..], method) {
             ([], Method::Energy { .. }) => vec![if dim <= MOST_SOLVED { 64 } else { 256 }],
-            ([], _) => vec![if dim <= MOST_PLANE { 128 } else { 768 }],
+            ([], _) => {
+                if dim <= MOST_PLANE {
+                    vec![64, 64]
+                } else {
+                    vec![768]
+                }
+            }
             (given, _) => given.to_vec(),
         };
         let head = match (self.head, method) {
@@ -230,9 +238,9 @@ impl Settings {
     /// The settings of a run that learns this network; `noise` is the σ of data for which none was given.
     fn config(&self, method: Method, architecture: Architecture, noise: f64) -> TrainConfig {
         let (dim, energy) = (architecture.dim, matches!(method, Method::Energy { .. }));
+        let plane = dim <= MOST_PLANE && !energy;
         // The proportions of the three step sizes were found on MNIST; few coordinates bear larger ones.
-        let usual = if dim <= MOST_PLANE && !energy { 8e-3 } else { 3e-3 };
-        let learning_rate = self.learning_rate.unwrap_or(usual);
+        let learning_rate = self.learning_rate.unwrap_or(if plane { 1.6e-2 } else { 3e-3 });
         let pace = learning_rate / 3e-3;
         let method = match method {
             Method::Energy { domain, .. } => {
@@ -245,15 +253,22 @@ impl Settings {
             (true, _) if dim <= MOST_UNIFORM => (1536, 1536),
             (true, true) => (0, 2048),
             (true, false) => (0, 128),
+            // Of 128 points the masses of far parts come out uneven.
+            (false, _) if plane => (512, 512),
             (false, _) => (128, 128),
         };
         TrainConfig {
             method,
             architecture,
             sigma: self.sigma.unwrap_or(noise),
-            updates: self.updates.unwrap_or(if solved { 300 } else { 3000 }),
+            updates: self.updates.unwrap_or(match (solved, plane) {
+                (true, _) => 300,
+                (false, true) => 2000,
+                (false, false) => 3000,
+            }),
             conjugate_updates: self.conjugate_updates,
-            conjugate_weight: self.conjugate_weight,
+            // The likelihood hardly minds a percent of the mass on the way between two arms of a curve; a distance does.
+            conjugate_weight: self.conjugate_weight.unwrap_or(if plane { 1.0 } else { 0.0 }),
             amortise: self.amortise,
             batch: self.batch.unwrap_or(batch),
             particles: self.particles.unwrap_or(particles),

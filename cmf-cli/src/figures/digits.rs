@@ -9,6 +9,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
+#[cfg(feature = "train")]
+use super::digit_methods;
 use super::{Section, Settings, Table, Which};
 use crate::compare::{Comparison, Metric};
 use crate::completion::{Estimate, Painter, Request};
@@ -29,7 +31,17 @@ fn held_out(settings: &Settings) -> Result<Vec<f64>> {
     split_rows(opened.data.as_ref(), Split::HeldOut)
 }
 
-/// Samples beside data and beside the Gaussian of the same mean and covariance.
+/// What generates digits in the figure beside the model.
+pub struct Other {
+    pub name: String,
+    /// [n, d].
+    pub samples: Vec<f64>,
+    /// How many transport solves did not converge.
+    pub unconverged: usize,
+}
+
+/// Samples beside data, beside the baseline and a conjugate moment measure learned as long as that, and beside the
+/// Gaussian of the same mean and covariance.
 pub fn samples(settings: &Settings, report: &Report) -> Result<Section> {
     let model = Model::open(&settings.model, &settings.engine, report)?;
     let grid = model.require_grid(&settings.model)?;
@@ -38,10 +50,14 @@ pub fn samples(settings: &Settings, report: &Report) -> Result<Section> {
     let (number, steps) = if settings.quick { (64, 600) } else { (1000, 2000) };
     let drawing = Drawing { number, steps, noise: Noise::Remove, seed: settings.seed };
     let drawn = drawing.draw(&model, report)?;
-    let gaussian = {
+    let mut others = Vec::new();
+    #[cfg(feature = "train")]
+    others.extend(digit_methods::learned(settings, number, steps, report)?);
+    others.push({
         let start = GibbsStart::new(&model.gaussian.quadratic_start()?)?;
-        start.map(&start.draws(number, &mut ChaCha8Rng::seed_from_u64(settings.seed))?)?
-    };
+        let draws = start.draws(number, &mut ChaCha8Rng::seed_from_u64(settings.seed))?;
+        Other { name: "Gaussian".into(), samples: start.map(&draws)?, unconverged: 0 }
+    });
     let shown = COLUMNS * COLUMNS * d;
     let cut = |x: &[f64]| grid_of(&grid, &x[..x.len().min(shown)], Some(COLUMNS));
     let comparison = Comparison {
@@ -54,20 +70,46 @@ pub fn samples(settings: &Settings, report: &Report) -> Result<Section> {
         seed: settings.seed,
     };
     let mut table = Table::new(
-        "Distances to held-out digits: mean over repeats. The floor is that of two batches of held-out digits.",
-        &["figure", "model", "Gaussian of the same mean and covariance", "floor", "rows", "repeats"],
+        "Distances to held-out digits: mean over repeats. The floor is that of two batches of held-out digits. The \
+         Gaussian has the mean and covariance of the model's data.",
+        &["samples of", "figure", "mean", "floor", "rows", "repeats", "left out"],
     );
-    let ours = comparison.compare(&drawn.y, &data, d, &|_| ())?;
-    let theirs = comparison.compare(&gaussian, &data, d, &|_| ())?;
-    for (a, b) in ours.figures.iter().zip(&theirs.figures) {
-        table.rows.push(vec![
-            a.name.into(),
-            format!("{:.3}", a.mean),
-            format!("{:.3}", b.mean),
-            format!("{:.3}", a.floor_mean),
-            ours.rows.to_string(),
-            ours.repeats.to_string(),
-        ]);
+    let rows_of = |name: &str, samples: &[f64], left_out: usize| -> Result<Vec<Vec<String>>> {
+        let found = comparison.compare(samples, &data, d, &|_| ())?;
+        let row = |f: &crate::compare::Figure| {
+            vec![
+                name.into(),
+                f.name.into(),
+                format!("{:.3}", f.mean),
+                format!("{:.3}", f.floor_mean),
+                found.rows.to_string(),
+                found.repeats.to_string(),
+                left_out.to_string(),
+            ]
+        };
+        Ok(found.figures.iter().map(row).collect())
+    };
+    table.rows = rows_of("the model", &drawn.y, drawn.unconverged)?;
+    for other in &others {
+        table.rows.extend(rows_of(&other.name, &other.samples, other.unconverged)?);
+    }
+    let mut panels = vec![
+        Panel::Picture("held-out digits".into(), cut(&data)),
+        Panel::Picture("samples of the model".into(), cut(&drawn.y)),
+    ];
+    panels.extend(others.iter().map(|o| Panel::Picture(o.name.clone(), cut(&o.samples))));
+    #[cfg_attr(not(feature = "train"), expect(unused_mut))]
+    let mut about = json!({
+        "model": settings.model,
+        "mnist": settings.mnist,
+        "samples": number,
+        "langevin_steps": steps,
+        "transport_tolerance": ConjugateSolver::default().tolerance,
+        "seed": settings.seed,
+    });
+    #[cfg(feature = "train")]
+    {
+        about["comparison"] = json!(digit_methods::config(settings)?);
     }
     Ok(Section {
         which: Which::Digits,
@@ -80,31 +122,23 @@ pub fn samples(settings: &Settings, report: &Report) -> Result<Section> {
                 drawn.unconverged,
                 drawn.how()
             ),
-            "The Gaussian is where training starts; it is no trained baseline.".into(),
+            "The model file was learned for hours. To compare methods, a conjugate moment measure and the baseline, whose \
+             source is N(0, I), are learned here with the same settings by maximum likelihood, from the training digits of \
+             --mnist. The Gaussian is where training starts."
+                .into(),
         ],
         pictures: vec![(
             "digits".into(),
-            "Samples of the model, held-out digits, and draws of the Gaussian with the data's mean and covariance.".into(),
+            "Held-out digits, samples of the model, of networks learned for the comparison, and of the Gaussian.".into(),
             Figure {
                 title: "MNIST".into(),
-                panels: vec![
-                    Panel::Picture("samples of the model".into(), cut(&drawn.y)),
-                    Panel::Picture("held-out digits".into(), cut(&data)),
-                    Panel::Picture("Gaussian".into(), cut(&gaussian)),
-                ],
+                panels,
                 columns: 3,
                 panel_size: (500, 530),
             },
         )],
         tables: vec![table],
-        settings: json!({
-            "model": settings.model,
-            "mnist": settings.mnist,
-            "samples": number,
-            "langevin_steps": steps,
-            "transport_tolerance": ConjugateSolver::default().tolerance,
-            "seed": settings.seed,
-        }),
+        settings: about,
     })
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A figure is an entry of [`Which`] and a function in a file of its own; [`make`] connects them.
 
+#[cfg(feature = "train")]
+mod digit_methods;
 mod digits;
 #[cfg(feature = "train")]
 mod energies;

@@ -106,8 +106,13 @@ fn burn_and_the_host_compute_the_same_formulas() {
 
 #[test]
 fn parameters_give_back_the_network_they_came_from() {
-    for head in [Head::Full, Head::Spiked { rank: 2 }] {
+    // Large output weights are where e^t overflows.
+    for (head, scale) in [(Head::Full, 1.0), (Head::Full, 1e4), (Head::Spiked { rank: 2 }, 1.0)] {
         let net = network_with(5, true, head);
+        let (arch, mut weights) = (net.architecture().clone(), net.weights().clone());
+        weights.output =
+            Array::matrix(weights.output.to_vec().iter().map(|v| scale * v).collect(), 1, arch.units());
+        let net = Icnn::new(arch, weights).unwrap();
         let parameters = Parameters::<Flex>::from_network(&net, &Default::default()).unwrap();
         let back = network_of(net.architecture(), &parameters.weights(net.architecture())).unwrap();
         for ((name, _, a), (.., b)) in
