@@ -56,7 +56,7 @@ impl Plan {
                 TrainConfig { updates: 100_000, batch: 1024, particles: 1024, seed: settings.seed, ..usual }
             }
         };
-        let (rows, batches, steps) = if quick { (1024, 10, 300) } else { (2048, 10, 1000) };
+        let (rows, batches, steps) = if quick { (1024, 20, 300) } else { (2048, 20, 1000) };
         Ok(Plan { config, rows, batches, steps })
     }
 }
