@@ -33,6 +33,8 @@ mod task_files;
 mod timing;
 #[cfg(feature = "train")]
 mod training_device;
+#[cfg(feature = "train")]
+mod training_settings;
 mod workers;
 
 use std::process::ExitCode;

@@ -235,8 +235,11 @@ impl Bench {
         let Some(gaussian) = &metadata.gaussian else {
             return Err(Error::file(&self.model, "has no cmf.gaussian, from which training starts"));
         };
-        let config =
-            super::train::default_settings(Method::Samples, metadata.architecture.clone(), metadata.sigma)?;
+        let config = crate::training_settings::default_settings(
+            Method::Samples,
+            metadata.architecture.clone(),
+            metadata.sigma,
+        )?;
         let (batch, mean) = (config.batch, gaussian.mean.clone());
         let mut trainer = Trainer::new(config, gaussian)?;
         let times = time(self.budget(), || {

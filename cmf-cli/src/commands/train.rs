@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Command, FromArgMatches, ValueEnum};
+use clap::Args;
 use cmf_core::energy::{self, Domain};
 use cmf_core::gaussian::Gaussian;
-use cmf_core::icnn::{Architecture, Head, Icnn};
+use cmf_core::icnn::{Architecture, Icnn};
 use cmf_core::onnx::ModelFile;
-use cmf_core::ops::Activation;
-use cmf_core::train::{Method, Metrics, TrainConfig, Trainer, least_squares_applies};
+use cmf_core::train::{Method, Metrics, Trainer};
 use cmf_core::{Error, Potential, Result};
 use cmf_plugins::data::Split;
 use indicatif::ProgressBar;
@@ -24,6 +23,7 @@ use crate::plugin_args::parse_setting;
 use crate::report::{Outcome, Report};
 use crate::run_directory::{Init, Lesson, Run, RunDirectory, gaussian};
 use crate::training_device::{self, place};
+use crate::training_settings::Settings;
 
 /// Learn a model from data or from an energy and write a run directory.
 ///
@@ -107,194 +107,6 @@ pub struct Train {
     checkpoint_every: u64,
     #[command(flatten)]
     report: Report,
-}
-
-/// What decides a run.
-#[derive(Args)]
-#[group(id = "Settings", multiple = true)]
-struct Settings {
-    /// What carries which law to the data
-    #[arg(long, value_enum, default_value_t = Choice::Cmf, conflicts_with = "energy")]
-    method: Choice,
-    /// Updates in all [default: 3000, for data of up to 3 coordinates 2000, of least-squares steps 300]
-    #[arg(long, value_name = "N")]
-    updates: Option<usize>,
-    /// The first updates follow the conjugate objective (CMFGen), the others the likelihood
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    conjugate_updates: usize,
-    /// Weight of the conjugate objective beside the likelihood, after the first updates [default: 0, for data of up
-    /// to 3 coordinates 1]
-    #[arg(long, value_name = "W")]
-    conjugate_weight: Option<f64>,
-    /// Learn a network that guesses conjugates, and start their solves from its guesses instead of from the
-    /// last update's conjugates; needs --conjugate-updates or --conjugate-weight
-    #[arg(long)]
-    amortise: bool,
-    /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise]
-    #[arg(long, conflicts_with = "energy")]
-    sigma: Option<f64>,
-    /// Units of each hidden layer [default: 768, for data of up to 3 coordinates 64,64, for energies 64 in up to 10
-    /// dimensions and 256 above]
-    #[arg(long, value_delimiter = ',')]
-    widths: Vec<usize>,
-    /// Rank of each unit's quadratic term
-    #[arg(long, default_value_t = 1)]
-    rank: usize,
-    /// Give each unit a diagonal quadratic term as well
-    #[arg(long)]
-    diagonal: bool,
-    /// The matrix of the quadratic head and the start's covariance: full, or the number of leading directions of
-    /// the data with variances of their own [default: full up to 2048 numbers a row, 256 above]
-    #[arg(long, value_name = "full|K", conflicts_with = "energy")]
-    head: Option<HeadChoice>,
-    /// The activation of hidden units
-    #[arg(long, value_enum, default_value_t = Kind::Softplus)]
-    activation: Kind,
-    /// The sharpness of softplus
-    #[arg(long, default_value_t = 1.0)]
-    beta: f64,
-    /// Data points per update, or uniform points of the energy's domain [default: 128, for data of up to
-    /// 3 coordinates 512, for energies 1536 in up to 3 dimensions and 0 above]
-    #[arg(long)]
-    batch: Option<usize>,
-    /// Persistent particles of the source [default: 128, for data of up to 3 coordinates 512, for energies 1536 in up to
-    /// 3 dimensions, 2048 in up to 10]
-    #[arg(long)]
-    particles: Option<usize>,
-    /// Adam's step size on linear and quadratic forms; other parameters follow in proportion [default: 3e-3, for
-    /// data of up to 3 coordinates 1.6e-2]
-    #[arg(long)]
-    learning_rate: Option<f64>,
-    /// Seed of all randomness
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-}
-
-/// A method of learning from samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Choice {
-    /// A conjugate moment measure: the Gibbs factor e^-w/Z of the potential itself
-    Cmf,
-    /// The generative input-convex network: N(0, I)
-    GaussianIcnn,
-}
-
-/// A head by its word or its number of directions.
-#[derive(Debug, Clone, Copy)]
-struct HeadChoice(Head);
-
-impl std::str::FromStr for HeadChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match (text, text.parse()) {
-            ("full", _) => Ok(HeadChoice(Head::Full)),
-            (_, Ok(rank @ 1..)) => Ok(HeadChoice(Head::Spiked { rank })),
-            _ => Err("expected \"full\" or a number of directions from 1 on".into()),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
-    Elu,
-    Softplus,
-}
-
-impl Settings {
-    fn method(&self) -> Method {
-        match self.method {
-            Choice::Cmf => Method::Samples,
-            Choice::GaussianIcnn => Method::GaussianIcnn,
-        }
-    }
-
-    /// The network that the settings ask for.
-    fn architecture(&self, method: &Method, dim: usize) -> Architecture {
-        let activation = match self.activation {
-            Kind::Elu => Activation::Elu,
-            Kind::Softplus => Activation::Softplus { beta: self.beta },
-        };
-        let widths = match (&self.widths[..], method) {
-            ([], Method::Energy { .. }) => vec![if dim <= MOST_SOLVED { 64 } else { 256 }],
-            ([], _) => {
-                if dim <= MOST_PLANE {
-                    vec![64, 64]
-                } else {
-                    vec![768]
-                }
-            }
-            (given, _) => given.to_vec(),
-        };
-        let head = match (self.head, method) {
-            (Some(HeadChoice(head)), _) => head,
-            (None, Method::Energy { .. }) => Head::Full,
-            (None, _) if dim <= MOST_FULL => Head::Full,
-            (None, _) => Head::Spiked { rank: DIRECTIONS },
-        };
-        Architecture { dim, widths, rank: self.rank, diagonal: self.diagonal, activation, head }
-    }
-
-    /// The settings of a run that learns this network; `noise` is the σ of data for which none was given.
-    fn config(&self, method: Method, architecture: Architecture, noise: f64) -> TrainConfig {
-        let (dim, energy) = (architecture.dim, matches!(method, Method::Energy { .. }));
-        let plane = dim <= MOST_PLANE && !energy;
-        // The proportions of the three step sizes were found on MNIST; few coordinates bear larger ones.
-        let learning_rate = self.learning_rate.unwrap_or(if plane { 1.6e-2 } else { 3e-3 });
-        let pace = learning_rate / 3e-3;
-        let method = match method {
-            Method::Energy { domain, .. } => {
-                Method::Energy { domain, least_squares: least_squares_applies(&architecture) }
-            }
-            other => other,
-        };
-        let solved = matches!(method, Method::Energy { least_squares: true, .. });
-        let (batch, particles) = match (energy, solved) {
-            (true, _) if dim <= MOST_UNIFORM => (1536, 1536),
-            (true, true) => (0, 2048),
-            (true, false) => (0, 128),
-            // Of 128 points the masses of far parts come out uneven.
-            (false, _) if plane => (512, 512),
-            (false, _) => (128, 128),
-        };
-        TrainConfig {
-            method,
-            architecture,
-            sigma: self.sigma.unwrap_or(noise),
-            updates: self.updates.unwrap_or(match (solved, plane) {
-                (true, _) => 300,
-                (false, true) => 2000,
-                (false, false) => 3000,
-            }),
-            conjugate_updates: self.conjugate_updates,
-            // The likelihood hardly minds a percent of the mass on the way between two arms of a curve; a distance does.
-            conjugate_weight: self.conjugate_weight.unwrap_or(if plane { 1.0 } else { 0.0 }),
-            amortise: self.amortise,
-            batch: self.batch.unwrap_or(batch),
-            particles: self.particles.unwrap_or(particles),
-            langevin_steps: 3,
-            langevin_step: 0.5,
-            conjugate_steps: if energy { 20 } else { 5 },
-            solve_tolerance: 5e-3,
-            solve_steps: 30,
-            learning_rate,
-            learning_rate_positive: 2e-2 * pace,
-            learning_rate_head: 5e-4 * pace,
-            final_rate: 0.02,
-            warm_up: 20,
-            betas: (0.9, 0.99),
-            // Least-squares steps have little noise to average away.
-            average: if solved { 0.9 } else { 0.99 },
-            seed: self.seed,
-        }
-    }
-}
-
-/// The settings of a run without options, for a network of this shape.
-pub fn default_settings(method: Method, architecture: Architecture, sigma: f64) -> Result<TrainConfig> {
-    let matches = Settings::augment_args(Command::new("train")).get_matches_from(["train"]);
-    let settings = Settings::from_arg_matches(&matches).map_err(|e| Error::Invalid(e.to_string()))?;
-    Ok(settings.config(method, architecture, sigma))
 }
 
 impl Train {
@@ -470,16 +282,6 @@ struct Known {
     file: Init,
 }
 
-/// Up to this dimension the head and the start's covariance are full matrices by default.
-const MOST_FULL: usize = 2048;
-/// Their leading directions above.
-const DIRECTIONS: usize = 256;
-/// Up to this dimension the default network of an energy is small enough for least-squares steps.
-const MOST_SOLVED: usize = 10;
-/// Up to this dimension data count as a plane: small networks learn them with large steps.
-const MOST_PLANE: usize = 3;
-/// Up to this dimension uniform points cover a domain.
-const MOST_UNIFORM: usize = 3;
 /// Share of the mass of e^{-E} that a domain should hold.
 const MOST_INSIDE: f64 = 0.99;
 

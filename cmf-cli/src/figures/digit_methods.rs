@@ -10,8 +10,8 @@ use cmf_plugins::data;
 use super::Settings;
 use super::digits::Other;
 use super::learning::Learned;
-use crate::commands::train::default_settings;
 use crate::report::Report;
+use crate::training_settings::default_settings;
 
 /// How they learn, but for the method.
 pub fn config(settings: &Settings) -> Result<TrainConfig> {

@@ -13,11 +13,11 @@ use cmf_core::{Error, Potential, Result};
 use serde_json::json;
 
 use super::{Section, Settings, Table, Which, heat};
-use crate::commands::train::default_settings;
 use crate::energy_spec::EnergySpec;
 use crate::interrupt;
 use crate::plot::{Axes, Figure, Layer, ORANGE, Panel, pairs};
 use crate::report::Report;
+use crate::training_settings::default_settings;
 
 /// The paper names its three energies no further than as benchmarks of optimisation in the plane; these are ours.
 const ENERGIES: [&str; 3] = ["himmelblau", "three-hump-camel", "styblinski-tang"];

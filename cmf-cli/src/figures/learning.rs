@@ -23,8 +23,8 @@ pub struct Learned {
 impl Learned {
     /// Learns `data` with these settings; each update moves `bar`.
     pub fn from(data: &dyn DataSet, config: TrainConfig, bar: &ProgressBar) -> Result<Learned> {
-        let updates = config.updates;
-        let mut trainer = Trainer::new(config.clone(), &gaussian(data, config.sigma, Head::Full)?)?;
+        let (updates, fitted) = (config.updates, gaussian(data, config.sigma, Head::Full)?);
+        let mut trainer = Trainer::new(config, &fitted)?;
         let clock = Instant::now();
         for _ in 0..updates {
             interrupt::check()?;

@@ -10,11 +10,11 @@ use serde_json::json;
 use super::gaussians::equal;
 use super::learning::Learned;
 use super::{Section, Settings, Table, Which, heat};
-use crate::commands::train::default_settings;
 use crate::compare::{Comparison, Metric, moments};
 use crate::plot::{Axes, BLUE, Figure, GREEN, GREY, Layer, ORANGE, Panel, pairs, range_of};
 use crate::points::{add_noise, split_rows};
 use crate::report::Report;
+use crate::training_settings::default_settings;
 
 /// The laws of figure 4.
 const LAWS: [&str; 5] =

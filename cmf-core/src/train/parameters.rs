@@ -7,13 +7,13 @@
 use burn::module::{Module, Param, ParamId};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use burn::tensor::activation::relu;
 
-use super::ops::Ranked;
+use super::ops::{BurnOps, Ranked};
 use crate::error::{Error, Result};
 use crate::host::{Array, Scalar};
 use crate::icnn::{Architecture, Head, Icnn, Spikes, Weights};
 use crate::linalg::{SymmetricEigen, matmul, to_rows, view};
+use crate::ops::{Activation, Ops};
 use crate::symmetric::Spiked;
 
 /// Share of the head's smallest eigenvalue that starts in its diagonal part, which keeps Q positive
@@ -52,11 +52,6 @@ pub struct Parameters<B: Backend> {
 fn softplus_inverse(v: f64) -> f64 {
     // ln(e^v - 1) = v + ln(1 - e^{-v}), which neither overflows nor cancels.
     v + (-(-v).exp_m1()).ln()
-}
-
-/// ln(1 + e^x). Burn's own overflows from 88 on, which mixing weights, in units of 1 / fan-in, do reach.
-fn softplus<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
-    relu(x.clone()) + (x.abs().neg().exp() + 1).log()
 }
 
 fn tensor<B: Backend>(data: &[f64], shape: [usize; 2], device: &B::Device) -> Tensor<B, 2> {
@@ -153,8 +148,11 @@ impl<B: Backend> Parameters<B> {
 
     /// The effective weights, differentiable in the free parameters.
     pub fn weights(&self, arch: &Architecture) -> Weights<Ranked<B>> {
-        let positive = |p: &Param<Tensor<B, 2>>| softplus(p.val());
         let device = self.head_root.val().device();
+        // Burn's own softplus overflows from 88 on, which mixing weights, in units of 1 / fan-in, do reach.
+        let ops = BurnOps::<B>::new(device.clone());
+        let softplus = Activation::Softplus { beta: 1.0 };
+        let positive = |p: &Param<Tensor<B, 2>>| ops.activation(&Ranked::Two(p.val()), softplus, 0).matrix();
         let centre = self.centre.val();
         let diagonal = positive(&self.head_diagonal);
         let (forms, head, pull, spikes) = match arch.head {
