@@ -14,6 +14,7 @@ use crate::source::Source;
 pub struct Hole {
     y: Vec<f64>,
     hidden: Vec<usize>,
+    known: Vec<usize>,
     /// E[y_h | y_known]: [k].
     mean: Vec<f64>,
     /// Cov(y_h | y_known).
@@ -50,7 +51,8 @@ impl Hole {
             hidden.len(),
             "the conditional covariance of the hole",
         )?;
-        Ok(Hole { y, hidden: hidden.to_vec(), mean: conditional.mean, covariance })
+        let known = (0..d).filter(|&i| known[i]).collect();
+        Ok(Hole { y, hidden: hidden.to_vec(), known, mean: conditional.mean, covariance })
     }
 
     /// The number k of hidden coordinates.
@@ -66,6 +68,11 @@ impl Hole {
     /// The hidden coordinates, in the order of every [k] of this module.
     pub fn hidden(&self) -> &[usize] {
         &self.hidden
+    }
+
+    /// The other coordinates, in ascending order: [d - k].
+    pub(super) fn known(&self) -> &[usize] {
+        &self.known
     }
 
     /// E[y | y_known] under the Gaussian: [d].
@@ -106,19 +113,6 @@ impl Hole {
         self.place(&offsets)
     }
 
-    /// n rows of white noise [n, k], every odd one the negative of the one before it.
-    pub(super) fn noise(&self, n: usize, rng: &mut impl Rng) -> Vec<f64> {
-        let half: Vec<f64> =
-            (0..n.div_ceil(2) * self.len()).map(|_| rng.sample::<f64, _>(StandardNormal)).collect();
-        let mut rows = Vec::with_capacity(2 * half.len());
-        for row in half.chunks_exact(self.len()) {
-            rows.extend_from_slice(row);
-            rows.extend(row.iter().map(|v| -v));
-        }
-        rows.truncate(n * self.len());
-        rows
-    }
-
     /// [H(y) H(G(y)) H(y)]_hh of each row y of `points` [n, d]: n matrices [k, k].
     ///
     /// It is the curvature of w(∇w(y)), the part of -log ρ that the log-determinant leaves, without its
@@ -139,6 +133,18 @@ impl Hole {
         };
         Ok(outer.chunks_exact(d * d).zip(inner.chunks_exact(d * d)).map(curvature).collect())
     }
+}
+
+/// n rows of white noise [n, k], every odd one the negative of the one before it.
+pub(super) fn opposite_noise(n: usize, k: usize, rng: &mut impl Rng) -> Vec<f64> {
+    let half: Vec<f64> = (0..n.div_ceil(2) * k).map(|_| rng.sample::<f64, _>(StandardNormal)).collect();
+    let mut rows = Vec::with_capacity(2 * half.len());
+    for row in half.chunks_exact(k.max(1)) {
+        rows.extend_from_slice(row);
+        rows.extend(row.iter().map(|v| -v));
+    }
+    rows.truncate(n * k);
+    rows
 }
 
 /// E[x | y] = y + σ² ∇ log ρ(y) on the hidden coordinates of filled points [n, d], for y = x + σ n.

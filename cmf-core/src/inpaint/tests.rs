@@ -17,6 +17,24 @@ fn on(_: f64) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
+/// Covariance [k, k] of the hidden coordinates given the known ones of `y` with noise of σ on them: that of the
+/// conditional law and σ² K K', where column j of K is what its mean gains from one more in known coordinate j.
+fn covariance_given_noisy(law: &Gaussian, y: &[f64], hidden: &[usize], sigma: f64) -> Vec<f64> {
+    let conditional = law.conditional(y, hidden).unwrap();
+    let k = hidden.len();
+    let mut covariance = conditional.covariance.dense().to_vec();
+    for j in (0..y.len()).filter(|j| !hidden.contains(j)) {
+        let mut moved = y.to_vec();
+        moved[j] += 1.0;
+        let gain: Vec<f64> = law.conditional(&moved, hidden).unwrap().mean;
+        let gain: Vec<f64> = gain.iter().zip(&conditional.mean).map(|(a, b)| a - b).collect();
+        for (a, row) in covariance.chunks_exact_mut(k).enumerate() {
+            row.iter_mut().zip(&gain).for_each(|(c, g)| *c += sigma * sigma * gain[a] * g);
+        }
+    }
+    covariance
+}
+
 /// Every second coordinate hidden.
 fn half(d: usize) -> Vec<usize> {
     (0..d).step_by(2).collect()
@@ -83,12 +101,18 @@ fn langevin_has_the_conditional_mean_and_the_stated_variance() {
     let hidden = half(d);
     let hole = Hole::new(&law, &y, &hidden).unwrap();
     let settings = Langevin { draws: 8000, warm_up: 60, steps: 1, ..Langevin::default() };
-    let run = settings.draw(&w, &hole, 0.1, &mut on).unwrap();
+    let sigma = 1.0;
+    let run = settings.draw(&w, &hole, sigma, &mut on).unwrap();
     assert_eq!(run.unconverged, 0);
     // A quadratic has no third derivative: the estimated score is exact, the stationary law of
-    // ζ' = (1-γ)ζ + √(2γ) ξ has variance 1/(1 - γ/2), and antithetic pairs cancel in the mean.
+    // ζ' = (1-γ)ζ + √(2γ) ξ has variance 1/(1 - γ/2), and antithetic pairs cancel in the mean. The noise on the
+    // known coordinates moves the means that the chains are about.
     let truth = law.conditional(&y, &hidden).unwrap();
     let k = hidden.len();
+    let exact = truth.covariance.dense();
+    let noisy = covariance_given_noisy(&law, &y, &hidden, sigma);
+    // What the noise adds is more than the tolerance below lets by.
+    assert!((0..k).any(|a| noisy[a * k + a] > 1.3 * exact[a * k + a]), "{noisy:?} {exact:?}");
     for a in 0..k {
         assert!((run.completions.mean[hidden[a]] - truth.mean[a]).abs() < 1e-9);
         for b in 0..=a {
@@ -99,9 +123,9 @@ fn langevin_has_the_conditional_mean_and_the_stated_variance() {
                 .map(|row| (row[hidden[a]] - truth.mean[a]) * (row[hidden[b]] - truth.mean[b]))
                 .sum::<f64>()
                 / 8000.0;
-            let expected = truth.covariance.dense()[a * k + b] / (1.0 - run.step / 2.0);
+            let expected = exact[a * k + b] / (1.0 - run.step / 2.0) + noisy[a * k + b] - exact[a * k + b];
             // Pairs give 4000 independent products: standard error below √(2 S_aa S_bb / 4000), times 4.
-            let scale = (truth.covariance.dense()[a * k + a] * truth.covariance.dense()[b * k + b]).sqrt();
+            let scale = (noisy[a * k + a] * noisy[b * k + b]).sqrt();
             assert!((sample - expected).abs() < 4.0 * scale * 1.2 * (2.0_f64 / 4000.0).sqrt(), "{a} {b}");
         }
     }
@@ -118,12 +142,13 @@ fn mala_draws_the_conditional_gaussian() {
     let settings = Mala { draws: 4000, warm_up: 5, adapt: 20, steps: 20, seed: 1 };
     let run = settings.draw(&w, &hole, 0.1, &mut on).unwrap();
     let truth = law.conditional(&y, &hidden).unwrap();
+    let covariance = covariance_given_noisy(&law, &y, &hidden, 0.1);
     let acceptance = run.acceptance.iter().sum::<f64>() / 4000.0;
     assert!((0.4..0.75).contains(&acceptance), "{acceptance}");
     for (a, &i) in hidden.iter().enumerate() {
         let column = || run.completions.draws.chunks_exact(d).map(|row| row[i]);
         let variance = column().map(|v| (v - truth.mean[a]).powi(2)).sum::<f64>() / 4000.0;
-        let expected = truth.covariance.dense()[a * hidden.len() + a];
+        let expected = covariance[a * hidden.len() + a];
         // 2000 independent pairs at least: √(2/2000) = 0.032 relative, times 4.
         assert!((variance / expected - 1.0).abs() < 0.13, "{variance} {expected}");
         // √(S/2000) for the draws' mean, times 4; the kept states only add to it.

@@ -2,6 +2,7 @@
 
 use rand::Rng;
 
+use super::hole::opposite_noise;
 use super::whitening::Whitening;
 use crate::density::ScoreEstimator;
 use crate::error::Result;
@@ -32,7 +33,7 @@ impl<R: Rng> Walk<'_, R> {
         let mut score = vec![0.0; points.len()];
         self.unconverged += self.estimator.estimate(self.w, &points, &mut self.rng, &mut score)?.unconverged;
         let drift = self.whitening.pull_back(&score);
-        let noise = self.whitening.hole.noise(zeta.len() / k, &mut self.rng);
+        let noise = opposite_noise(zeta.len() / k, k, &mut self.rng);
         let spread = (2.0 * self.step * temperature).sqrt();
         for ((zeta, drift), noise) in
             zeta.chunks_exact_mut(k).zip(drift.chunks_exact(k)).zip(noise.chunks_exact(k))
@@ -64,7 +65,7 @@ pub(super) fn curvature(
     let n = zeta.len() / k;
     let (mut value, mut pushed) = (vec![0.0; n], vec![0.0; points.len()]);
     w.value_and_gradient(&points, &mut value, &mut pushed)?;
-    let mut v = whitening.hole.noise(n, rng);
+    let mut v = opposite_noise(n, k, rng);
     let mut top = 1.0_f64;
     for _ in 0..ITERATIONS {
         for row in v.chunks_exact_mut(k) {

@@ -5,7 +5,7 @@ use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::hole::Hole;
+use super::hole::{Hole, opposite_noise};
 use crate::density::finite;
 use crate::error::{Error, Result};
 use crate::linalg::{Cholesky, matmul, to_rows, view};
@@ -24,6 +24,8 @@ pub(super) struct Whitening<'a> {
     factor: Vec<f64>,
     /// What turns white noise into ζ of conditional Gaussian draws, L^{-1} chol(C): [k, k].
     broad: Vec<f64>,
+    /// What [`fill`](Self::fill) adds to the known coordinates of its first rows: [n, d - k], or empty.
+    known_noise: Vec<f64>,
 }
 
 /// Pairs of opposite draws over which A is averaged; each draw costs two Hessians.
@@ -36,7 +38,7 @@ impl<'a> Whitening<'a> {
     pub fn new(w: &dyn SecondOrder, hole: &'a Hole) -> Result<Self> {
         let (n, k) = (2 * METRIC_PAIRS, hole.len());
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut draws = hole.noise(n, &mut rng);
+        let mut draws = opposite_noise(n, k, &mut rng);
         hole.covariance().colour_rows(&mut draws)?;
         let mut sum = vec![0.0; k * k];
         for curvature in hole.curvatures(w, &hole.place_about_mean(draws))? {
@@ -49,12 +51,28 @@ impl<'a> Whitening<'a> {
         let factor = Cholesky::new(&metric.inverse(), k, "the inverse curvature in the hole")?.lower();
         let mut ratio = hole.covariance().lower();
         solve_lower_triangular_in_place(factor.as_ref(), ratio.as_mut(), Par::rayon(0));
-        Ok(Whitening { hole, metric, factor: to_rows(factor.as_ref()), broad: to_rows(ratio.as_ref()) })
+        let (factor, broad) = (to_rows(factor.as_ref()), to_rows(ratio.as_ref()));
+        Ok(Whitening { hole, metric, factor, broad, known_noise: vec![] })
     }
 
-    /// Whitened rows ζ [n, k] to filled points [n, d]; known coordinates are bitwise those given.
+    /// Noise of standard deviation σ on the known coordinates of n rows from here on, opposite in pairs.
+    pub fn disturb(&mut self, n: usize, sigma: f64, rng: &mut impl Rng) {
+        self.known_noise = opposite_noise(n, self.hole.known().len(), rng);
+        self.known_noise.iter_mut().for_each(|v| *v *= sigma);
+    }
+
+    /// Whitened rows ζ [n, k] to filled points [n, d]; known coordinates are bitwise those given, but for
+    /// the noise of [`disturb`](Self::disturb).
     pub fn fill(&self, zeta: &[f64]) -> Vec<f64> {
-        self.hole.place_about_mean(self.colour(zeta))
+        let mut points = self.hole.place_about_mean(self.colour(zeta));
+        let known = self.hole.known();
+        let d = self.hole.len() + known.len();
+        for (point, noise) in
+            points.chunks_exact_mut(d).zip(self.known_noise.chunks_exact(known.len().max(1)))
+        {
+            known.iter().zip(noise).for_each(|(&j, v)| point[j] += v);
+        }
+        points
     }
 
     /// Directions in ζ [n, k] to directions in y [n, d]: L v on the hidden coordinates, else 0.
@@ -84,6 +102,6 @@ impl<'a> Whitening<'a> {
     /// ζ of n draws of the conditional Gaussian, in opposite pairs: [n, k].
     pub fn draw(&self, n: usize, rng: &mut impl Rng) -> Vec<f64> {
         let k = self.hole.len();
-        to_rows((view(&self.hole.noise(n, rng), n, k) * view(&self.broad, k, k).transpose()).as_ref())
+        to_rows((view(&opposite_noise(n, k, rng), n, k) * view(&self.broad, k, k).transpose()).as_ref())
     }
 }
