@@ -1,7 +1,8 @@
 //! An approximate inverse Hessian P = L L' shared by all rows, which speeds up solvers and samplers.
 
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
-use faer::{Accum, Mat, MatMut, MatRef, Side};
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result, check_len};
 use crate::linalg::view;
@@ -74,22 +75,30 @@ impl Preconditioner {
     }
 }
 
+/// Rows that one thread multiplies at a time: enough to pay for the packing of L.
+const CHUNK: usize = 64;
+
 /// The product of each row of `a` [n, d] with the triangular b [d, d].
+///
+/// (faer's own sharing has its threads spin at barriers; rows are shared out here, the same on any number of threads.)
 fn times(a: &[f64], b: MatRef<'_, f64>, structure: BlockStructure) -> Result<Vec<f64>> {
     let d = b.nrows();
     let n = rows(a, d)?;
     let mut out = vec![0.0; n * d];
-    matmul(
-        MatMut::from_row_major_slice_mut(&mut out, n, d),
-        BlockStructure::Rectangular,
-        Accum::Replace,
-        view(a, n, d),
-        BlockStructure::Rectangular,
-        b,
-        structure,
-        1.0,
-        faer::get_global_parallelism(),
-    );
+    out.par_chunks_mut(CHUNK * d).zip(a.par_chunks(CHUNK * d)).for_each(|(out, a)| {
+        let n = a.len() / d;
+        matmul(
+            MatMut::from_row_major_slice_mut(out, n, d),
+            BlockStructure::Rectangular,
+            Accum::Replace,
+            view(a, n, d),
+            BlockStructure::Rectangular,
+            b,
+            structure,
+            1.0,
+            Par::Seq,
+        );
+    });
     Ok(out)
 }
 
@@ -98,12 +107,9 @@ pub(crate) fn colour(preconditioner: Option<&Preconditioner>, z: &[f64]) -> Resu
     preconditioner.map_or_else(|| Ok(z.to_vec()), |p| p.colour(z))
 }
 
-/// L' g, or g itself without a preconditioner.
-pub(crate) fn pull_back(preconditioner: Option<&Preconditioner>, g: Vec<f64>) -> Result<Vec<f64>> {
-    match preconditioner {
-        Some(p) => p.pull_back(&g),
-        None => Ok(g),
-    }
+/// L' g, or a copy of g without a preconditioner.
+pub(crate) fn pull_back(preconditioner: Option<&Preconditioner>, g: &[f64]) -> Result<Vec<f64>> {
+    preconditioner.map_or_else(|| Ok(g.to_vec()), |p| p.pull_back(g))
 }
 
 /// Fails unless the preconditioner, where there is one, has the potential's dimension.

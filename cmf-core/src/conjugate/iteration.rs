@@ -174,7 +174,7 @@ impl Oracle<'_> {
             g.iter_mut().zip(x).for_each(|(g, x)| *g -= x);
             residual.push((dot(g, g) / d as f64).sqrt());
         }
-        let gradient = pull_back(self.preconditioner, gradient)?;
+        let gradient = pull_back(self.preconditioner, &gradient)?;
         let points = (0..indices.len()).map(|k| Point {
             y: y[k * d..][..d].to_vec(),
             value: value[k],
@@ -189,7 +189,7 @@ impl Oracle<'_> {
         let mut hv = vec![0.0; v.len()];
         self.w.hvp(y, &colour(self.preconditioner, v)?, &mut hv)?;
         self.calls += 1;
-        pull_back(self.preconditioner, hv)
+        pull_back(self.preconditioner, &hv)
     }
 }
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use super::{Info, Sampler, State, check_step, standard_normals};
 use crate::error::{Error, Result};
 use crate::linalg::dot;
 use crate::potential::Potential;
-use crate::preconditioner::{self, Preconditioner, colour, pull_back};
+use crate::preconditioner::{self, Preconditioner, colour};
 
 /// Hamiltonian Monte Carlo with a fixed number of leapfrog steps (Neal, 2011, section 2.3).
 ///
@@ -39,10 +40,7 @@ pub struct Mala {
 
 impl Sampler for Hmc {
     fn step(&self, w: &dyn Potential, state: &mut State, rng: &mut ChaCha8Rng) -> Result<Info> {
-        if self.leapfrog == 0 {
-            return Err(Error::Invalid("HMC needs at least 1 leapfrog step".into()));
-        }
-        transition(w, state, self.step, self.leapfrog, self.preconditioner.as_deref(), rng)
+        transition(w, state, self.step, self.leapfrog, self.preconditioner.as_ref(), rng)
     }
 
     fn step_size(&self) -> f64 {
@@ -61,7 +59,7 @@ impl Sampler for Hmc {
 
 impl Sampler for Mala {
     fn step(&self, w: &dyn Potential, state: &mut State, rng: &mut ChaCha8Rng) -> Result<Info> {
-        transition(w, state, (2.0 * self.step).sqrt(), 1, self.preconditioner.as_deref(), rng)
+        transition(w, state, (2.0 * self.step).sqrt(), 1, self.preconditioner.as_ref(), rng)
     }
 
     fn step_size(&self) -> f64 {
@@ -84,44 +82,53 @@ fn transition(
     state: &mut State,
     step: f64,
     leapfrog: usize,
-    preconditioner: Option<&Preconditioner>,
+    preconditioner: Option<&Arc<Preconditioner>>,
     rng: &mut ChaCha8Rng,
 ) -> Result<Info> {
     check_step(step)?;
     let d = state.dim();
-    preconditioner::check(preconditioner, d)?;
-    let first = standard_normals(rng, state.x.len());
-    let mut momentum = first.clone();
-    kick(&mut momentum, pull_back(preconditioner, state.gradient.clone())?, 0.5 * step);
-    let mut next = state.clone();
+    let factor = preconditioner.map(Arc::as_ref);
+    preconditioner::check(factor, d)?;
+    let mut momentum = standard_normals(rng, state.x.len());
+    let before = kinetic(&momentum, d);
+    kick(&mut momentum, state.pulled_back(preconditioner)?, 0.5 * step);
+    let mut next: Option<State> = None;
     for k in 1..=leapfrog {
-        let mut x = colour(preconditioner, &momentum)?;
-        x.iter_mut().zip(&next.x).for_each(|(v, x)| *v = x + step * *v);
+        let from = next.as_ref().map_or(&state.x, |next| &next.x);
+        let mut x = colour(factor, &momentum)?;
+        x.par_iter_mut().zip(from).with_min_len(LEAST).for_each(|(v, x)| *v = x + step * *v);
         replace_diverged(&mut x, &state.x, d);
-        next = State::evaluate(w, x)?;
+        let reached = next.insert(State::evaluate(w, x)?);
         let length = if k == leapfrog { 0.5 * step } else { step };
-        kick(&mut momentum, pull_back(preconditioner, next.gradient.clone())?, length);
+        kick(&mut momentum, reached.pulled_back(preconditioner)?, length);
     }
+    let Some(next) = next else {
+        return Err(Error::Invalid("HMC needs at least 1 leapfrog step".into()));
+    };
     let mut total = 0.0;
-    for i in 0..state.chains() {
-        let row = i * d..(i + 1) * d;
-        let kinetic = |p: &[f64]| 0.5 * dot(&p[row.clone()], &p[row.clone()]);
-        let error = next.value[i] - state.value[i] + kinetic(&momentum) - kinetic(&first);
+    for (i, (before, after)) in before.into_iter().zip(kinetic(&momentum, d)).enumerate() {
+        let error = next.value[i] - state.value[i] + after - before;
         // A trajectory that left the finite numbers has energy error infinity.
         let probability = if error.is_finite() && next.is_finite(i) { (-error).exp().min(1.0) } else { 0.0 };
         total += probability;
         if rng.random::<f64>() < probability {
-            state.x[row.clone()].copy_from_slice(&next.x[row.clone()]);
-            state.gradient[row.clone()].copy_from_slice(&next.gradient[row]);
-            state.value[i] = next.value[i];
+            state.take(&next, i);
         }
     }
     Ok(Info { acceptance: total / state.chains() as f64 })
 }
 
+/// Numbers below which a sweep is not worth sharing.
+const LEAST: usize = 1 << 14;
+
+/// ½ |p_i|² of each row of `momentum` [n, d]: [n].
+fn kinetic(momentum: &[f64], d: usize) -> Vec<f64> {
+    momentum.par_chunks(d).with_min_len(LEAST.div_ceil(d)).map(|p| 0.5 * dot(p, p)).collect()
+}
+
 /// p <- p - length · force, force = L'∇w.
-fn kick(momentum: &mut [f64], force: Vec<f64>, length: f64) {
-    momentum.iter_mut().zip(force).for_each(|(p, g)| *p -= length * g);
+fn kick(momentum: &mut [f64], force: &[f64], length: f64) {
+    momentum.par_iter_mut().zip(force).with_min_len(LEAST).for_each(|(p, g)| *p -= length * g);
 }
 
 /// Spares the engine positions that are not finite; their momenta stay so and reject the chain.

@@ -28,7 +28,7 @@ impl Sampler for Ula {
         let preconditioner = self.preconditioner.as_deref();
         preconditioner::check(preconditioner, state.dim())?;
         let noise = (2.0 * self.step).sqrt();
-        let mut drift = pull_back(preconditioner, state.gradient.clone())?;
+        let mut drift = pull_back(preconditioner, &state.gradient)?;
         let normals = standard_normals(rng, drift.len());
         drift.iter_mut().zip(normals).for_each(|(g, xi)| *g = noise * xi - self.step * *g);
         let mut x = colour(preconditioner, &drift)?;

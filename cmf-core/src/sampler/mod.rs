@@ -6,9 +6,12 @@ mod hmc;
 mod langevin;
 mod step_size;
 
-use rand::RngExt;
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
+use rayon::prelude::*;
 
 pub use driver::{Run, Samples, sample};
 pub use hmc::{Hmc, Mala};
@@ -17,6 +20,7 @@ pub use step_size::{DualAveraging, lambda_max};
 
 use crate::error::{Error, Result};
 use crate::potential::{Potential, rows};
+use crate::preconditioner::Preconditioner;
 
 /// The chains' positions with the potential there. All finite.
 #[derive(Debug, Clone)]
@@ -27,6 +31,8 @@ pub struct State {
     pub value: Vec<f64>,
     /// ∇w(x_i): [n, d].
     pub gradient: Vec<f64>,
+    /// L'∇w(x_i) [n, d] where a sampler has made it, with the preconditioner L L' that it is of.
+    pub(crate) pulled: Option<(Arc<Preconditioner>, Vec<f64>)>,
 }
 
 impl State {
@@ -45,9 +51,32 @@ impl State {
         if n == 0 {
             return Err(Error::Invalid("a sampler needs at least one chain".into()));
         }
-        let mut state = State { value: vec![0.0; n], gradient: vec![0.0; x.len()], x };
+        let mut state = State { value: vec![0.0; n], gradient: vec![0.0; x.len()], x, pulled: None };
         w.value_and_gradient(&state.x, &mut state.value, &mut state.gradient)?;
         Ok(state)
+    }
+
+    /// L'∇w(x_i): [n, d], made where it is not there yet.
+    fn pulled_back(&mut self, preconditioner: Option<&Arc<Preconditioner>>) -> Result<&[f64]> {
+        let Some(preconditioner) = preconditioner else { return Ok(&self.gradient) };
+        let known = self.pulled.take().filter(|(p, _)| Arc::ptr_eq(p, preconditioner));
+        let pulled = match known {
+            Some(known) => known,
+            None => (preconditioner.clone(), preconditioner.pull_back(&self.gradient)?),
+        };
+        Ok(&self.pulled.insert(pulled).1)
+    }
+
+    /// Chain `i` moves to where `other` has it, which knows as much of its gradients.
+    fn take(&mut self, other: &State, i: usize) {
+        let d = self.dim();
+        let row = i * d..(i + 1) * d;
+        self.x[row.clone()].copy_from_slice(&other.x[row.clone()]);
+        self.gradient[row.clone()].copy_from_slice(&other.gradient[row.clone()]);
+        self.value[i] = other.value[i];
+        if let (Some((_, mine)), Some((_, its))) = (&mut self.pulled, &other.pulled) {
+            mine[row.clone()].copy_from_slice(&its[row]);
+        }
     }
 
     /// Whether chain `i` is where w and its gradient are finite.
@@ -94,9 +123,17 @@ pub trait Sampler {
     fn target_acceptance(&self) -> Option<f64>;
 }
 
-/// `len` independent standard normals, in order.
+/// `len` independent standard normals: by blocks with streams of their own, the same on any number of threads.
 pub(crate) fn standard_normals(rng: &mut ChaCha8Rng, len: usize) -> Vec<f64> {
-    (0..len).map(|_| rng.sample(StandardNormal)).collect()
+    const BLOCK: usize = 1 << 14;
+    let source = ChaCha8Rng::seed_from_u64(rng.random());
+    let mut normals = vec![0.0; len];
+    normals.par_chunks_mut(BLOCK).enumerate().for_each(|(i, block)| {
+        let mut stream = source.clone();
+        stream.set_stream(i as u64);
+        block.iter_mut().for_each(|v| *v = stream.sample(StandardNormal));
+    });
+    normals
 }
 
 /// Fails unless the step size is positive and finite.

@@ -38,7 +38,7 @@ pub fn lambda_max(
             }
         }
         w.hvp(x, &colour(preconditioner, &v)?, &mut product)?;
-        v = pull_back(preconditioner, product.clone())?;
+        v = pull_back(preconditioner, &product)?;
         if v.iter().any(|v| !v.is_finite()) {
             return Err(Error::NotFinite("a Hessian product in the power iteration".into()));
         }
