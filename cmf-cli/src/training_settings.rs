@@ -31,7 +31,7 @@ pub struct Settings {
     #[arg(long, value_name = "N", default_value_t = 0)]
     conjugate_updates: usize,
     /// Weight of the conjugate objective beside the likelihood, after the first updates [default: 0, for data of up
-    /// to 3 coordinates 1]
+    /// to 3 coordinates 0.3]
     #[arg(long, value_name = "W")]
     conjugate_weight: Option<f64>,
     /// Learn a network that guesses conjugates, and start their solves from its guesses instead of from the
@@ -171,7 +171,7 @@ impl Settings {
             }),
             conjugate_updates: self.conjugate_updates,
             // The likelihood hardly minds a percent of the mass on the way between two arms of a curve; a distance does.
-            conjugate_weight: self.conjugate_weight.unwrap_or(if plane { 1.0 } else { 0.0 }),
+            conjugate_weight: self.conjugate_weight.unwrap_or(if plane { 0.3 } else { 0.0 }),
             amortise: self.amortise,
             batch: self.batch.unwrap_or(batch),
             particles: self.particles.unwrap_or(particles),
