@@ -23,6 +23,8 @@ use crate::potential::{Potential, rows};
 use crate::preconditioner::Preconditioner;
 
 /// The chains' positions with the potential there. All finite.
+///
+/// To move chains by hand make a new state: samplers keep beside the fields what they derived from them.
 #[derive(Debug, Clone)]
 pub struct State {
     /// Positions: [n, d].
