@@ -12,6 +12,7 @@ Printed: the shortest seconds of each, the largest residual of the rows, and the
 """
 
 import argparse
+import base64
 import json
 import pathlib
 import subprocess
@@ -30,16 +31,26 @@ TOLERANCE = 1e-4
 
 
 class Sampler:
-    """The model in PyTorch, preconditioned by the inverse of its quadratic head."""
+    """The model in PyTorch, preconditioned as here: by S^(1/3), with S the covariance of the data that the file holds.
+
+    The Gaussian solution N(a, S^(1/3)) with transport map a + S^(1/3) x is where chains and solves start, as here.
+    """
 
     def __init__(self, path):
-        self.arch, weights, _ = network.read(path)
+        self.arch, weights, properties = network.read(path)
         self.weights = {name: torch.from_numpy(a.copy()) for name, a in weights.items()}
         _, self.library, _ = libraries(self.arch.activation)
-        head = self.weights["x_side"][-self.arch.dim :].double()
-        self.covariance = torch.linalg.inv(0.5 * (head + head.T))
-        self.factor = torch.linalg.cholesky(self.covariance).float()
-        self.covariance = self.covariance.float()
+        # The mean, then the upper triangle of the covariance, row by row.
+        d = self.arch.dim
+        numbers = np.frombuffer(base64.b64decode(properties["cmf.gaussian"]), "<f4").astype(float)
+        upper = np.zeros((d, d))
+        upper[np.triu_indices(d)] = numbers[d:]
+        values, vectors = np.linalg.eigh(upper, UPLO="U")
+        roots = np.cbrt(values)
+        covariance = (vectors * roots) @ vectors.T
+        self.centre = torch.from_numpy(vectors / (1 + roots) @ (vectors.T @ numbers[:d])).float()
+        self.factor = torch.from_numpy(np.linalg.cholesky(covariance)).float()
+        self.covariance = torch.from_numpy(covariance).float()
         self.gradients = 0
 
     def value_and_gradient(self, x):
@@ -48,7 +59,7 @@ class Sampler:
 
     def langevin(self, n, steps):
         """MALA: draws of e^-w, [n, d]; the first half of the steps tunes their size."""
-        x = self.weights["centre"][0] + torch.randn(n, self.arch.dim) @ self.factor.T
+        x = self.centre + torch.randn(n, self.arch.dim) @ self.factor.T
         value, gradient = self.value_and_gradient(x)
         step = 0.3
         for t in range(steps):
@@ -69,7 +80,7 @@ class Sampler:
 
     def conjugate(self, x):
         """argmax <x, y> - w(y) of each row, and the residuals."""
-        y = self.weights["centre"][0] + x @ self.covariance
+        y = self.centre + x @ self.covariance
         found, residuals = torch.empty_like(x), torch.empty(len(x))
         rows = torch.arange(len(x))
         g = self.value_and_gradient(y)[1] - x
