@@ -75,20 +75,20 @@ pub fn hessian_solve(
     let d = w.dim();
     let mut solved = vec![0.0; v.len()];
     let mut worst = 0.0f64;
-    let mut batch = Batch::new(metric, v, d)?;
+    let mut systems = Systems::new(metric, v, d)?;
     let mut at = w.linearise(y)?;
     for _ in 0..most {
-        let open = (0..batch.rows.len()).filter(|&k| batch.residual(k) > tolerance).count();
+        let open = (0..systems.rows.len()).filter(|&k| systems.residual(k) > tolerance).count();
         if open == 0 {
             break;
         }
-        if 2 * open <= batch.rows.len() {
-            worst = worst.max(batch.retire(tolerance, &mut solved));
-            at = w.linearise(&rows_of(y, d, &batch.rows))?;
+        if 2 * open <= systems.rows.len() {
+            worst = worst.max(systems.retire(tolerance, &mut solved));
+            at = w.linearise(&rows_of(y, d, &systems.rows))?;
         }
-        batch.iterate(&at, metric)?;
+        systems.iterate(&at, metric)?;
     }
-    worst = worst.max(batch.retire(f64::INFINITY, &mut solved));
+    worst = worst.max(systems.retire(f64::INFINITY, &mut solved));
     Ok((solved, worst))
 }
 
@@ -103,7 +103,7 @@ fn dots(a: &[f64], b: &[f64], d: usize) -> Vec<f64> {
 }
 
 /// Systems in the midst of conjugate gradients, with the vectors of the method's usual names.
-struct Batch {
+struct Systems {
     /// Which system each row is.
     rows: Vec<usize>,
     d: usize,
@@ -115,17 +115,21 @@ struct Batch {
     start: Vec<f64>,
 }
 
-impl Batch {
+impl Systems {
     fn new(metric: &Preconditioner, v: &[f64], d: usize) -> Result<Self> {
         let p = metric.colour(&metric.pull_back(v)?)?;
         let rz = dots(v, &p, d);
         let rows = (0..rz.len()).collect();
-        Ok(Batch { rows, d, u: vec![0.0; v.len()], r: v.to_vec(), p, start: rz.clone(), rz })
+        Ok(Systems { rows, d, u: vec![0.0; v.len()], r: v.to_vec(), p, start: rz.clone(), rz })
     }
 
-    /// The relative residual of row `k` in the norm of P; 0 of a right side of 0.
+    /// The relative residual of row `k` in the norm of P: 0 of a right side of 0, infinite where it is not a number.
     fn residual(&self, k: usize) -> f64 {
-        if self.start[k] == 0.0 { 0.0 } else { (self.rz[k] / self.start[k]).sqrt() }
+        if self.start[k] == 0.0 {
+            return 0.0;
+        }
+        let relative = (self.rz[k] / self.start[k]).sqrt();
+        if relative.is_nan() { f64::INFINITY } else { relative }
     }
 
     fn iterate(&mut self, at: &LinearisedIcnn<'_, f32>, metric: &Preconditioner) -> Result<()> {
@@ -203,8 +207,10 @@ mod tests {
             let off = back.iter().zip(v).map(|(b, v)| (b - v).powi(2)).sum::<f64>().sqrt();
             assert!(off <= 1.1e-4 * dot(v, v).sqrt(), "{off}");
         }
-        // Too few products are told of.
+        // Too few products are told of, and so is a right side that is not a number.
         assert!(hessian_solve(&w, &metric, &y, &v, 1e-4, 1).unwrap().1 > 1e-4);
+        v[0] = f64::NAN;
+        assert_eq!(hessian_solve(&w, &metric, &y, &v, 1e-4, 30).unwrap().1, f64::INFINITY);
     }
 
     fn identity(d: usize) -> Vec<f64> {
