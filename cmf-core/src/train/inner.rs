@@ -102,6 +102,11 @@ fn dots(a: &[f64], b: &[f64], d: usize) -> Vec<f64> {
     a.chunks_exact(d).zip(b.chunks_exact(d)).map(|(a, b)| dot(a, b)).collect()
 }
 
+/// a + s b in place of a.
+fn add_scaled(a: &mut [f64], s: f64, b: &[f64]) {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a += s * b);
+}
+
 /// Systems in the midst of conjugate gradients, with the vectors of the method's usual names.
 struct Systems {
     /// Which system each row is.
@@ -142,18 +147,16 @@ impl Systems {
                 continue;
             }
             let alpha = self.rz[i] / curvature;
-            for k in i * d..(i + 1) * d {
-                self.u[k] += alpha * self.p[k];
-                self.r[k] -= alpha * hp[k];
-            }
+            let row = i * d..(i + 1) * d;
+            add_scaled(&mut self.u[row.clone()], alpha, &self.p[row.clone()]);
+            add_scaled(&mut self.r[row.clone()], -alpha, &hp[row]);
         }
         let z = metric.colour(&metric.pull_back(&self.r)?)?;
         let next = dots(&self.r, &z, d);
         for (i, (new, old)) in next.iter().zip(&self.rz).enumerate() {
             let beta = new / old;
-            for k in i * d..(i + 1) * d {
-                self.p[k] = z[k] + beta * self.p[k];
-            }
+            let row = i * d..(i + 1) * d;
+            self.p[row.clone()].iter_mut().zip(&z[row]).for_each(|(p, z)| *p = z + beta * *p);
         }
         self.rz = next;
         Ok(())
