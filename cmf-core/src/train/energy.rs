@@ -14,6 +14,7 @@ use super::inner;
 use super::least_squares::{self, Problem};
 use super::objective::{Regression, regression};
 use super::ops::BurnOps;
+use super::solve::hessian_solve;
 use super::trainer::{Backend, Begun, Trainer};
 use super::training::Metrics;
 use crate::density::{Lanczos, estimated_log_density};
@@ -119,7 +120,7 @@ impl Trainer {
         let value = density.iter().zip(&potential).map(|(l, w)| l + w).collect();
         let probe = inner::signs(&mut self.rng, points.len());
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
-        let (solved, _) = inner::hessian_solve(network, &self.metric, points, &probe, tolerance, most)?;
+        let (solved, _) = hessian_solve(network, &self.metric, points, &probe, tolerance, most)?;
         Ok(LogDets { value, solved, probe })
     }
 }

@@ -22,6 +22,7 @@ mod least_squares;
 mod objective;
 mod ops;
 mod parameters;
+mod solve;
 mod trainer;
 mod training;
 

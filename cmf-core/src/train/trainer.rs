@@ -20,6 +20,7 @@ use super::least_squares::DAMPING;
 use super::objective::{Batch, Likelihood, loss, rows};
 use super::ops::{BurnOps, Ranked};
 use super::parameters::{Parameters, network_of};
+use super::solve::hessian_solve;
 use super::training::{Metrics, ReadRows, Training};
 use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
@@ -313,7 +314,7 @@ impl Trainer {
         };
         let probe = inner::signs(&mut self.rng, y.len());
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
-        let (solved, residual) = inner::hessian_solve(network, &self.metric, y, &probe, tolerance, most)?;
+        let (solved, residual) = hessian_solve(network, &self.metric, y, &probe, tolerance, most)?;
         Ok((Likelihood { image, along, solved, probe }, residual))
     }
 

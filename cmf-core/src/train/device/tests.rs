@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::super::ops::{BurnOps, Ranked, product, split};
 use super::super::parameters::{Parameters, network_of};
 use super::super::tests::{config, energy_config, network, ring, ring_gaussian};
-use super::super::{Method, TrainConfig, Trainer, Training, inner, objective};
+use super::super::{Method, TrainConfig, Trainer, Training, inner, objective, solve};
 use super::{Chance, DeviceTrainer, Metric, conjugate, hessian_solve, lambda_max, langevin, read};
 use crate::conjugate::ConjugateSolver;
 use crate::density::{exact_log_density, exact_log_density_from_gaussian};
@@ -158,7 +158,7 @@ fn linear_solves_are_the_hosts() {
     let y = random(7, n * d);
     let v = inner::signs(&mut ChaCha8Rng::seed_from_u64(8), n * d);
     let tolerance = 1e-5;
-    let (want, _) = inner::hessian_solve(&both.host, &both.metric, &y, &v, tolerance, 30).unwrap();
+    let (want, _) = solve::hessian_solve(&both.host, &both.metric, &y, &v, tolerance, 30).unwrap();
     let (found, worst) =
         hessian_solve(&both.device(), &both.on_device, &rows(&y, d), &rows(&v, d), tolerance, 30).unwrap();
     assert!(worst <= tolerance, "{worst}");
