@@ -4,11 +4,32 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::backend::cuda::CudaDevice;
 use burn::backend::{Autodiff, Cuda};
+use burn::tensor::ops::FloatTensor;
+use burn_cubecl::kernel::matmul::init_matmul_output;
+use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
+use cubek::matmul::launch::{Strategy, launch_ref};
+use cubek::std::InputBinding;
 
 use super::device::DeviceTrainer;
+use super::ops::Precise;
 use super::trainer::Trainer;
 use super::training::Training;
 use crate::error::{Error, Result};
+
+/// By the kernel that multiplies on the ordinary units: tensor cores round factors to 11 bits and cut sums off.
+impl Precise for Cuda {
+    fn product(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        let out = init_matmul_output(&a, &b, a.dtype);
+        let kind = a.dtype.into();
+        let mut kinds = MatmulElems::from_globals(&MatmulGlobalElems { lhs: kind, rhs: kind, out: kind });
+        let [a, b] = [a, b].map(|t| InputBinding::new(t.binding(), kind));
+        let on_units = Strategy::SimpleUnit(Default::default());
+        let launched = launch_ref(&on_units, &out.client.clone(), a, b, out.clone().binding(), &mut kinds);
+        // As for Burn's own products, a shape without a kernel is a fault of the program.
+        launched.unwrap_or_else(|e| panic!("no kernel multiplies these matrices: {e:?}"));
+        out
+    }
+}
 
 impl Trainer {
     /// Goes on with the run on the GPU of number `n`.

@@ -1,7 +1,8 @@
 //! The interpreter of [`Ops`] on Burn tensors, which training differentiates.
 
 use burn::prelude::*;
-use burn::tensor::activation;
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{TensorPrimitive, activation};
 
 use crate::ops::Ops;
 
@@ -64,51 +65,66 @@ macro_rules! both_ranks {
     };
 }
 
+/// A function that multiplies matrices.
+type Product<B> = fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>;
+
+/// A backend that can multiply matrices without rounding their numbers to fewer bits than f32 has.
+#[cfg(any(test, feature = "cuda"))]
+pub trait Precise: Backend {
+    /// a b: [.., n, k], [.., k, m] -> [.., n, m].
+    fn product(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+#[cfg(test)]
+impl Precise for burn::backend::Flex {
+    fn product(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        <Self as burn::tensor::ops::FloatTensorOps<Self>>::float_matmul(a, b)
+    }
+}
+
 /// Evaluates [`Ops`] on Burn tensors of one device.
 #[derive(Debug, Clone)]
 pub struct BurnOps<B: Backend> {
     device: B::Device,
-    precise: bool,
+    product: Product<B>,
 }
 
 impl<B: Backend> BurnOps<B> {
-    /// On `device`, with the products that its backend has.
+    /// On `device`, with the products that its backend has, which NVIDIA's tensor cores round (TF32).
     pub fn new(device: B::Device) -> Self {
-        BurnOps { device, precise: false }
+        BurnOps { device, product: B::float_matmul }
     }
+}
 
-    /// On `device`, with every product a [`product`]; not to be differentiated.
-    #[cfg(any(test, feature = "cuda"))]
+#[cfg(any(test, feature = "cuda"))]
+impl<B: Precise> BurnOps<B> {
+    /// On `device`, with precise products; not to be differentiated.
     pub fn precise(device: B::Device) -> Self {
-        BurnOps { device, precise: true }
+        BurnOps { device, product: B::product }
     }
 }
 
-/// a b to the precision of f32 on devices whose products round their factors to 11 bits, too.
-///
-/// Burn's products on NVIDIA's tensor cores do that (TF32). Split into parts of 11 bits and the rest, three
-/// products lose no more than 2^{-21} |a||b|; on other devices they are the plain product, cut in three.
-pub fn product<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
-    let ([a, a_rest], [b, b_rest]) = (split(a), split(b));
-    a.clone().matmul(b.clone()) + (a.matmul(b_rest) + a_rest.matmul(b))
+/// a b by `product`.
+fn multiplied<B: Backend, const D: usize>(
+    product: Product<B>,
+    a: Tensor<B, D>,
+    b: Tensor<B, D>,
+) -> Tensor<B, D> {
+    let [a, b] = [a, b].map(|a| a.into_primitive().tensor());
+    Tensor::from_primitive(TensorPrimitive::Float(product(a, b)))
 }
 
-/// The leading 11 bits of each number and the rest, which are exact (Dekker, 1971, section 5).
-pub(super) fn split<B: Backend, const D: usize>(a: Tensor<B, D>) -> [Tensor<B, D>; 2] {
-    // 2^s + 1 with s = 13, the bits that f32 has beyond 11.
-    let scaled = a.clone().mul_scalar(8193.0);
-    let leading = scaled.clone() - (scaled - a.clone());
-    [leading.clone(), a - leading]
+/// a b to the precision of f32: [n, k], [k, m] -> [n, m].
+#[cfg(any(test, feature = "cuda"))]
+pub fn product<B: Precise>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 2> {
+    multiplied(B::product, a, b)
 }
 
 impl<B: Backend> Ops for BurnOps<B> {
     type Tensor = Ranked<B>;
 
     fn matmul(&self, a: &Ranked<B>, b: &Ranked<B>) -> Ranked<B> {
-        if self.precise {
-            return both_ranks!(a, b, a, b => product(a, b));
-        }
-        both_ranks!(a, b, a, b => a.matmul(b))
+        both_ranks!(a, b, a, b => multiplied(self.product, a, b))
     }
     fn transpose(&self, a: &Ranked<B>) -> Ranked<B> {
         each_rank!(a, a => a.transpose())

@@ -112,22 +112,30 @@ pub(super) fn decay(config: &TrainConfig, update: usize) -> f64 {
     config.average.min(update as f64 / (update as f64 + 10.0))
 }
 
-/// A batch of noisy data out of `of` rows: [batch, d].
-pub(super) fn noisy_rows(
-    config: &TrainConfig,
-    rng: &mut ChaCha8Rng,
-    of: usize,
-    read: &ReadRows<'_>,
-) -> Result<Vec<f64>> {
+/// A batch of data, by the numbers of its rows, and its noise.
+pub(super) struct DataRows {
+    indices: Vec<usize>,
+    /// Standard normal: [batch, d].
+    noise: Vec<f64>,
+}
+
+/// Draws a batch out of `of` rows.
+pub(super) fn draw_rows(config: &TrainConfig, rng: &mut ChaCha8Rng, of: usize) -> Result<DataRows> {
     if of == 0 {
         return Err(Error::Invalid("the data set is empty".into()));
     }
-    let indices: Vec<usize> = (0..config.batch).map(|_| rng.random_range(0..of)).collect();
-    let mut y = vec![0.0; indices.len() * config.architecture.dim];
-    read(&indices, &mut y)?;
-    let noise = inner::normal(rng, y.len());
-    y.iter_mut().zip(&noise).for_each(|(y, n)| *y += config.sigma * n);
-    Ok(y)
+    let indices = (0..config.batch).map(|_| rng.random_range(0..of)).collect();
+    Ok(DataRows { indices, noise: inner::normal(rng, config.batch * config.architecture.dim) })
+}
+
+impl DataRows {
+    /// The noisy data: [batch, d].
+    pub(super) fn read(&self, sigma: f64, read: &ReadRows<'_>) -> Result<Vec<f64>> {
+        let mut y = vec![0.0; self.noise.len()];
+        read(&self.indices, &mut y)?;
+        y.iter_mut().zip(&self.noise).for_each(|(y, n)| *y += sigma * n);
+        Ok(y)
+    }
 }
 
 impl Trainer {
@@ -233,7 +241,7 @@ impl Training for Trainer {
         let clock = Instant::now();
         let arch = self.config.architecture.clone();
         let Begun { parameters, weights, network } = self.begin()?;
-        let y = noisy_rows(&self.config, &mut self.rng, of, read)?;
+        let y = draw_rows(&self.config, &mut self.rng, of)?.read(self.config.sigma, read)?;
         let acceptance = self.move_particles(&network)?;
 
         let (likelihood, weight) = self.config.objective(self.update);

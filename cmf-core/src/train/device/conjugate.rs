@@ -3,7 +3,7 @@
 use burn::prelude::*;
 
 use super::metric::{Metric, choose, dots};
-use super::{Potential, at};
+use super::{Potential, Precise, at};
 
 /// As on the host: a step may overshoot to at most this fraction of the first slope.
 const OVERSHOOT: f64 = 0.8;
@@ -52,7 +52,7 @@ struct Pair<B: Backend> {
 /// A row takes part until its residual is at most `tolerance`. Steps are accepted on the slope along their
 /// direction, shortened by the secant where they overshoot and to a tenth where w is not finite. The number of
 /// calls is fixed, so that nothing waits for the device.
-pub(super) fn conjugate<B: Backend>(
+pub(super) fn conjugate<B: Precise>(
     w: &Potential<'_, B>,
     metric: &Metric<B>,
     x: &Tensor<B, 2>,

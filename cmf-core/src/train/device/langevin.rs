@@ -1,43 +1,27 @@
 //! Langevin steps and the eigenvalue that their step size goes by.
 
 use burn::prelude::*;
-use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
 
+use super::draws::Chance;
 use super::metric::{Metric, choose, dots};
-use super::{Potential, at, rows};
-use crate::sampler::standard_normals;
-
-/// The random numbers of a Langevin step, those that the host's step takes.
-pub(super) struct Chance<B: Backend> {
-    /// Standard normal ξ: [n, d].
-    noise: Tensor<B, 2>,
-    /// Uniform on [0, 1): [n, 1].
-    uniform: Tensor<B, 2>,
-}
-
-impl<B: Backend> Chance<B> {
-    pub(super) fn draw(rng: &mut ChaCha8Rng, n: usize, d: usize, device: &B::Device) -> Self {
-        let noise = rows(&standard_normals(rng, n * d), d, device);
-        let uniform: Vec<f64> = (0..n).map(|_| rng.random()).collect();
-        Chance { noise, uniform: rows(&uniform, 1, device) }
-    }
-}
+use super::{Potential, Precise, at, rows};
 
 /// Metropolis-adjusted Langevin steps from x to x - γ P ∇w(x) + √(2γ) L ξ, as the host's `Mala`.
 ///
 /// Returns the particles [n, d] and the mean probability that a step was accepted with [1].
-pub(super) fn langevin<B: Backend>(
+pub(super) fn langevin<B: Precise>(
     w: &Potential<'_, B>,
     metric: &Metric<B>,
     mut x: Tensor<B, 2>,
     step: f64,
-    chances: Vec<Chance<B>>,
+    chances: &[Chance],
 ) -> (Tensor<B, 2>, Tensor<B, 1>) {
     let (length, steps) = ((2.0 * step).sqrt(), chances.len() as f64);
     let (mut value, mut gradient) = at(w, &x);
     let mut accepted = Tensor::zeros([1], &x.device());
+    let ([_, d], device) = (x.dims(), x.device());
     for Chance { noise, uniform } in chances {
+        let (noise, uniform) = (rows(noise, d, &device), rows(uniform, 1, &device));
         // One leapfrog step with momenta ξ.
         let momentum = noise.clone() - metric.pull_back(gradient.clone()) * (0.5 * length);
         let proposed = x.clone() + metric.colour(momentum.clone()) * length;
@@ -59,7 +43,7 @@ pub(super) fn langevin<B: Backend>(
 
 /// The largest eigenvalue of L' ∇²w L over the rows of `x`, by power iteration from `v`, which is returned for
 /// the next call; approached from below: [n, d], [n, d] -> [1], [n, d].
-pub(super) fn lambda_max<B: Backend>(
+pub(super) fn lambda_max<B: Precise>(
     w: &Potential<'_, B>,
     metric: &Metric<B>,
     x: &Tensor<B, 2>,

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 
 use super::super::objective::rows;
-use super::super::ops::product;
+use super::super::ops::{Precise, product};
 use crate::error::Result;
 use crate::preconditioner::Preconditioner;
 
@@ -15,7 +15,7 @@ pub(super) struct Metric<B: Backend> {
     whole: Tensor<B, 2>,
 }
 
-impl<B: Backend> Metric<B> {
+impl<B: Precise> Metric<B> {
     /// Copies the host's to `device`.
     pub fn new(host: &Preconditioner, device: &B::Device) -> Result<Self> {
         let d = host.dim();

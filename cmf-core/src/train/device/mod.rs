@@ -1,13 +1,14 @@
 //! Runs whose updates a device computes: particles, conjugates, linear solves, loss and Adam steps stay on it.
 //!
 //! The inner loops are ordinary tensor code over the formulas, generic in Burn's backend, and take the same random
-//! numbers in the same order as the host's ([`Trainer`](super::Trainer)), drawn here from the seed and sent once an update. So a
+//! numbers in the same order as the host's ([`Trainer`](super::Trainer)), drawn from the seed by a thread beside. So a
 //! seed gives one run, checkpoints go both ways, and on Burn's processor backend tests compare the two step by step.
 //!
 //! An update waits for the device once, for its figures, besides the looks of the linear solves at their residuals
 //! (`solve.rs`) and one eigenvalue in twenty updates.
 
 mod conjugate;
+mod draws;
 mod langevin;
 mod metric;
 mod solve;
@@ -25,13 +26,12 @@ use super::amortiser::Amortiser;
 use super::average::Average;
 use super::checkpoint::{Numbers, Packed, State, pack_amortiser, unpack_amortiser};
 use super::config::{Method, TrainConfig};
-use super::inner;
 use super::objective::{Batch, Likelihood, loss, rows};
-use super::ops::{BurnOps, Ranked};
+use super::ops::{BurnOps, Precise, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::trainer::{
     Backend as HostBackend, CONJUGATE_TOLERANCE, LAMBDA_EVERY, LAMBDA_ITERATIONS, LAMBDA_MARGIN, Optimisers,
-    adam, decay, noisy_rows,
+    adam, decay,
 };
 use super::training::{Metrics, ReadRows, Training};
 use crate::error::{Error, Result};
@@ -42,7 +42,8 @@ use crate::icnn::{Architecture, Icnn, Weights};
 use crate::potential::Potential as HostPotential;
 use crate::source::Source;
 use conjugate::conjugate;
-use langevin::{Chance, lambda_max, langevin};
+use draws::{Ahead, Moves};
+use langevin::{lambda_max, langevin};
 use metric::{Metric, choose};
 use solve::hessian_solve;
 
@@ -135,7 +136,9 @@ pub(super) struct DeviceTrainer<B: AutodiffBackend> {
     optimisers: Optimisers<B>,
     /// Averaged effective weights, in the order of [`Weights::named`].
     average: Vec<Tensor<B::InnerBackend, 2>>,
+    /// As the last update left it.
     rng: ChaCha8Rng,
+    ahead: Ahead,
     particles: Tensor<B::InnerBackend, 2>,
     conjugates: Tensor<B::InnerBackend, 2>,
     power: Tensor<B::InnerBackend, 2>,
@@ -146,7 +149,7 @@ pub(super) struct DeviceTrainer<B: AutodiffBackend> {
     seconds: f64,
 }
 
-impl<B: AutodiffBackend> DeviceTrainer<B> {
+impl<B: AutodiffBackend<InnerBackend: Precise>> DeviceTrainer<B> {
     /// Goes on from a state on `device`. Fails for runs that learn from an energy, which the host evaluates, and if
     /// the device's gradients and Hessian products are not the host's.
     pub(super) fn from_state(state: State, device: B::Device) -> Result<Self> {
@@ -182,6 +185,7 @@ impl<B: AutodiffBackend> DeviceTrainer<B> {
             device,
             optimisers,
             rng,
+            ahead: Ahead::default(),
             lambda,
             damping,
             update,
@@ -223,8 +227,11 @@ impl<B: AutodiffBackend> DeviceTrainer<B> {
     }
 
     /// Moves the particles; returns the share of steps that was accepted, as the host's `move_particles` does.
-    fn move_particles(&mut self, w: &Potential<'_, B::InnerBackend>) -> Result<Tensor<B::InnerBackend, 1>> {
-        let [n, d] = self.particles.dims();
+    fn move_particles(
+        &mut self,
+        w: &Potential<'_, B::InnerBackend>,
+        moves: &Moves,
+    ) -> Result<Tensor<B::InnerBackend, 1>> {
         if self.update.is_multiple_of(LAMBDA_EVERY) {
             let probed = self.particles.clone().narrow(0, 0, self.power.dims()[0]);
             let (found, power) = lambda_max(w, &self.metric, &probed, self.power.clone(), LAMBDA_ITERATIONS);
@@ -234,17 +241,21 @@ impl<B: AutodiffBackend> DeviceTrainer<B> {
                 return Err(Error::NotFinite("the largest Hessian eigenvalue".into()));
             }
         }
-        let (steps, step) = (self.config.langevin_steps, self.config.langevin_step);
-        if self.config.method.source() == Source::Gaussian {
-            let kept = (-(steps as f64) * step).exp();
-            let noise = inner::normal(&mut self.rng, n * d);
-            self.particles = self.particles.clone() * kept + self.upload(&noise) * (1.0 - kept * kept).sqrt();
-            return Ok(Tensor::ones([1], &self.device));
+        let step = self.config.langevin_step;
+        match moves {
+            Moves::Exact(noise) => {
+                let kept = (-(self.config.langevin_steps as f64) * step).exp();
+                let fresh = self.upload(noise) * (1.0 - kept * kept).sqrt();
+                self.particles = self.particles.clone() * kept + fresh;
+                Ok(Tensor::ones([1], &self.device))
+            }
+            Moves::Langevin(chances) => {
+                let (from, step) = (self.particles.clone(), step / self.lambda);
+                let (x, accepted) = langevin(w, &self.metric, from, step, chances);
+                self.particles = x;
+                Ok(accepted)
+            }
         }
-        let chances = (0..steps).map(|_| Chance::draw(&mut self.rng, n, d, &self.device)).collect();
-        let (x, accepted) = langevin(w, &self.metric, self.particles.clone(), step / self.lambda, chances);
-        self.particles = x;
-        Ok(accepted)
     }
 
     /// Moves the conjugates towards ∇w*(particles), as the host's `solve_conjugates` does; returns their worst
@@ -283,24 +294,24 @@ impl<B: AutodiffBackend> DeviceTrainer<B> {
 
     /// What the likelihood needs at the batch `y`, and the worst relative residual of its solves.
     fn likelihood_parts(
-        &mut self,
+        &self,
         w: &Potential<'_, B::InnerBackend>,
         y: &Tensor<B::InnerBackend, 2>,
+        signs: &[f64],
     ) -> Result<(Likelihood<Tensor<B::InnerBackend, 2>>, f64)> {
         let image = at(w, y).1;
         let (image, along) = match self.config.method.source() {
             Source::Gibbs => (Some(image.clone()), at(w, &image).1),
             Source::Gaussian => (None, image),
         };
-        let signs = inner::signs(&mut self.rng, self.config.batch * self.config.architecture.dim);
-        let probe = self.upload(&signs);
+        let probe = self.upload(signs);
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
         let (solved, residual) = hessian_solve(w, &self.metric, y, &probe, tolerance, most)?;
         Ok((Likelihood { image, along, solved, probe }, residual))
     }
 }
 
-impl<B: AutodiffBackend> Training for DeviceTrainer<B> {
+impl<B: AutodiffBackend<InnerBackend: Precise>> Training for DeviceTrainer<B> {
     fn config(&self) -> &TrainConfig {
         &self.config
     }
@@ -334,13 +345,14 @@ impl<B: AutodiffBackend> Training for DeviceTrainer<B> {
             *mean = mean.clone() + (now.clone().matrix() - mean.clone()) * new;
         }
         let w = Formula::new(&ops, &arch, &inner);
-        let y = noisy_rows(&self.config, &mut self.rng, of, read_rows)?;
-        let y = self.upload(&y);
-        let accepted = self.move_particles(&w)?;
+        let draws = self.ahead.next(&self.config, self.update, of, &self.rng)?;
+        let y = self.upload(&draws.rows.read(self.config.sigma, read_rows)?);
+        let accepted = self.move_particles(&w, &draws.moves)?;
 
         let (likelihood, weight) = self.config.objective(self.update);
         let conjugate = (weight > 0.0).then(|| self.solve_conjugates(&w));
-        let (parts, solve_residual) = likelihood.then(|| self.likelihood_parts(&w, &y)).transpose()?.unzip();
+        let parts = draws.signs.as_ref().map(|signs| self.likelihood_parts(&w, &y, signs));
+        let (parts, solve_residual) = parts.transpose()?.unzip();
         let batch = Batch {
             data: Tensor::from_inner(y),
             particles: Tensor::from_inner(self.particles.clone()),
@@ -365,6 +377,7 @@ impl<B: AutodiffBackend> Training for DeviceTrainer<B> {
         finite(0, "the loss")?;
         let guess_residual = guess_at.map(|i| finite(i, "the amortiser's guess")).transpose()?;
         self.update += 1;
+        self.rng = draws.rng;
         self.parameters = Some(parameters);
         self.seconds += clock.elapsed().as_secs_f64();
         Ok(Metrics {

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 
 use super::metric::{Metric, choose, dots};
-use super::{Potential, ranked, scalar};
+use super::{Potential, Precise, ranked, scalar};
 use crate::error::Result;
 
 /// Iterations between two looks at the residuals, each of which waits for the device: a few, because one costs
@@ -17,7 +17,7 @@ const ROUNDING: f64 = 1e-13;
 /// residuals.
 ///
 /// Rows that are solved or lost to rounding stay as they are while others go on.
-pub(super) fn hessian_solve<B: Backend>(
+pub(super) fn hessian_solve<B: Precise>(
     w: &Potential<'_, B>,
     metric: &Metric<B>,
     y: &Tensor<B, 2>,

@@ -1,0 +1,89 @@
+//! The random numbers of an update, which a thread draws while the device works on the update before.
+//!
+//! They are those of the host's update, in its order, so that a seed gives one run.
+
+use std::thread::{JoinHandle, spawn};
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::super::config::TrainConfig;
+use super::super::inner;
+use super::super::trainer::{DataRows, draw_rows};
+use crate::error::{Error, Result};
+use crate::sampler::standard_normals;
+use crate::source::Source;
+
+/// The random numbers of a Langevin step.
+pub(super) struct Chance {
+    /// Standard normal ξ: [n, d].
+    pub noise: Vec<f64>,
+    /// Uniform on [0, 1): [n].
+    pub uniform: Vec<f64>,
+}
+
+impl Chance {
+    pub fn draw(rng: &mut ChaCha8Rng, n: usize, d: usize) -> Self {
+        let noise = standard_normals(rng, n * d);
+        Chance { noise, uniform: (0..n).map(|_| rng.random()).collect() }
+    }
+}
+
+/// What moves the particles.
+pub(super) enum Moves {
+    /// Langevin steps towards the Gibbs factor.
+    Langevin(Vec<Chance>),
+    /// One exact step of N(0, I)'s Ornstein-Uhlenbeck process: [n, d].
+    Exact(Vec<f64>),
+}
+
+/// The random numbers of one update.
+pub(super) struct Draws {
+    /// Which data, with their noise.
+    pub rows: DataRows,
+    pub moves: Moves,
+    /// The probes of the likelihood, if the update follows it: [batch, d].
+    pub signs: Option<Vec<f64>>,
+    /// The generator as they leave it.
+    pub rng: ChaCha8Rng,
+}
+
+impl Draws {
+    fn new(config: &TrainConfig, update: usize, of: usize, mut rng: ChaCha8Rng) -> Result<Self> {
+        let (n, d) = (config.particles, config.architecture.dim);
+        let rows = draw_rows(config, &mut rng, of)?;
+        let moves = match config.method.source() {
+            Source::Gaussian => Moves::Exact(inner::normal(&mut rng, n * d)),
+            Source::Gibbs => {
+                Moves::Langevin((0..config.langevin_steps).map(|_| Chance::draw(&mut rng, n, d)).collect())
+            }
+        };
+        let signs = config.objective(update).0.then(|| inner::signs(&mut rng, config.batch * d));
+        Ok(Draws { rows, moves, signs, rng })
+    }
+}
+
+/// The thread that draws ahead, and for how many rows of data.
+#[derive(Default)]
+pub(super) struct Ahead(Option<(usize, JoinHandle<Result<Draws>>)>);
+
+impl Ahead {
+    /// The random numbers of update number `update` on `of` rows, from `rng`; begins with those of the next.
+    pub fn next(
+        &mut self,
+        config: &TrainConfig,
+        update: usize,
+        of: usize,
+        rng: &ChaCha8Rng,
+    ) -> Result<Draws> {
+        let draws = match self.0.take() {
+            Some((same, thread)) if same == of => thread
+                .join()
+                .map_err(|_| Error::Invalid("the thread that draws random numbers panicked".into()))?,
+            _ => Draws::new(config, update, of, rng.clone()),
+        }?;
+        let (config, rng) = (config.clone(), draws.rng.clone());
+        self.0 = Some((of, spawn(move || Draws::new(&config, update + 1, of, rng))));
+        Ok(draws)
+    }
+}
