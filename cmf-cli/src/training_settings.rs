@@ -182,6 +182,7 @@ impl Settings {
             particles: self.particles.unwrap_or(particles),
             langevin_steps: 3,
             langevin_step: 0.5,
+            langevin_acceptance: 0.7,
             conjugate_steps: if energy { 20 } else { 5 },
             // In many coordinates an iteration costs, and the likelihood's probes are noisier by far: of 2e-2 digits have the
             // same nats.

@@ -67,6 +67,7 @@ fn config(method: Method, d: usize) -> TrainConfig {
         particles: 128,
         langevin_steps: 3,
         langevin_step: 0.1,
+        langevin_acceptance: 0.7,
         conjugate_steps: 6,
         solve_tolerance: 1e-3,
         solve_steps: 30,

@@ -31,7 +31,8 @@ use crate::timing::{Ceiling, Times, Work, time};
 #[command(after_help = "\
 gradient, hvp and hessian are one call on a batch. score is the exact log-density of a point, score-gradient with
 its gradient; sample is 16 points by 100 Langevin steps and a conjugate solve; inpaint is the search for the mode
-in one half of a point; train is one update of the default settings for a network of this shape.
+in one half of a point; train is one update of the default settings for a network of this shape, with --device cuda
+on the GPU if this build has the feature `cuda`.
 
 Examples:
   cmf-cli bench models/mnist.onnx
@@ -124,8 +125,9 @@ impl Bench {
         }
         #[cfg(feature = "train")]
         if self.wants(Task::Train) {
-            let (batch, times) = self.training(metadata)?;
-            self.add(&mut figures, ceiling, (Task::Train, "burn on cpu", batch), times, None)?;
+            let (device, batch, times) = self.training(metadata)?;
+            let name = format!("burn on {device}");
+            self.add(&mut figures, ceiling, (Task::Train, &name, batch), times, None)?;
         }
         self.report.document(&json!({
             "model": self.model, "threads": threads, "ceiling": ceiling, "figures": figures,
@@ -230,8 +232,10 @@ impl Bench {
 
     /// Updates of a new run on the mean of the data with noise, and how many rows one takes.
     #[cfg(feature = "train")]
-    fn training(&self, metadata: &Metadata) -> Result<(usize, Times)> {
-        use cmf_core::train::{Method, Trainer, Training};
+    fn training(&self, metadata: &Metadata) -> Result<(String, usize, Times)> {
+        use crate::engine::DeviceChoice;
+        use crate::training_device::place;
+        use cmf_core::train::{Method, Trainer};
         let Some(gaussian) = &metadata.gaussian else {
             return Err(Error::file(&self.model, "has no cmf.gaussian, from which training starts"));
         };
@@ -241,7 +245,10 @@ impl Bench {
             metadata.sigma,
         )?;
         let (batch, mean) = (config.batch, gaussian.mean.clone());
-        let mut trainer = Trainer::new(config, gaussian)?;
+        // On the GPU that the engines were told to take, if this build trains on GPUs.
+        let on_gpu = |d: &DeviceChoice| cfg!(feature = "cuda") && matches!(d, DeviceChoice::Cuda(_));
+        let device = self.engine.device.filter(on_gpu);
+        let (mut trainer, place) = place(Trainer::new(config, gaussian)?, device, &self.report)?;
         let times = time(self.budget(), || {
             let read = |_: &[usize], out: &mut [f64]| {
                 out.chunks_exact_mut(mean.len()).for_each(|row| row.copy_from_slice(&mean));
@@ -249,7 +256,7 @@ impl Bench {
             };
             trainer.step(batch, &read).map(|_| ())
         })?;
-        Ok((batch, times))
+        Ok((place.device, batch, times))
     }
 }
 

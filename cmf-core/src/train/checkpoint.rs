@@ -23,8 +23,9 @@ use crate::gibbs_start::GibbsStart;
 use crate::icnn::{Icnn, initial_weights};
 use crate::symmetric::Symmetric;
 
-/// Increases when the layout of the file changes. Version 3 added the damping at the end; 2 is read too.
-const VERSION: u32 = 3;
+/// Increases when the layout of the file changes. Version 3 added the damping at the end, 4 the Langevin step after it;
+/// 2 and 3 are read too.
+const VERSION: u32 = 4;
 /// First bytes of every checkpoint.
 const MAGIC: &[u8; 8] = b"cmf-ckpt";
 
@@ -36,6 +37,8 @@ pub(super) struct State {
     pub(super) numbers: Numbers,
     /// Of least-squares steps.
     pub(super) damping: f64,
+    /// γ of the next Langevin steps; 0 before the first.
+    pub(super) langevin_step: f64,
 }
 
 /// What backends keep as modules, as bytes that each of them reads.
@@ -152,7 +155,7 @@ impl State {
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let config = serde_json::to_string(&self.config).map_err(|e| Error::Invalid(e.to_string()))?;
         let start = (self.start.hessian.numbers(), &self.start.centre, self.start.log_z);
-        let all = (VERSION, config, start, &self.learned, &self.numbers, self.damping);
+        let all = (VERSION, config, start, &self.learned, &self.numbers, self.damping, self.langevin_step);
         let bytes = postcard::to_allocvec(&all).map_err(|e| Error::file(path, e))?;
         write_atomically(path, |out| {
             out.write_all(MAGIC)?;
@@ -169,22 +172,26 @@ impl State {
         })?;
         let damaged = |e: postcard::Error| Error::file(path, format!("the checkpoint is damaged: {e}"));
         let version: u32 = postcard::take_from_bytes(body).map_err(damaged)?.0;
-        if version != VERSION && version != 2 {
+        if !(2..=VERSION).contains(&version) {
             return Err(Error::file(
                 path,
-                format!("is a checkpoint of version {version}; this program reads versions 2 and {VERSION}"),
+                format!("is a checkpoint of version {version}; this program reads versions 2 to {VERSION}"),
             ));
         }
         let (read, rest): (Body, _) = postcard::take_from_bytes(body).map_err(damaged)?;
-        let damping = if version == 2 { DAMPING } else { postcard::from_bytes(rest).map_err(damaged)? };
         let (_, config, (hessian, centre, log_z), learned, numbers) = read;
         let config: TrainConfig = serde_json::from_str(&config)
             .map_err(|e| Error::file(path, format!("the checkpoint's settings: {e}")))?;
         config.validate()?;
+        let (damping, langevin_step) = match version {
+            2 => (DAMPING, config.langevin_step / numbers.lambda),
+            3 => (postcard::from_bytes(rest).map_err(damaged)?, config.langevin_step / numbers.lambda),
+            _ => postcard::from_bytes(rest).map_err(damaged)?,
+        };
         let (d, head) = (config.architecture.dim, config.architecture.head);
         let hessian = Symmetric::from_numbers(hessian, d, head.rank()).map_err(|e| Error::file(path, e))?;
         let start = QuadraticStart { hessian, centre, log_z, source: config.method.source() };
-        Ok(State { config, start, learned, numbers, damping })
+        Ok(State { config, start, learned, numbers, damping, langevin_step })
     }
 }
 
@@ -196,7 +203,7 @@ impl Trainer {
 
     /// Goes on from a state.
     pub(super) fn from_state(state: State) -> Result<Self> {
-        let State { config, start, learned, numbers, damping } = state;
+        let State { config, start, learned, numbers, damping, langevin_step } = state;
         let device = Default::default();
         let gibbs = GibbsStart::new(&start)?;
         let (parameters, optimisers) = learned.unpack(&config, &start, &device)?;
@@ -214,6 +221,7 @@ impl Trainer {
             conjugates,
             power,
             lambda,
+            langevin_step,
             damping,
             update,
             seconds,
@@ -239,6 +247,7 @@ impl Trainer {
                 seconds: self.seconds,
             },
             damping: self.damping,
+            langevin_step: self.langevin_step,
         })
     }
 }

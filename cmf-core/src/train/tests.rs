@@ -467,6 +467,7 @@ pub(super) fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
         particles: 64,
         langevin_steps: 3,
         langevin_step: 0.3,
+        langevin_acceptance: 0.7,
         conjugate_steps: 6,
         solve_tolerance: 1e-3,
         solve_steps: 20,
@@ -583,6 +584,41 @@ fn damaged_checkpoints_are_refused() {
         std::fs::write(&path, broken).unwrap();
         let message = Trainer::load(&path).err().unwrap().to_string();
         assert!(message.contains("checkpoint"), "{message}");
+    }
+}
+
+#[test]
+fn checkpoints_of_version_3_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint");
+    let mut trainer = Trainer::new(config(10, 0), &ring_gaussian(Head::Full)).unwrap();
+    (0..3).for_each(|_| {
+        trainer.step(1000, &ring).unwrap();
+    });
+    trainer.save(&path).unwrap();
+    assert_eq!(Trainer::load(&path).unwrap().langevin_step, trainer.langevin_step);
+    // Their Langevin steps went by the largest eigenvalue alone, and the file ends with the damping.
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert_eq!(bytes[8], 4);
+    bytes[8] = 3;
+    bytes.truncate(bytes.len() - 8);
+    std::fs::write(&path, bytes).unwrap();
+    let mut old = Trainer::load(&path).unwrap();
+    assert_eq!(old.langevin_step, 0.3 / trainer.lambda);
+    old.step(1000, &ring).unwrap();
+}
+
+#[test]
+fn langevin_steps_are_tuned_to_their_acceptance() {
+    // From steps that are far too short and far too long.
+    for langevin_step in [1e-2, 30.0] {
+        let config = TrainConfig { langevin_step, ..config(300, 0) };
+        let mut trainer = Trainer::new(config, &ring_gaussian(Head::Full)).unwrap();
+        let accepted: Vec<f64> =
+            (0..300).map(|_| trainer.step(1000, &ring).unwrap().acceptance).skip(200).collect();
+        let mean = accepted.iter().sum::<f64>() / 100.0;
+        // 100 means of 192 probabilities, whose errors the tuning makes up for.
+        assert!((mean - 0.7).abs() < 0.02, "{langevin_step}: {mean}");
     }
 }
 

@@ -41,8 +41,9 @@ pub(super) type Optimisers<B> = [OptimizerAdaptor<Adam, Parameters<B>, B>; 3];
 pub(super) const LAMBDA_EVERY: usize = 20;
 /// rms residual at which a conjugate is good enough for one update.
 pub(super) const CONJUGATE_TOLERANCE: f64 = 1e-2;
-/// Margin on the estimate, which power iteration approaches from below and training moves.
-pub(super) const LAMBDA_MARGIN: f64 = 1.1;
+/// How fast the logarithm of the Langevin step follows the acceptance: training moves what it should be over hundreds of
+/// updates.
+const STEP_GAIN: f64 = 0.1;
 /// Power iterations on the particles per estimate, warm-started, and how many particles are used.
 pub(super) const LAMBDA_ITERATIONS: usize = 8;
 const LAMBDA_PARTICLES: usize = 32;
@@ -64,6 +65,8 @@ pub struct Trainer {
     pub(super) amortiser: Option<Amortiser<Backend>>,
     pub(super) power: Vec<f64>,
     pub(super) lambda: f64,
+    /// γ of the next Langevin steps; 0 before the first.
+    pub(super) langevin_step: f64,
     /// Of least-squares steps.
     pub(super) damping: f64,
     pub(super) update: usize,
@@ -104,6 +107,11 @@ pub(super) fn adam<B: AutodiffBackend>(
         parameters = optimiser.step(rate * learning_rate, parameters, gradients);
     }
     (parameters, rate)
+}
+
+/// The Langevin step after one of size `step` that was accepted with the probability `accepted`.
+pub(super) fn tuned(config: &TrainConfig, step: f64, accepted: f64) -> f64 {
+    step * (STEP_GAIN * (accepted - config.langevin_acceptance)).exp()
 }
 
 /// The decay of the average of weights at update number `update`.
@@ -206,6 +214,7 @@ impl Trainer {
             conjugates,
             power,
             lambda: 1.0,
+            langevin_step: 0.0,
             damping: DAMPING,
             update: 0,
             seconds: 0.0,
@@ -326,19 +335,21 @@ impl Trainer {
         Ok((Likelihood { image, along, solved, probe }, residual))
     }
 
-    /// Langevin steps on the particles with the step size that λ_max suggests; returns the share that was accepted.
+    /// Metropolis-adjusted Langevin steps on the particles; returns the mean probability that they were accepted, by
+    /// which the next ones' size is tuned. The first goes by λ_max.
     ///
-    /// Unadjusted steps would be half as long for a bias of some percent, and where training sharpens w between two
-    /// estimates of λ_max they leave the finite numbers. From N(0, I), the exact transition over the same time of an
-    /// Ornstein-Uhlenbeck process.
+    /// From N(0, I), the exact transition over the same time of an Ornstein-Uhlenbeck process.
     pub(super) fn move_particles(&mut self, network: &Icnn<f32>) -> Result<f64> {
         if self.update.is_multiple_of(LAMBDA_EVERY) {
             let probed = &self.particles[..self.power.len()];
             let found = inner::lambda_max(network, &self.metric, probed, &mut self.power, LAMBDA_ITERATIONS)?;
-            self.lambda = LAMBDA_MARGIN * found;
+            self.lambda = found;
             if !self.lambda.is_finite() {
                 return Err(Error::NotFinite("the largest Hessian eigenvalue".into()));
             }
+        }
+        if self.update == 0 {
+            self.langevin_step = self.config.langevin_step / self.lambda;
         }
         if self.config.method.source() == Source::Gaussian {
             let kept = (-(self.config.langevin_steps as f64) * self.config.langevin_step).exp();
@@ -347,15 +358,16 @@ impl Trainer {
             self.particles.iter_mut().zip(noise).for_each(|(x, xi)| *x = kept * *x + fresh * xi);
             return Ok(1.0);
         }
-        let step = self.config.langevin_step / self.lambda;
-        let mala = Mala { step, preconditioner: Some(self.metric.clone()) };
+        let mala = Mala { step: self.langevin_step, preconditioner: Some(self.metric.clone()) };
         let mut state = mala.init(network, std::mem::take(&mut self.particles))?;
         let mut accepted = 0.0;
         for _ in 0..self.config.langevin_steps {
             accepted += mala.step(network, &mut state, &mut self.rng)?.acceptance;
         }
         self.particles = state.x;
-        Ok(accepted / self.config.langevin_steps as f64)
+        accepted /= self.config.langevin_steps as f64;
+        self.langevin_step = tuned(&self.config, self.langevin_step, accepted);
+        Ok(accepted)
     }
 
     /// Moves the conjugates towards ∇w*(particles) from where the last update left them, or from the

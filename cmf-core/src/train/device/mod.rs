@@ -30,8 +30,8 @@ use super::objective::{Batch, Likelihood, loss, rows};
 use super::ops::{BurnOps, Precise, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::trainer::{
-    Backend as HostBackend, CONJUGATE_TOLERANCE, LAMBDA_EVERY, LAMBDA_ITERATIONS, LAMBDA_MARGIN, Optimisers,
-    adam, decay,
+    Backend as HostBackend, CONJUGATE_TOLERANCE, LAMBDA_EVERY, LAMBDA_ITERATIONS, Optimisers, adam, decay,
+    tuned,
 };
 use super::training::{Metrics, ReadRows, Training};
 use crate::error::{Error, Result};
@@ -144,6 +144,7 @@ pub(super) struct DeviceTrainer<B: AutodiffBackend> {
     power: Tensor<B::InnerBackend, 2>,
     amortiser: Option<Amortiser<B>>,
     lambda: f64,
+    langevin_step: f64,
     damping: f64,
     update: usize,
     seconds: f64,
@@ -153,7 +154,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise>> DeviceTrainer<B> {
     /// Goes on from a state on `device`. Fails for runs that learn from an energy, which the host evaluates, and if
     /// the device's gradients and Hessian products are not the host's.
     pub(super) fn from_state(state: State, device: B::Device) -> Result<Self> {
-        let State { config, start, learned, numbers, damping } = state;
+        let State { config, start, learned, numbers, damping, langevin_step } = state;
         if matches!(config.method, Method::Energy { .. }) {
             return Err(Error::Invalid(
                 "energies, their Hessians' factors and least-squares steps are computed by the processor"
@@ -187,6 +188,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise>> DeviceTrainer<B> {
             rng,
             ahead: Ahead::default(),
             lambda,
+            langevin_step,
             damping,
             update,
             seconds,
@@ -236,22 +238,24 @@ impl<B: AutodiffBackend<InnerBackend: Precise>> DeviceTrainer<B> {
             let probed = self.particles.clone().narrow(0, 0, self.power.dims()[0]);
             let (found, power) = lambda_max(w, &self.metric, &probed, self.power.clone(), LAMBDA_ITERATIONS);
             self.power = power;
-            self.lambda = LAMBDA_MARGIN * scalar(found)?;
+            self.lambda = scalar(found)?;
             if !self.lambda.is_finite() {
                 return Err(Error::NotFinite("the largest Hessian eigenvalue".into()));
             }
         }
-        let step = self.config.langevin_step;
+        if self.update == 0 {
+            self.langevin_step = self.config.langevin_step / self.lambda;
+        }
         match moves {
             Moves::Exact(noise) => {
-                let kept = (-(self.config.langevin_steps as f64) * step).exp();
+                let kept = (-(self.config.langevin_steps as f64) * self.config.langevin_step).exp();
                 let fresh = self.upload(noise) * (1.0 - kept * kept).sqrt();
                 self.particles = self.particles.clone() * kept + fresh;
                 Ok(Tensor::ones([1], &self.device))
             }
             Moves::Langevin(chances) => {
-                let (from, step) = (self.particles.clone(), step / self.lambda);
-                let (x, accepted) = langevin(w, &self.metric, from, step, chances);
+                let from = self.particles.clone();
+                let (x, accepted) = langevin(w, &self.metric, from, self.langevin_step, chances);
                 self.particles = x;
                 Ok(accepted)
             }
@@ -376,6 +380,9 @@ impl<B: AutodiffBackend<InnerBackend: Precise>> Training for DeviceTrainer<B> {
         };
         finite(0, "the loss")?;
         let guess_residual = guess_at.map(|i| finite(i, "the amortiser's guess")).transpose()?;
+        if let Moves::Langevin(_) = draws.moves {
+            self.langevin_step = tuned(&self.config, self.langevin_step, figures[1]);
+        }
         self.update += 1;
         self.rng = draws.rng;
         self.parameters = Some(parameters);
@@ -414,6 +421,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise>> Training for DeviceTrainer<B> {
                 seconds: self.seconds,
             },
             damping: self.damping,
+            langevin_step: self.langevin_step,
         };
         state.write(path)
     }
