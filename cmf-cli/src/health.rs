@@ -1,6 +1,5 @@
 //! How good a model in training is: its samples against held-out data or the energy, and a picture of them.
 
-use cmf_core::conjugate::ConjugateSolver;
 use cmf_core::density::{MOST_EXACT, exact_log_density};
 use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::icnn::Icnn;
@@ -67,7 +66,7 @@ impl Health {
                 let d = network.dim();
                 let particles = run.trainer.particles()?;
                 let x = &particles[..particles.len().min(ROWS * d)];
-                let y = converged(&network, x)?;
+                let y = GibbsStart::new(run.trainer.start())?.conjugate(&network, x)?.converged();
                 preview_data(run, opened.data.as_ref(), &y[..y.len().min(SHOWN * d)])?;
                 // Held-out rows without distances between them, a single one say, are no measure.
                 if *epsilon == 0.0 {
@@ -95,12 +94,7 @@ impl Health {
 pub fn samples(run: &Run, network: &Icnn<f32>, n: usize) -> Result<Vec<f64>> {
     let start = GibbsStart::new(run.trainer.start())?;
     let x = start.gibbs(network, n, STEPS, run.trainer.config().seed, &mut |_, _| true)?.state.x;
-    converged(network, &x)
-}
-
-/// The conjugates of the rows of `x`, where their solve converged.
-fn converged(network: &Icnn<f32>, x: &[f64]) -> Result<Vec<f64>> {
-    Ok(ConjugateSolver::default().solve(network, x, None)?.converged())
+    Ok(start.conjugate(network, &x)?.converged())
 }
 
 /// (Σ v)²/(n Σ v²) of the importance weights v = e^{-E}/ρ_w at the samples `y`; where E is not finite v is 0.
