@@ -7,27 +7,27 @@ use super::ops::{BurnOps, Ranked};
 use crate::icnn::formula::Formula;
 use crate::icnn::{Architecture, Weights};
 
-/// Points and directions of one update; each [n, d].
+/// Points and directions of one update.
 pub struct Batch<B: Backend> {
-    /// Data y.
+    /// Data y: [n, d].
     pub data: Tensor<B, 2>,
-    /// Gibbs particles x.
+    /// Gibbs particles x: [particles, d].
     pub particles: Tensor<B, 2>,
-    /// CMFGen's part: conjugate points ∇w*(x), and its weight.
+    /// CMFGen's part: conjugate points ∇w*(x) [particles, d], and its weight.
     pub conjugate: Option<(Tensor<B, 2>, f64)>,
     /// The likelihood's part.
     pub likelihood: Option<Likelihood<Tensor<B, 2>>>,
 }
 
-/// What the likelihood's gradient needs; each [n, d].
+/// What the likelihood's gradient needs at n points with k probes each.
 pub struct Likelihood<T> {
-    /// The points x = ∇w(y), where the source depends on w.
+    /// The points x = ∇w(y), where the source depends on w: [n, d].
     pub image: Option<T>,
-    /// The directions ∇V(x), V = w or ½|x|².
+    /// The directions ∇V(x), V = w or ½|x|²: [n, d].
     pub along: T,
-    /// u ≈ ∇²w(y)^{-1} v.
+    /// u ≈ ∇²w(y)^{-1} v: [k n, d].
     pub solved: T,
-    /// Probes v with E v v' = I.
+    /// Probes v with E v v' = I, the first of all points, then the second of all: [k n, d].
     pub probe: T,
 }
 
@@ -51,7 +51,7 @@ pub fn rows<B: Backend>(a: &[f64], d: usize, device: &B::Device) -> Tensor<B, 2>
 ///   Béthune and Cuturi, 2025, section 4).
 /// * Likelihood: the gradient of E[-log ρ] is E ∂[w(∇w(y)) - log det ∇²w(y)] - E_P ∂w(x). The first
 ///   derivative is total: ∂w at the frozen image plus ∂∇w(y) along ∇w(∇w(y)); log det enters by one
-///   probe, ∂ log det H = E u' ∂H v with H u = v. From N(0, I) there are neither the frozen image nor P.
+///   probe or a few, ∂ log det H = E u' ∂H v with H u = v. From N(0, I) there are neither the frozen image nor P.
 pub fn loss<B: Backend>(
     ops: &BurnOps<B>,
     arch: &Architecture,
@@ -72,8 +72,10 @@ pub fn loss<B: Backend>(
         total = total + contrast(data.clone(), conjugate) * weight;
     }
     if let Some(Likelihood { image, along, solved, probe }) = likelihood {
-        let [data, along, solved, probe] = [data, along, solved, probe].map(Ranked::Two);
-        let (first, second) = formula.directional(n, &data, &along, [&solved, &probe]);
+        let rows = probe.dims()[0];
+        let [data, along] = [data, along].map(|a| Ranked::Two(a.repeat_dim(0, rows / n)));
+        let [solved, probe] = [solved, probe].map(Ranked::Two);
+        let (first, second) = formula.directional(rows, &data, &along, [&solved, &probe]);
         total = total + (first.matrix() - second.matrix()).mean();
         if let Some(image) = image {
             total = total + contrast(image, particles);

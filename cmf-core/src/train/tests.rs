@@ -179,19 +179,19 @@ fn assert_likelihood_gradient(net: Icnn<f64>) {
     let device = Default::default();
     let parameters = Parameters::<Differentiating>::from_network(&net, &device).unwrap();
     let single: Icnn<f32> = network_of(&arch, &parameters.weights(&arch)).unwrap();
-    // Every coordinate direction, scaled by sqrt(d), is a probe: their mean is the trace itself.
-    let y: Vec<f64> = points.chunks(d).flat_map(|p| p.repeat(d)).collect();
-    let probe: Vec<f64> =
-        (0..y.len()).map(|i| if i % d == (i / d) % d { (d as f64).sqrt() } else { 0.0 }).collect();
-    let image = inner::gradient(&single, &y).unwrap();
+    // In three dimensions there is a probe a coordinate: their mean is the trace itself.
+    let probe = inner::probes(&mut rng, points.len() / d, d);
+    assert_eq!(probe.len(), d * points.len());
+    let image = inner::gradient(&single, &points).unwrap();
     let along = inner::gradient(&single, &image).unwrap();
     let metric = crate::preconditioner::Preconditioner::new(&identity(d).into()).unwrap();
+    let y = inner::tiled(&points, &probe);
     let (solved, residual) = hessian_solve(&single, &metric, &y, &probe, 1e-6, 30).unwrap();
     assert!(residual < 1e-4, "{residual}");
     let likelihood = Likelihood { image: Some(image), along, solved, probe };
     let on_burn = |a: &[f64]| rows::<Differentiating>(a, d, &device);
     let batch = Batch {
-        data: on_burn(&y),
+        data: on_burn(&points),
         particles: on_burn(&particles),
         conjugate: None,
         likelihood: Some(likelihood.map(|a| on_burn(&a))),

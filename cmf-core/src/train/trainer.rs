@@ -329,9 +329,10 @@ impl Trainer {
             }
             Source::Gaussian => (None, image),
         };
-        let probe = inner::signs(&mut self.rng, y.len());
+        let probe = inner::probes(&mut self.rng, self.config.batch, network.dim());
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
-        let (solved, residual) = hessian_solve(network, &self.metric, y, &probe, tolerance, most)?;
+        let points = inner::tiled(y, &probe);
+        let (solved, residual) = hessian_solve(network, &self.metric, &points, &probe, tolerance, most)?;
         Ok((Likelihood { image, along, solved, probe }, residual))
     }
 

@@ -42,8 +42,8 @@ pub(super) struct Draws {
     /// Which data, with their noise.
     pub rows: DataRows,
     pub moves: Moves,
-    /// The probes of the likelihood, if the update follows it: [batch, d].
-    pub signs: Option<Vec<f64>>,
+    /// The probes of the likelihood, if the update follows it: [k batch, d].
+    pub probes: Option<Vec<f64>>,
     /// The generator as they leave it.
     pub rng: ChaCha8Rng,
 }
@@ -58,8 +58,8 @@ impl Draws {
                 Moves::Langevin((0..config.langevin_steps).map(|_| Chance::draw(&mut rng, n, d)).collect())
             }
         };
-        let signs = config.objective(update).0.then(|| inner::signs(&mut rng, config.batch * d));
-        Ok(Draws { rows, moves, signs, rng })
+        let probes = config.objective(update).0.then(|| inner::probes(&mut rng, config.batch, d));
+        Ok(Draws { rows, moves, probes, rng })
     }
 }
 

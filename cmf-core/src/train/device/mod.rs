@@ -301,16 +301,17 @@ impl<B: AutodiffBackend<InnerBackend: Precise>> DeviceTrainer<B> {
         &self,
         w: &Potential<'_, B::InnerBackend>,
         y: &Tensor<B::InnerBackend, 2>,
-        signs: &[f64],
+        probes: &[f64],
     ) -> Result<(Likelihood<Tensor<B::InnerBackend, 2>>, f64)> {
         let image = at(w, y).1;
         let (image, along) = match self.config.method.source() {
             Source::Gibbs => (Some(image.clone()), at(w, &image).1),
             Source::Gaussian => (None, image),
         };
-        let probe = self.upload(signs);
+        let probe = self.upload(probes);
+        let points = y.clone().repeat_dim(0, probe.dims()[0] / self.config.batch);
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
-        let (solved, residual) = hessian_solve(w, &self.metric, y, &probe, tolerance, most)?;
+        let (solved, residual) = hessian_solve(w, &self.metric, &points, &probe, tolerance, most)?;
         Ok((Likelihood { image, along, solved, probe }, residual))
     }
 }
@@ -355,7 +356,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise>> Training for DeviceTrainer<B> {
 
         let (likelihood, weight) = self.config.objective(self.update);
         let conjugate = (weight > 0.0).then(|| self.solve_conjugates(&w));
-        let parts = draws.signs.as_ref().map(|signs| self.likelihood_parts(&w, &y, signs));
+        let parts = draws.probes.as_ref().map(|probes| self.likelihood_parts(&w, &y, probes));
         let (parts, solve_residual) = parts.transpose()?.unzip();
         let batch = Batch {
             data: Tensor::from_inner(y),
