@@ -69,6 +69,7 @@ fn config(method: Method, d: usize) -> TrainConfig {
         langevin_step: 0.1,
         langevin_acceptance: 0.7,
         conjugate_steps: 6,
+        conjugate_tolerance: 1e-2,
         solve_tolerance: 1e-3,
         solve_steps: 30,
         learning_rate: 3e-3,

@@ -70,6 +70,9 @@ pub struct TrainConfig {
     pub langevin_acceptance: f64,
     /// Most oracle calls of a conjugate solve, warm-started.
     pub conjugate_steps: usize,
+    /// Root mean square of ∇w(y) - x at which such a solve stops.
+    #[serde(default = "conjugate_tolerance")]
+    pub conjugate_tolerance: f64,
     /// Relative residual at which the log-determinant's linear solves stop.
     pub solve_tolerance: f64,
     /// Most Hessian-vector products of one such solve.
@@ -102,6 +105,11 @@ fn langevin_acceptance() -> f64 {
     0.7
 }
 
+/// What checkpoints without the setting were trained with.
+fn conjugate_tolerance() -> f64 {
+    1e-2
+}
+
 impl TrainConfig {
     /// Checks that the settings can be run.
     pub fn validate(&self) -> Result<()> {
@@ -111,6 +119,7 @@ impl TrainConfig {
             ("langevin_steps", self.langevin_steps as f64),
             ("langevin_step", self.langevin_step),
             ("conjugate_steps", self.conjugate_steps as f64),
+            ("conjugate_tolerance", self.conjugate_tolerance),
             ("solve_tolerance", self.solve_tolerance),
             ("solve_steps", self.solve_steps as f64),
             ("learning_rate", self.learning_rate),

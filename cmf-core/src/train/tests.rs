@@ -469,6 +469,7 @@ pub(super) fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
         langevin_step: 0.3,
         langevin_acceptance: 0.7,
         conjugate_steps: 6,
+        conjugate_tolerance: 1e-2,
         solve_tolerance: 1e-3,
         solve_steps: 20,
         learning_rate: 5e-3,

@@ -39,8 +39,6 @@ pub(super) type Optimisers<B> = [OptimizerAdaptor<Adam, Parameters<B>, B>; 3];
 
 /// Updates between two estimates of λ_max.
 pub(super) const LAMBDA_EVERY: usize = 20;
-/// rms residual at which a conjugate is good enough for one update.
-pub(super) const CONJUGATE_TOLERANCE: f64 = 1e-2;
 /// How fast the logarithm of the Langevin step follows the acceptance: training moves what it should be over hundreds of
 /// updates.
 const STEP_GAIN: f64 = 0.1;
@@ -376,7 +374,7 @@ impl Trainer {
     pub(super) fn solve_conjugates(&mut self, network: &Icnn<f32>) -> Result<(f64, Option<f64>)> {
         let d = self.config.architecture.dim;
         let solver = ConjugateSolver {
-            tolerance: CONJUGATE_TOLERANCE,
+            tolerance: self.config.conjugate_tolerance,
             max_steps: self.config.conjugate_steps,
             preconditioner: Some(self.metric.clone()),
             ..ConjugateSolver::default()

@@ -30,8 +30,7 @@ use super::objective::{Batch, Likelihood, loss, rows};
 use super::ops::{BurnOps, Precise, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::trainer::{
-    Backend as HostBackend, CONJUGATE_TOLERANCE, LAMBDA_EVERY, LAMBDA_ITERATIONS, Optimisers, adam, decay,
-    tuned,
+    Backend as HostBackend, LAMBDA_EVERY, LAMBDA_ITERATIONS, Optimisers, adam, decay, tuned,
 };
 use super::training::{Metrics, ReadRows, Training};
 use crate::error::{Error, Result};
@@ -269,7 +268,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise>> DeviceTrainer<B> {
         w: &Potential<'_, B::InnerBackend>,
     ) -> (Tensor<B::InnerBackend, 1>, Option<Tensor<B::InnerBackend, 1>>) {
         let x = self.particles.clone();
-        let calls = self.config.conjugate_steps;
+        let (tolerance, calls) = (self.config.conjugate_tolerance, self.config.conjugate_steps);
         let by_start = self.metric.apply(x.clone()) + self.centre.clone();
         let shifted = Tensor::<B, 2>::from_inner(x.clone() - self.centre.clone());
         let guess = self.amortiser.as_ref().map(|a| a.correction(shifted.clone()).inner() + by_start.clone());
@@ -278,9 +277,9 @@ impl<B: AutodiffBackend<InnerBackend: Precise>> DeviceTrainer<B> {
             (off.clone() * off).mean().sqrt()
         });
         let start = guess.unwrap_or_else(|| self.conjugates.clone());
-        let solved = conjugate(w, &self.metric, &x, start, CONJUGATE_TOLERANCE, calls);
+        let solved = conjugate(w, &self.metric, &x, start, tolerance, calls);
         if let Some(amortiser) = &mut self.amortiser {
-            let converged = solved.residual.clone().lower_equal_elem(CONJUGATE_TOLERANCE);
+            let converged = solved.residual.clone().lower_equal_elem(tolerance);
             let target = choose(&converged, solved.y.clone() - by_start, &x.zeros_like());
             let counts = converged.float();
             // Where no row converged the step goes by Adam's memory alone.
