@@ -1,11 +1,12 @@
 """The convex network of a model file, read from its initialisers and written once for every array library.
 
-Not a script: `speed.py` imports it. The layout is that of `Weights` in cmf-core/src/icnn/mod.rs. With n points,
+Not a script: `speed.py`, `sampling.py`, `training.py` and `gpu.py` import it. The layout is that of `Weights` in cmf-core/src/icnn/mod.rs. With n points,
 dimension d, N hidden units and rank r, `x_side` [(1 + r) N + d, d] holds the rows b_i, r blocks of rows a_i, and Q;
 layer l has s_l = act(s_{l-1}) W_l + b·x + ½ Σ_r (a_r·x)² + ½ δ·x² + c, and
 w(x) = Σ_l u_l·act(s_l) + ½ (x - a)' Q (x - a) + constant.
 """
 
+import base64
 import itertools
 import json
 from typing import Any, Callable, NamedTuple
@@ -71,6 +72,21 @@ def read(path):
     names += ["diagonal"] if arch.diagonal else []
     stored = {t.name: t for t in model.graph.initializer}
     return arch, {name: onnx.numpy_helper.to_array(stored[name]) for name in names}, properties
+
+
+def gaussian_start(arch, properties):
+    """a and S^(1/3) in float64, with S the covariance of the data in the file: the Gaussian solution N(a, S^(1/3)).
+
+    Its transport map is a + S^(1/3) x. Chains and solves start there, preconditioned by S^(1/3), here as in cmf-core.
+    """
+    # The mean, then the upper triangle of the covariance, row by row.
+    d = arch.dim
+    numbers = np.frombuffer(base64.b64decode(properties["cmf.gaussian"]), "<f4").astype(float)
+    upper = np.zeros((d, d))
+    upper[np.triu_indices(d)] = numbers[d:]
+    values, vectors = np.linalg.eigh(upper, UPLO="U")
+    roots = np.cbrt(values)
+    return vectors / (1 + roots) @ (vectors.T @ numbers[:d]), (vectors * roots) @ vectors.T
 
 
 def forward(arch, w, x, library):

@@ -12,7 +12,6 @@ Printed: the shortest seconds of each, the largest residual of the rows, and the
 """
 
 import argparse
-import base64
 import json
 import pathlib
 import subprocess
@@ -25,32 +24,22 @@ from speed import LIBRARY, THREADS, libraries, program
 import numpy as np
 import torch
 
+import langevin
 import network
 
 TOLERANCE = 1e-4
 
 
 class Sampler:
-    """The model in PyTorch, preconditioned as here: by S^(1/3), with S the covariance of the data that the file holds.
-
-    The Gaussian solution N(a, S^(1/3)) with transport map a + S^(1/3) x is where chains and solves start, as here.
-    """
+    """The model in PyTorch, preconditioned and started as here: by the Gaussian solution."""
 
     def __init__(self, path):
         self.arch, weights, properties = network.read(path)
         self.weights = {name: torch.from_numpy(a.copy()) for name, a in weights.items()}
         _, self.library, _ = libraries(self.arch.activation)
-        # The mean, then the upper triangle of the covariance, row by row.
-        d = self.arch.dim
-        numbers = np.frombuffer(base64.b64decode(properties["cmf.gaussian"]), "<f4").astype(float)
-        upper = np.zeros((d, d))
-        upper[np.triu_indices(d)] = numbers[d:]
-        values, vectors = np.linalg.eigh(upper, UPLO="U")
-        roots = np.cbrt(values)
-        covariance = (vectors * roots) @ vectors.T
-        self.centre = torch.from_numpy(vectors / (1 + roots) @ (vectors.T @ numbers[:d])).float()
+        centre, covariance = network.gaussian_start(self.arch, properties)
+        self.centre, self.covariance = torch.from_numpy(centre).float(), torch.from_numpy(covariance).float()
         self.factor = torch.from_numpy(np.linalg.cholesky(covariance)).float()
-        self.covariance = torch.from_numpy(covariance).float()
         self.gradients = 0
 
     def value_and_gradient(self, x):
@@ -60,23 +49,12 @@ class Sampler:
     def langevin(self, n, steps):
         """MALA: draws of e^-w, [n, d]; the first half of the steps tunes their size."""
         x = self.centre + torch.randn(n, self.arch.dim) @ self.factor.T
-        value, gradient = self.value_and_gradient(x)
-        step = 0.3
+        at, size = (x, *self.value_and_gradient(x)), 0.3
         for t in range(steps):
-            noise = torch.randn_like(x)
-            moved = x - step * gradient @ self.covariance + (2 * step) ** 0.5 * noise @ self.factor.T
-            new_value, new_gradient = self.value_and_gradient(moved)
-            # In coordinates that P whitens, the way back is noise + sqrt(step / 2) L'(g + g').
-            back = noise - (step / 2) ** 0.5 * (gradient + new_gradient) @ self.factor
-            log_ratio = value - new_value + 0.5 * (noise.square().sum(1) - back.square().sum(1))
-            accepted = torch.rand(n).log() < log_ratio
-            x = torch.where(accepted[:, None], moved, x)
-            gradient = torch.where(accepted[:, None], new_gradient, gradient)
-            value = torch.where(accepted, new_value, value)
+            at, probability = langevin.step(self.value_and_gradient, at, size, self.covariance, self.factor)
             if t < steps // 2:
-                rate = log_ratio.exp().clamp(max=1).mean().item()
-                step *= np.exp(2 * (rate - 0.574) / (t + 1) ** 0.5)
-        return x
+                size *= np.exp(2 * (probability.mean().item() - 0.574) / (t + 1) ** 0.5)
+        return at[0]
 
     def conjugate(self, x):
         """argmax <x, y> - w(y) of each row, and the residuals."""

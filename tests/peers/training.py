@@ -16,7 +16,6 @@ of the particles and solves.
 """
 
 import argparse
-import base64
 import csv
 import json
 import math
@@ -30,6 +29,7 @@ from speed import THREADS, libraries, program  # Sets the number of threads; bef
 import numpy as np
 import torch
 
+import langevin
 import mnist_idx
 import network
 
@@ -57,14 +57,8 @@ class Trainer:
         _, self.library, _ = libraries(self.arch.activation)
         if self.arch.diagonal:
             raise SystemExit(f"{path}: networks with diagonal terms are not written here")
-        d, self.batch, self.device = self.arch.dim, batch, device
-        # The mean, then the upper triangle of the covariance, row by row.
-        numbers = np.frombuffer(base64.b64decode(properties["cmf.gaussian"]), "<f4").astype(float)
-        upper = np.zeros((d, d))
-        upper[np.triu_indices(d)] = numbers[d:]
-        values, vectors_of_data = np.linalg.eigh(upper, UPLO="U")
-        roots = np.cbrt(values)
-        covariance = (vectors_of_data * roots) @ vectors_of_data.T
+        d, self.device = self.arch.dim, device
+        centre, covariance = network.gaussian_start(self.arch, properties)
         there = lambda a: torch.from_numpy(np.array(a, np.float32)).to(device)
         self.covariance, self.factor = there(covariance), there(np.linalg.cholesky(covariance))
         self.sigma = float(properties["cmf.sigma"])
@@ -87,9 +81,7 @@ class Trainer:
         self.adam = torch.optim.Adam([{"params": p, "lr": RATE * pace} for p, pace in groups], betas=(0.9, 0.99))
         with torch.no_grad():
             self.average = {name: a.clone() for name, a in self.weights().items()}
-        # Where the Gaussian solution has its Gibbs factor.
-        start = vectors_of_data / (1 + roots) @ (vectors_of_data.T @ numbers[:d])
-        self.x = there(start) + torch.randn(batch, d, device=device) @ self.factor.T
+        self.x = there(centre) + torch.randn(batch, d, device=device) @ self.factor.T
         self.power = torch.randn(min(LAMBDA_PARTICLES, batch), d, device=device)
         self.updates, self.step = 0, None
 
@@ -127,21 +119,12 @@ class Trainer:
 
     def moves(self, w):
         """The Langevin steps themselves."""
-        x, step, total = self.x, self.step, 0.0
-        value, gradient = self.value_and_gradient(w, x)
+        value_and_gradient = lambda x: self.value_and_gradient(w, x)
+        at, total = (self.x, *value_and_gradient(self.x)), 0.0
         for _ in range(LANGEVIN_STEPS):
-            noise = torch.randn_like(x)
-            moved = x - step * gradient @ self.covariance + math.sqrt(2 * step) * noise @ self.factor.T
-            new_value, new_gradient = self.value_and_gradient(w, moved)
-            back = noise - math.sqrt(step / 2) * (gradient + new_gradient) @ self.factor
-            log_ratio = value - new_value + 0.5 * (noise.square().sum(1) - back.square().sum(1))
-            probability = log_ratio.exp().clamp(max=1)
-            accepted = torch.rand_like(probability) < probability
+            at, probability = langevin.step(value_and_gradient, at, self.step, self.covariance, self.factor)
             total = total + probability.mean() / LANGEVIN_STEPS
-            x = torch.where(accepted[:, None], moved, x)
-            gradient = torch.where(accepted[:, None], new_gradient, gradient)
-            value = torch.where(accepted, new_value, value)
-        self.x = x
+        self.x = at[0]
         return total
 
     def solve(self, w, y, v):

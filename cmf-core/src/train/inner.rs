@@ -1,5 +1,5 @@
 //! What an update needs besides samplers and conjugates, on the host's f32 engine and never
-//! differentiated: random numbers, gradients, and the step size's eigenvalue.
+//! differentiated: random numbers, probes, gradients, and the largest eigenvalue.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;

@@ -1,4 +1,4 @@
-//! Langevin steps and the eigenvalue that their step size goes by.
+//! Langevin steps and the eigenvalue that the first one's size goes by.
 
 use burn::prelude::*;
 
