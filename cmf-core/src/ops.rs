@@ -103,35 +103,45 @@ pub trait Ops {
     ///
     /// ELU's second derivative jumps at 0; its third is taken without the atom there.
     fn activation(&self, t: &Self::Tensor, kind: Activation, order: u8) -> Self::Tensor {
-        match kind {
-            Activation::Elu => {
-                // e^{min(t, 0)} is ELU's slope, and for t < 0 every further derivative.
-                let slope = self.exp(&self.scale(&self.relu(&self.scale(t, -1.0)), -1.0));
-                match order {
-                    0 => self.offset(&self.add(&self.relu(t), &slope), -1.0),
-                    1 => slope,
-                    _ => self.sub(&slope, &self.positive(t)),
-                }
+        composed_activation(self, t, kind, order)
+    }
+}
+
+/// [`Ops::activation`] by the other operations.
+pub fn composed_activation<O: Ops + ?Sized>(
+    ops: &O,
+    t: &O::Tensor,
+    kind: Activation,
+    order: u8,
+) -> O::Tensor {
+    match kind {
+        Activation::Elu => {
+            // e^{min(t, 0)} is ELU's slope, and for t < 0 every further derivative.
+            let slope = ops.exp(&ops.scale(&ops.relu(&ops.scale(t, -1.0)), -1.0));
+            match order {
+                0 => ops.offset(&ops.add(&ops.relu(t), &slope), -1.0),
+                1 => slope,
+                _ => ops.sub(&slope, &ops.positive(t)),
             }
-            Activation::Softplus { beta } => {
-                let t = self.scale(t, beta);
-                if order == 0 {
-                    // relu(t) + ln(1 + e^{-|t|}) does not overflow.
-                    let magnitude = self.add(&self.relu(&t), &self.relu(&self.scale(&t, -1.0)));
-                    let tail = self.ln(&self.offset(&self.exp(&self.scale(&magnitude, -1.0)), 1.0));
-                    return self.scale(&self.add(&self.relu(&t), &tail), 1.0 / beta);
-                }
-                let first = self.sigmoid(&t);
-                if order == 1 {
-                    return first;
-                }
-                let second = self.mul(&first, &self.offset(&self.scale(&first, -1.0), 1.0));
-                if order == 2 {
-                    return self.scale(&second, beta);
-                }
-                let slope = self.offset(&self.scale(&first, -2.0), 1.0);
-                self.scale(&self.mul(&second, &slope), beta * beta)
+        }
+        Activation::Softplus { beta } => {
+            let t = ops.scale(t, beta);
+            if order == 0 {
+                // relu(t) + ln(1 + e^{-|t|}) does not overflow.
+                let magnitude = ops.add(&ops.relu(&t), &ops.relu(&ops.scale(&t, -1.0)));
+                let tail = ops.ln(&ops.offset(&ops.exp(&ops.scale(&magnitude, -1.0)), 1.0));
+                return ops.scale(&ops.add(&ops.relu(&t), &tail), 1.0 / beta);
             }
+            let first = ops.sigmoid(&t);
+            if order == 1 {
+                return first;
+            }
+            let second = ops.mul(&first, &ops.offset(&ops.scale(&first, -1.0), 1.0));
+            if order == 2 {
+                return ops.scale(&second, beta);
+            }
+            let slope = ops.offset(&ops.scale(&first, -2.0), 1.0);
+            ops.scale(&ops.mul(&second, &slope), beta * beta)
         }
     }
 }

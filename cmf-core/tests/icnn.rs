@@ -70,7 +70,7 @@ fn a_spiked_head_is_the_full_head_of_the_same_matrix() {
         w.hessian(&x, &mut hessian).unwrap();
         let (host, x) = (Host::sequential(), Array::from_f64(&x, 3, d));
         let formula = Formula::new(&host, w.architecture(), w.weights());
-        let (first, second) = formula.directional(3, &x, &g, [&u, &v]);
+        let (first, second) = formula.directional([3, 1], &x, &g, [&u, &v]);
         [value, gradient, hessian, first.to_vec(), second.to_vec()].concat()
     };
     // A few dozen roundings of numbers of order 1 to 10.
@@ -139,13 +139,16 @@ fn directional_derivatives_are_the_products_they_abbreviate() {
     w.hvp(&x, &v, &mut plain).unwrap();
     assert_eq!(hv, plain);
     let formula = Formula::new(&host, w.architecture(), w.weights());
-    let [x, g_, u_, v] = [&x, &g, &u, &v].map(|a| Array::from_f64(a, 4, 5));
-    let (first, second) = formula.directional(4, &x, &g_, [&u_, &v]);
+    // Three pairs a point: (u, v), (v, v) and (v, u), whose second derivatives are known from ∇²w v.
+    let [us, vs] = [[&u, &v, &v], [&v, &v, &u]].map(|parts| parts.map(Vec::as_slice).concat());
+    let array = |a: &[f64]| Array::from_f64(a, a.len() / 5, 5);
+    let (first, second) = formula.directional([4, 3], &array(&x), &array(&g), [&array(&us), &array(&vs)]);
     for i in 0..4 {
         let row = i * 5..i * 5 + 5;
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         assert!((first.to_vec()[i] - dot(&gradient[row.clone()], &g[row.clone()])).abs() < 1e-12);
-        assert!((second.to_vec()[i] - dot(&hv[row.clone()], &u[row])).abs() < 1e-12);
+        let product = |a: &[f64]| dot(&hv[row.clone()], &a[row.clone()]);
+        assert!((second.to_vec()[i] - (2.0 * product(&u) + product(&v))).abs() < 1e-12);
     }
 }
 

@@ -38,7 +38,7 @@ struct Plan {
 
 impl Plan {
     /// The full plan has the paper's five hidden layers and ELU, with widths that it does not print and as many updates
-    /// as a day allows; the quick one is what `train` does by itself, in fewer updates.
+    /// as a day allows; the quick one is what `train` does by itself.
     fn new(settings: &Settings) -> Result<Plan> {
         let quick = settings.quick;
         let architecture = Architecture {
@@ -51,7 +51,7 @@ impl Plan {
         };
         let usual = default_settings(Method::Samples, architecture, SIGMA)?;
         let config = match quick {
-            true => TrainConfig { updates: 1700, seed: settings.seed, ..usual },
+            true => TrainConfig { seed: settings.seed, ..usual },
             false => {
                 TrainConfig { updates: 100_000, batch: 1024, particles: 1024, seed: settings.seed, ..usual }
             }

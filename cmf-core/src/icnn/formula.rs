@@ -56,6 +56,9 @@ struct Tangent<T> {
     head: T,
 }
 
+/// A direction [n, d] and the tangents along it.
+type Along<T> = (T, Tangent<T>);
+
 impl<'a, O: Ops> Formula<'a, O> {
     /// Binds the formulas to an interpreter and weights.
     pub fn new(ops: &'a O, arch: &'a Architecture, weights: &'a Weights<O::Tensor>) -> Self {
@@ -298,13 +301,14 @@ impl<'a, O: Ops> Formula<'a, O> {
         hv
     }
 
-    /// Directional derivatives Dw(x)\[g\] and D²w(x)\[u, v\]: [n, d] each -> ([n, 1], [n, 1]).
+    /// Directional derivatives Dw(x)\[g\] and Σ_j D²w(x)\[u_j, v_j\]: x, g [n, d], u, v [k n, d], the first direction of
+    /// all points before the second of all -> ([n, 1], [n, 1]).
     ///
     /// Forward passes only, so that differentiating the result in the weights costs one product a
-    /// direction: what likelihood training needs. `n` is the number of rows.
+    /// direction: what likelihood training needs.
     pub fn directional(
         &self,
-        n: usize,
+        [n, k]: [usize; 2],
         x: &O::Tensor,
         g: &O::Tensor,
         [u, v]: [&O::Tensor; 2],
@@ -312,7 +316,8 @@ impl<'a, O: Ops> Formula<'a, O> {
         let (ops, w) = (self.ops, self.weights);
         // One product serves the points and all directions.
         let products = self.products(&ops.concat(&[x.clone(), g.clone(), u.clone(), v.clone()], 0));
-        let part = |i: usize| ops.slice(&products, 0, i * n, (i + 1) * n);
+        let block = |a: &O::Tensor, i: usize| ops.slice(a, 0, i * n, (i + 1) * n);
+        let part = |i: usize| block(&products, i);
         let forward = self.forward_from(x, &part(0));
         let along_g = self.tangent(&forward, g, &part(1));
         let slopes = forward.slope.iter().zip(&along_g.s).map(|(slope, ds)| ops.mul(slope, ds));
@@ -321,15 +326,27 @@ impl<'a, O: Ops> Formula<'a, O> {
         let slope = self.head_form(g, &along_g.head, &centred, &forward.head);
         let first = ops.add(&ops.sum(&network, 1), &slope);
 
-        let along_u = self.tangent(&forward, u, &part(2));
-        let along_v = self.tangent(&forward, v, &part(3));
-        let form = |r: usize| ops.mul(&along_u.squared[r], &along_v.squared[r]);
-        let mut input = (1..self.arch.rank).fold(form(0), |sum, r| ops.add(&sum, &form(r)));
+        let along = |directions: &O::Tensor, i: usize, part_of: usize| {
+            let direction = block(directions, i);
+            let tangent = self.tangent(&forward, &direction, &part(part_of));
+            (direction, tangent)
+        };
+        let pairs: Vec<_> = (0..k).map(|j| (along(u, j, 2 + j), along(v, j, 2 + k + j))).collect();
+        // The second derivative of each layer is linear in the products of the tangents: one pass serves their sum.
+        let sum = |terms: Vec<O::Tensor>| terms.into_iter().reduce(|sum, term| ops.add(&sum, &term));
+        let over_pairs = |of: &dyn Fn(&Along<O::Tensor>, &Along<O::Tensor>) -> O::Tensor| {
+            sum(pairs.iter().map(|(u, v)| of(u, v)).collect()).expect("k is at least 1")
+        };
+        let mut input = over_pairs(&|(_, u), (_, v)| {
+            let forms = u.squared.iter().zip(&v.squared).map(|(a, b)| ops.mul(a, b));
+            sum(forms.collect()).expect("the rank is at least 1")
+        });
         if let Some(diagonal) = &w.diagonal {
-            input = ops.add(&input, &ops.matmul(&ops.mul(u, v), &ops.transpose(diagonal)));
+            let squares = over_pairs(&|(u, _), (v, _)| ops.mul(u, v));
+            input = ops.add(&input, &ops.matmul(&squares, &ops.transpose(diagonal)));
         }
         let curved = |l: usize, ds: O::Tensor| {
-            let product = ops.mul(&along_u.s[l], &along_v.s[l]);
+            let product = over_pairs(&|(_, u), (_, v)| ops.mul(&u.s[l], &v.s[l]));
             let bend = ops.mul(&self.act(&forward.s[l], 2), &product);
             ops.add(&bend, &ops.mul(&forward.slope[l], &ds))
         };
@@ -339,7 +356,9 @@ impl<'a, O: Ops> Formula<'a, O> {
             dz.push(curved(l, ds));
         }
         let bends = ops.sum(&ops.mul(&ops.concat(&dz, 1), &w.output), 1);
-        let second = ops.add(&bends, &self.head_form(u, &along_u.head, v, &along_v.head));
+        let head =
+            over_pairs(&|(u, along_u), (v, along_v)| self.head_form(u, &along_u.head, v, &along_v.head));
+        let second = ops.add(&bends, &head);
         (first, second)
     }
 

@@ -4,17 +4,32 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::backend::cuda::CudaDevice;
 use burn::backend::{Autodiff, Cuda};
-use burn::tensor::ops::FloatTensor;
+use burn::prelude::Tensor;
+use burn::tensor::ops::{FloatTensor, FloatTensorOps};
+use burn::tensor::{TensorMetadata, TensorPrimitive};
 use burn_cubecl::kernel::matmul::init_matmul_output;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::{Strategy, launch_ref};
 use cubek::std::InputBinding;
 
+use super::activation::Activates;
 use super::device::DeviceTrainer;
-use super::ops::Precise;
+use super::ops::{BurnOps, Precise, Ranked};
 use super::trainer::Trainer;
 use super::training::Training;
 use crate::error::{Error, Result};
+use crate::ops::{Activation, composed_activation};
+
+/// By Burn's own kernels, one after the other.
+impl Activates for Cuda {
+    fn activation(t: FloatTensor<Self>, kind: Activation, order: u8) -> FloatTensor<Self> {
+        let (shape, ops) = (t.shape(), BurnOps::<Self>::new(t.device.clone()));
+        let row = Self::float_reshape(t, [1, shape.num_elements()].into());
+        let row = Ranked::Two(Tensor::from_primitive(TensorPrimitive::Float(row)));
+        let out = composed_activation(&ops, &row, kind, order).matrix().into_primitive().tensor();
+        Self::float_reshape(out, shape)
+    }
+}
 
 /// By the kernel that multiplies on the ordinary units: tensor cores round factors to 11 bits and cut sums off.
 impl Precise for Cuda {

@@ -187,12 +187,14 @@ pub(super) fn factored(network: &Icnn<f32>, points: &[f64]) -> Result<LogDets> {
     let d = network.dim();
     let mut hessians = vec![0.0; points.len() * d];
     network.hessian(points, &mut hessians)?;
-    let mut all = LogDets { value: Vec::new(), solved: Vec::new(), probe: Vec::new() };
-    for hessian in hessians.chunks_exact(d * d) {
+    let n = points.len() / d;
+    let (mut value, mut solved) = (Vec::with_capacity(n), vec![0.0; hessians.len()]);
+    for (i, hessian) in hessians.chunks_exact(d * d).enumerate() {
         let factor = Cholesky::new(hessian, d, "a Hessian in training")?;
-        all.value.push(factor.log_det());
-        all.solved.extend(factor.inverse());
-        all.probe.extend((0..d * d).map(|i| if i % (d + 1) == 0 { 1.0 } else { 0.0 }));
+        value.push(factor.log_det());
+        for (k, row) in factor.inverse().chunks_exact(d).enumerate() {
+            solved[(k * n + i) * d..][..d].copy_from_slice(row);
+        }
     }
-    Ok(all)
+    Ok(LogDets { value, solved, probe: inner::coordinates(n, d) })
 }

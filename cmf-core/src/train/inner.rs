@@ -27,14 +27,18 @@ pub fn signs(rng: &mut ChaCha8Rng, n: usize) -> Vec<f64> {
 /// is larger than its trace.
 const MOST_PROBED: usize = 3;
 
-/// Probes v of `n` points in turn, with mean v v' = I: random signs, or in few dimensions √d e_1 for all points, then √d e_2
-/// for all, and so on: [k n, d] for k a point.
+/// Probes v of `n` points in turn, with mean Σ v v' = I over those of a point: random signs, or in few dimensions the
+/// coordinates: [k n, d] for k a point.
 pub fn probes(rng: &mut ChaCha8Rng, n: usize, d: usize) -> Vec<f64> {
     if d > MOST_PROBED {
         return signs(rng, n * d);
     }
-    let root = (d as f64).sqrt();
-    (0..d * n * d).map(|i| if i % d == i / (n * d) { root } else { 0.0 }).collect()
+    coordinates(n, d)
+}
+
+/// e_1 for each of `n` points, then e_2 for each, and so on: [d n, d].
+pub fn coordinates(n: usize, d: usize) -> Vec<f64> {
+    (0..d * n * d).map(|i| if i % d == i / (n * d) { 1.0 } else { 0.0 }).collect()
 }
 
 /// The rows of `a` as many times over as `probes` has rows for each.

@@ -8,6 +8,7 @@
 //! survive no rotation); the inner loops are preconditioned by the start's Gibbs covariance S^{1/3}, near
 //! whose inverse the Hessian stays.
 
+mod activation;
 mod amortiser;
 mod average;
 mod checkpoint;

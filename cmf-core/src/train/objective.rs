@@ -3,6 +3,7 @@
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
+use super::activation::Activates;
 use super::ops::{BurnOps, Ranked};
 use crate::icnn::formula::Formula;
 use crate::icnn::{Architecture, Weights};
@@ -27,7 +28,7 @@ pub struct Likelihood<T> {
     pub along: T,
     /// u ≈ ∇²w(y)^{-1} v: [k n, d].
     pub solved: T,
-    /// Probes v with E v v' = I, the first of all points, then the second of all: [k n, d].
+    /// Probes v with E Σ_k v v' = I, the first of all points, then the second of all: [k n, d].
     pub probe: T,
 }
 
@@ -52,7 +53,7 @@ pub fn rows<B: Backend>(a: &[f64], d: usize, device: &B::Device) -> Tensor<B, 2>
 /// * Likelihood: the gradient of E[-log ρ] is E ∂[w(∇w(y)) - log det ∇²w(y)] - E_P ∂w(x). The first
 ///   derivative is total: ∂w at the frozen image plus ∂∇w(y) along ∇w(∇w(y)); log det enters by one
 ///   probe or a few, ∂ log det H = E u' ∂H v with H u = v. From N(0, I) there are neither the frozen image nor P.
-pub fn loss<B: Backend>(
+pub fn loss<B: Activates>(
     ops: &BurnOps<B>,
     arch: &Architecture,
     weights: &Weights<Ranked<B>>,
@@ -72,10 +73,9 @@ pub fn loss<B: Backend>(
         total = total + contrast(data.clone(), conjugate) * weight;
     }
     if let Some(Likelihood { image, along, solved, probe }) = likelihood {
-        let rows = probe.dims()[0];
-        let [data, along] = [data, along].map(|a| Ranked::Two(a.repeat_dim(0, rows / n)));
-        let [solved, probe] = [solved, probe].map(Ranked::Two);
-        let (first, second) = formula.directional(rows, &data, &along, [&solved, &probe]);
+        let probes = probe.dims()[0] / n;
+        let [data, along, solved, probe] = [data, along, solved, probe].map(Ranked::Two);
+        let (first, second) = formula.directional([n, probes], &data, &along, [&solved, &probe]);
         total = total + (first.matrix() - second.matrix()).mean();
         if let Some(image) = image {
             total = total + contrast(image, particles);
@@ -94,14 +94,14 @@ pub struct Regression {
     pub image: Vec<f64>,
     /// ∇w(x): [n, d].
     pub along: Vec<f64>,
-    /// u with Σ_k u v' ≈ ∇²w(y)^{-1}, the k of a point together: [n, k, d].
+    /// u with Σ_k u v' ≈ ∇²w(y)^{-1}, the first of all points, then the second of all: [k n, d].
     pub solved: Vec<f64>,
-    /// v: [n, k, d].
+    /// v: [k n, d].
     pub probe: Vec<f64>,
 }
 
 /// Σ_i c_i ∂[w(∇w(y_i)) - log det ∇²w(y_i)] as the gradient of a scalar, with the c_i held fixed.
-pub fn regression<B: Backend>(
+pub fn regression<B: Activates>(
     ops: &BurnOps<B>,
     arch: &Architecture,
     weights: &Weights<Ranked<B>>,
@@ -111,18 +111,13 @@ pub fn regression<B: Backend>(
     let formula = Formula::new(ops, arch, weights);
     let (d, n) = (arch.dim, parts.weight.len());
     let k = parts.solved.len() / parts.points.len();
-    let each = |a: &[f64]| -> Vec<f64> { a.chunks_exact(d).flat_map(|row| row.repeat(k)).collect() };
     let rows = |a: &[f64], width: usize| Ranked::Two(rows::<B>(a, width, device));
-    let weight = |k: usize, scale: f64| {
-        let all: Vec<f64> = parts.weight.iter().flat_map(|c| vec![c * scale; k]).collect();
-        rows(&all, 1).matrix()
-    };
-    let at_image = formula.value(&rows(&parts.image, d)).matrix() * weight(1, 1.0);
+    let at_image = formula.value(&rows(&parts.image, d)).matrix();
     let (first, second) = formula.directional(
-        n * k,
-        &rows(&each(&parts.points), d),
-        &rows(&each(&parts.along), d),
+        [n, k],
+        &rows(&parts.points, d),
+        &rows(&parts.along, d),
         [&rows(&parts.solved, d), &rows(&parts.probe, d)],
     );
-    at_image.sum() + (first.matrix() * weight(k, 1.0 / k as f64) - second.matrix() * weight(k, 1.0)).sum()
+    ((at_image + first.matrix() - second.matrix()) * rows(&parts.weight, 1).matrix()).sum()
 }

@@ -4,7 +4,8 @@ use burn::prelude::*;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{TensorPrimitive, activation};
 
-use crate::ops::Ops;
+use super::activation::Activates;
+use crate::ops::{Activation, Ops};
 
 /// A Burn tensor of rank 2 or 3.
 #[derive(Debug, Clone)]
@@ -70,7 +71,7 @@ type Product<B> = fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>;
 
 /// A backend that can multiply matrices without rounding their numbers to fewer bits than f32 has.
 #[cfg(any(test, feature = "cuda"))]
-pub trait Precise: Backend {
+pub trait Precise: Activates {
     /// a b: [.., n, k], [.., k, m] -> [.., n, m].
     fn product(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
 }
@@ -120,7 +121,7 @@ pub fn product<B: Precise>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 2> {
     multiplied(B::product, a, b)
 }
 
-impl<B: Backend> Ops for BurnOps<B> {
+impl<B: Activates> Ops for BurnOps<B> {
     type Tensor = Ranked<B>;
 
     fn matmul(&self, a: &Ranked<B>, b: &Ranked<B>) -> Ranked<B> {
@@ -178,6 +179,12 @@ impl<B: Backend> Ops for BurnOps<B> {
     }
     fn squeeze(&self, a: &Ranked<B>, axis: usize) -> Ranked<B> {
         Ranked::Two(a.stacked().squeeze_dim(axis))
+    }
+    fn activation(&self, t: &Ranked<B>, kind: Activation, order: u8) -> Ranked<B> {
+        each_rank!(t, t => {
+            let out = B::activation(t.into_primitive().tensor(), kind, order);
+            Tensor::from_primitive(TensorPrimitive::Float(out))
+        })
     }
     fn identity(&self, d: usize) -> Ranked<B> {
         Ranked::Two(Tensor::eye(d, &self.device))

@@ -8,6 +8,7 @@ use burn::module::{Module, Param, ParamId};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
+use super::activation::Activates;
 use super::ops::{BurnOps, Ranked};
 use crate::error::{Error, Result};
 use crate::host::{Array, Scalar};
@@ -147,7 +148,10 @@ impl<B: Backend> Parameters<B> {
     }
 
     /// The effective weights, differentiable in the free parameters.
-    pub fn weights(&self, arch: &Architecture) -> Weights<Ranked<B>> {
+    pub fn weights(&self, arch: &Architecture) -> Weights<Ranked<B>>
+    where
+        B: Activates,
+    {
         let device = self.head_root.val().device();
         // Burn's own softplus overflows from 88 on, which mixing weights, in units of 1 / fan-in, do reach.
         let ops = BurnOps::<B>::new(device.clone());

@@ -22,6 +22,7 @@ use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use rand_chacha::ChaCha8Rng;
 
+use super::activation::Activates;
 use super::amortiser::Amortiser;
 use super::average::Average;
 use super::checkpoint::{Numbers, Packed, State, pack_amortiser, unpack_amortiser};
@@ -60,7 +61,7 @@ fn ranked<B: Backend>(a: &Tensor<B, 2>) -> Ranked<B> {
 }
 
 /// w and ∇w at the rows of `x`: [n, d] -> [n, 1], [n, d].
-fn at<B: Backend>(w: &Potential<'_, B>, x: &Tensor<B, 2>) -> (Tensor<B, 2>, Tensor<B, 2>) {
+fn at<B: Activates>(w: &Potential<'_, B>, x: &Tensor<B, 2>) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let (value, gradient) = w.value_and_gradient(&ranked(x));
     (value.matrix(), gradient.matrix())
 }
@@ -98,7 +99,11 @@ fn close(what: &str, found: &[f64], want: &[f64], agreement: f64) -> Result<()> 
 }
 
 /// A likelihood's derivative in the linear and squared forms, with the points `x` in every place.
-fn in_forms<B: AutodiffBackend>(network: &Icnn<f32>, x: &[f64], device: &B::Device) -> Result<Vec<f64>> {
+fn in_forms<B: AutodiffBackend + Activates>(
+    network: &Icnn<f32>,
+    x: &[f64],
+    device: &B::Device,
+) -> Result<Vec<f64>> {
     let arch = network.architecture();
     let parameters = Parameters::<B>::from_network(network, device)?;
     let x = rows::<B>(x, arch.dim, device);
@@ -149,7 +154,7 @@ pub(super) struct DeviceTrainer<B: AutodiffBackend> {
     seconds: f64,
 }
 
-impl<B: AutodiffBackend<InnerBackend: Precise>> DeviceTrainer<B> {
+impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
     /// Goes on from a state on `device`. Fails for runs that learn from an energy, which the host evaluates, and if
     /// the device's gradients and Hessian products are not the host's.
     pub(super) fn from_state(state: State, device: B::Device) -> Result<Self> {
@@ -315,7 +320,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise>> DeviceTrainer<B> {
     }
 }
 
-impl<B: AutodiffBackend<InnerBackend: Precise>> Training for DeviceTrainer<B> {
+impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceTrainer<B> {
     fn config(&self) -> &TrainConfig {
         &self.config
     }

@@ -21,9 +21,10 @@ use crate::potential::{Potential, SecondOrder};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Mala, Sampler};
 use crate::source::Source;
+use crate::train::activation::Activates;
 
 /// What the device's code runs on.
-trait Device: AutodiffBackend<InnerBackend: Precise> {
+trait Device: AutodiffBackend<InnerBackend: Precise> + Activates {
     /// How far whole updates are from the host's.
     const OFF: f64;
 }
