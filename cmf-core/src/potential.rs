@@ -31,7 +31,17 @@ pub trait SecondOrder: Potential {
     /// `x`: [n, d], `m`: [n, d, d] symmetric, `out`: [n, d]. With M = (∇²w)^{-1} this is the gradient
     /// of log det ∇²w.
     fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()>;
+
+    /// [`SecondOrder::hessian`], and [`SecondOrder::hessian_contraction`] at the same points for later: what the two
+    /// share is kept, where an implementer can.
+    fn hessian_to_contract<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<Contraction<'a>> {
+        self.hessian(x, hessian)?;
+        Ok(Box::new(move |m, out| self.hessian_contraction(x, m, out)))
+    }
 }
+
+/// A contraction at points that it knows: `m` [n, d, d] symmetric, `out` [n, d].
+pub type Contraction<'a> = Box<dyn FnOnce(&[f64], &mut [f64]) -> Result<()> + 'a>;
 
 /// Number of rows of `x` in dimension `d`, or a shape error.
 pub fn rows(x: &[f64], d: usize) -> Result<usize> {

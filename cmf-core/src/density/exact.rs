@@ -1,11 +1,9 @@
 //! The exact log-density and its gradient, one dense Hessian a row.
 
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::cholesky::llt::{factor, inverse};
-use faer::{MatMut, MatRef, Par};
+use faer::MatMut;
 use rayon::prelude::*;
 
-use super::{Pushed, Status, finite};
+use super::{Pushed, Status, finite, halves};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::LN_2PI;
 use crate::linalg::{dot, mirror};
@@ -122,7 +120,6 @@ fn evaluate(
 struct Workspace {
     hessians: Vec<f64>,
     inverses: Vec<f64>,
-    scratch: Vec<MemBuffer>,
     d: usize,
 }
 
@@ -131,14 +128,9 @@ type Factored = std::result::Result<f64, Status>;
 
 impl Workspace {
     fn new(d: usize, wave: usize, with_inverse: bool) -> Self {
-        let mut need = factor::cholesky_in_place_scratch::<f64>(d, Par::Seq, Default::default());
-        if with_inverse {
-            need = need.or(inverse::inverse_scratch::<f64>(d, Par::Seq));
-        }
         Workspace {
             hessians: vec![0.0; wave * d * d],
             inverses: vec![0.0; if with_inverse { wave * d * d } else { 0 }],
-            scratch: (0..wave).map(|_| MemBuffer::new(need)).collect(),
             d,
         }
     }
@@ -157,30 +149,29 @@ impl Workspace {
         let n = y.len() / d;
         let pushed = Pushed::new(w, source, y)?;
         let hessians = &mut self.hessians[..n * d * d];
-        w.hessian(y, hessians)?;
+        let contract = match score.is_some() {
+            true => Some(w.hessian_to_contract(y, hessians)?),
+            false => w.hessian(y, hessians).map(|()| None)?,
+        };
         if let Some(score) = score.as_deref_mut() {
             let outer = hessians.chunks_exact(d * d).zip(pushed.twice.chunks_exact(d));
             for ((h, twice), score) in outer.zip(score.chunks_exact_mut(d)) {
                 score.iter_mut().zip(h.chunks_exact(d)).for_each(|(s, h)| *s = -dot(h, twice));
             }
         }
-        let factored: Vec<Factored> = hessians
-            .par_chunks_exact_mut(d * d)
-            .zip(&mut self.scratch)
-            .map(|(h, scratch)| log_det(h, d, MemStack::new(scratch)))
-            .collect();
-        if let Some(score) = score.as_deref_mut() {
+        let factored: Vec<Factored> = hessians.par_chunks_exact_mut(d * d).map(|h| log_det(h, d)).collect();
+        if let (Some(score), Some(contract)) = (score.as_deref_mut(), contract) {
             let inverses = &mut self.inverses[..n * d * d];
             inverses
                 .par_chunks_exact_mut(d * d)
-                .zip(hessians.par_chunks_exact(d * d))
-                .zip(self.scratch.par_iter_mut().zip(&factored))
-                .for_each(|((inverse, l), (scratch, factored))| match factored {
-                    Ok(_) => invert(l, inverse, d, MemStack::new(scratch)),
+                .zip(hessians.par_chunks_exact_mut(d * d))
+                .zip(&factored)
+                .for_each(|((inverse, l), factored)| match factored {
+                    Ok(_) => invert(l, inverse, d),
                     Err(_) => inverse.fill(0.0),
                 });
             let mut slopes = vec![0.0; n * d];
-            w.hessian_contraction(y, inverses, &mut slopes)?;
+            contract(inverses, &mut slopes)?;
             score.iter_mut().zip(&slopes).for_each(|(s, g)| *s += g);
         }
         for (i, factored) in factored.into_iter().enumerate() {
@@ -203,21 +194,19 @@ impl Workspace {
 
 /// Replaces H by its Cholesky factor and returns log det H. H is symmetric, so the row-major slice is
 /// its own column-major view.
-fn log_det(h: &mut [f64], d: usize, stack: &mut MemStack) -> Factored {
+fn log_det(h: &mut [f64], d: usize) -> Factored {
     if !finite(h) {
         return Err(Status::NotFinite);
     }
-    let columns = MatMut::from_column_major_slice_mut(h, d, d);
-    factor::cholesky_in_place(columns, Default::default(), Par::Seq, stack, Default::default())
-        .map_err(|_| Status::NotPositiveDefinite)?;
+    halves::factor(MatMut::from_column_major_slice_mut(h, d, d)).map_err(|_| Status::NotPositiveDefinite)?;
     let log_det = 2.0 * (0..d).map(|i| h[i * d + i].ln()).sum::<f64>();
     if log_det.is_finite() { Ok(log_det) } else { Err(Status::NotPositiveDefinite) }
 }
 
-/// H^{-1}, both triangles, from the factor that [`log_det`] left.
-fn invert(l: &[f64], inverse: &mut [f64], d: usize, stack: &mut MemStack) {
+/// H^{-1}, both triangles, from the factor that [`log_det`] left, which is overwritten.
+fn invert(l: &mut [f64], inverse: &mut [f64], d: usize) {
     // The lower triangle by columns is the upper one by rows.
-    let lower = MatMut::from_column_major_slice_mut(inverse, d, d);
-    inverse::inverse(lower, MatRef::from_column_major_slice(l, d, d), Par::Seq, stack);
+    let [l, lower] = [l, &mut *inverse].map(|a| MatMut::from_column_major_slice_mut(a, d, d));
+    halves::invert(l, lower);
     mirror(inverse, d);
 }

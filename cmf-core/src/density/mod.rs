@@ -12,6 +12,7 @@
 
 mod by_products;
 mod exact;
+mod halves;
 mod lanczos;
 mod score;
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use faer::MatRef;
-use pulp::{Arch, Simd, WithSimd};
 
 use super::elementary;
 
@@ -51,25 +50,6 @@ macro_rules! scalar {
 }
 scalar!(f32, elementary::exp_of_negative, elementary::ln_1p_of_share);
 scalar!(f64, f64::exp, f64::ln_1p);
-
-/// `f` of each element of `from`.
-struct Each<'a, T, F> {
-    from: &'a [T],
-    to: &'a mut [T],
-    f: F,
-}
-
-impl<T: Copy, F: Fn(T) -> T> WithSimd for Each<'_, T, F> {
-    type Output = ();
-
-    // A plain loop, and inlined: what is called from here loses the vectors.
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        for (to, &from) in self.to.iter_mut().zip(self.from) {
-            *to = (self.f)(from);
-        }
-    }
-}
 
 /// A shared array of rank 2 or 3; slices along rows or columns and transposes are views.
 #[derive(Debug, Clone)]
@@ -146,6 +126,11 @@ impl<T: Scalar> Array<T> {
         if self.transposed { Self::new(self.to_vec(), self.shape, self.rank) } else { self.clone() }
     }
 
+    /// The same array with its elements side by side in row-major order.
+    pub(super) fn whole(&self) -> Self {
+        if self.is_whole() { self.clone() } else { Self::new(self.to_vec(), self.shape, self.rank) }
+    }
+
     pub(super) fn is_whole(&self) -> bool {
         !self.transposed && self.stride == self.shape[2]
     }
@@ -171,49 +156,5 @@ impl<T: Scalar> Array<T> {
             let row = a.row(i / rows, i % rows).unwrap_or_default();
             out.iter_mut().zip(row).for_each(|(o, v)| *o = v.to_f64());
         }
-    }
-
-    /// `f` of each element, compiled for the widest vectors that this processor has.
-    ///
-    /// `f` owns what it captures: what it borrows, the compiler takes for something that `to` may overwrite, and the
-    /// loop stays one of single numbers.
-    pub(super) fn map(&self, f: impl Fn(T) -> T) -> Self {
-        let a = self.rows_contiguous();
-        let [n, rows, cols] = a.shape;
-        let mut out = vec![T::default(); n * rows * cols];
-        if a.is_whole() {
-            Arch::new().dispatch(Each { from: &a.data[a.offset..a.offset + out.len()], to: &mut out, f });
-        } else {
-            for (i, to) in out.chunks_exact_mut(cols.max(1)).enumerate() {
-                let from = a.row(i / rows, i % rows).unwrap_or_default();
-                Arch::new().dispatch(Each { from, to, f: &f });
-            }
-        }
-        Self::new(out, a.shape, a.rank)
-    }
-
-    pub(super) fn zip(&self, other: &Self, f: impl Fn(T, T) -> T) -> Self {
-        let (a, b) = (self.rows_contiguous(), other.rows_contiguous());
-        assert_eq!(a.rank, b.rank, "ranks differ: {:?} and {:?}", a.shape(), b.shape());
-        let shape @ [n, rows, cols] = std::array::from_fn(|k| {
-            let (la, lb) = (a.shape[k], b.shape[k]);
-            assert!(la == lb || la == 1 || lb == 1, "shapes {:?} and {:?} differ", a.shape(), b.shape());
-            la.max(lb)
-        });
-        let mut out = Vec::with_capacity(n * rows * cols);
-        for (m, i) in (0..n).flat_map(|m| (0..rows).map(move |i| (m, i))) {
-            let at = |x: &Self| (m.min(x.shape[0] - 1), i.min(x.shape[1] - 1));
-            let ((am, ai), (bm, bi)) = (at(&a), at(&b));
-            let x = a.row(am, ai).unwrap_or_default();
-            let y = b.row(bm, bi).unwrap_or_default();
-            if x.len() == y.len() {
-                out.extend(x.iter().zip(y).map(|(&x, &y)| f(x, y)));
-            } else if x.len() == 1 {
-                out.extend(y.iter().map(|&y| f(x[0], y)));
-            } else {
-                out.extend(x.iter().map(|&x| f(x, y[0])));
-            }
-        }
-        Self::new(out, shape, a.rank)
     }
 }

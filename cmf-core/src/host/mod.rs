@@ -3,6 +3,7 @@
 
 mod array;
 mod elementary;
+mod elementwise;
 mod products;
 
 pub use array::{Array, Scalar};
@@ -107,49 +108,49 @@ impl<T: Scalar> Ops for Host<T> {
     }
 
     fn add(&self, a: &Array<T>, b: &Array<T>) -> Array<T> {
-        a.zip(b, |x, y| x + y)
+        self.zip(a, b, |x, y| x + y)
     }
 
     fn sub(&self, a: &Array<T>, b: &Array<T>) -> Array<T> {
-        a.zip(b, |x, y| x - y)
+        self.zip(a, b, |x, y| x - y)
     }
 
     fn mul(&self, a: &Array<T>, b: &Array<T>) -> Array<T> {
-        a.zip(b, |x, y| x * y)
+        self.zip(a, b, |x, y| x * y)
     }
 
     fn scale(&self, a: &Array<T>, k: f64) -> Array<T> {
         let k = T::from_f64(k);
-        a.map(move |x| x * k)
+        self.map(a, move |x| x * k)
     }
 
     fn offset(&self, a: &Array<T>, k: f64) -> Array<T> {
         let k = T::from_f64(k);
-        a.map(move |x| x + k)
+        self.map(a, move |x| x + k)
     }
 
     fn relu(&self, a: &Array<T>) -> Array<T> {
         let zero = T::from_f64(0.0);
         // Written so that NaN stays NaN.
-        a.map(move |x| if x < zero { zero } else { x })
+        self.map(a, move |x| if x < zero { zero } else { x })
     }
 
     fn exp(&self, a: &Array<T>) -> Array<T> {
-        a.map(Scalar::exp)
+        self.map(a, Scalar::exp)
     }
 
     fn ln(&self, a: &Array<T>) -> Array<T> {
-        a.map(Scalar::ln)
+        self.map(a, Scalar::ln)
     }
 
     fn sigmoid(&self, a: &Array<T>) -> Array<T> {
         let one = T::from_f64(1.0);
-        a.map(move |x| one / (one + Scalar::exp(-x)))
+        self.map(a, move |x| one / (one + Scalar::exp(-x)))
     }
 
     fn positive(&self, a: &Array<T>) -> Array<T> {
         let (zero, one) = (T::from_f64(0.0), T::from_f64(1.0));
-        a.map(move |x| if x > zero { one } else { zero })
+        self.map(a, move |x| if x > zero { one } else { zero })
     }
 
     fn sum(&self, a: &Array<T>, axis: usize) -> Array<T> {
@@ -245,29 +246,31 @@ impl<T: Scalar> Ops for Host<T> {
         // Written so that NaN stays NaN.
         let negative = move |t: T| if t > zero { zero } else { t };
         match (kind, order) {
-            (Activation::Elu, 0) => t.map(move |t| if t < zero { t.exp_of_negative() - one } else { t }),
-            (Activation::Elu, 1) => t.map(move |t| negative(t).exp_of_negative()),
-            (Activation::Elu, _) => t.map(move |t| if t > zero { zero } else { t.exp_of_negative() }),
+            (Activation::Elu, 0) => {
+                self.map(t, move |t| if t < zero { t.exp_of_negative() - one } else { t })
+            }
+            (Activation::Elu, 1) => self.map(t, move |t| negative(t).exp_of_negative()),
+            (Activation::Elu, _) => self.map(t, move |t| if t > zero { zero } else { t.exp_of_negative() }),
             (Activation::Softplus { beta }, order) => {
                 let (b, inverse) = (T::from_f64(beta), T::from_f64(1.0 / beta));
                 // e^{-|βt|}, through which every order keeps its digits on either side.
                 let tail = move |t: T| (if t > zero { -t } else { t }).exp_of_negative();
                 match order {
-                    0 => t.map(move |t| {
+                    0 => self.map(t, move |t| {
                         let t = t * b;
                         (tail(t).ln_1p_of_share() + if t < zero { zero } else { t }) * inverse
                     }),
-                    1 => t.map(move |t| {
+                    1 => self.map(t, move |t| {
                         let t = t * b;
                         let tail = tail(t);
                         (if t > zero { one } else { tail }) / (one + tail)
                     }),
-                    2 => t.map(move |t| {
+                    2 => self.map(t, move |t| {
                         let tail = tail(t * b);
                         let share = one / (one + tail);
                         b * tail * share * share
                     }),
-                    _ => t.map(move |t| {
+                    _ => self.map(t, move |t| {
                         let t = t * b;
                         let tail = tail(t);
                         let share = one / (one + tail);

@@ -46,6 +46,13 @@ pub struct Linearised<T> {
     curvature: Vec<T>,
 }
 
+/// A point batch with all that a Hessian and its contraction there share.
+pub struct Curved<T> {
+    at: Linearised<T>,
+    /// J of each layer: [n, width, d].
+    jacobians: Vec<T>,
+}
+
 /// Tangents of a forward pass along one direction.
 struct Tangent<T> {
     /// Of s, each layer: [n, width].
@@ -400,16 +407,21 @@ impl<'a, O: Ops> Formula<'a, O> {
         (0..self.layers()).map(|l| self.ops.mul(&backward.q[l], &self.act(&forward.s[l], 2))).collect()
     }
 
+    /// The passes at x that [`Formula::hessian`] and [`Formula::hessian_contraction`] share.
+    pub fn curved(&self, x: &O::Tensor) -> Curved<O::Tensor> {
+        let at = self.linearise(x);
+        let jacobians = self.jacobians(&at.forward);
+        Curved { at, jacobians }
+    }
+
     /// ∇²w(x) = Σ_l J_l' diag(e_l) J_l + Σ_r A_r' diag(p) A_r + diag(δ'p) + Q: [n, d] -> [n, d, d].
-    pub fn hessian(&self, x: &O::Tensor) -> O::Tensor {
+    pub fn hessian(&self, x: &Curved<O::Tensor>) -> O::Tensor {
         let (ops, d) = (self.ops, self.arch.dim);
-        let forward = self.forward(x);
-        let backward = self.backward(&forward);
-        let jacobian = ops.concat(&self.jacobians(&forward), 1);
-        let e = ops.unsqueeze(&ops.concat(&self.curvatures(&forward, &backward), 1), 2);
+        let jacobian = ops.concat(&x.jacobians, 1);
+        let e = ops.unsqueeze(&ops.concat(&x.at.curvature, 1), 2);
         let weighted = ops.mul(&e, &jacobian);
         let mut hessian = ops.symmetric_product(&jacobian, &weighted);
-        let p = ops.concat(&backward.p, 1);
+        let p = ops.concat(&x.at.backward.p, 1);
         let column = ops.unsqueeze(&p, 2);
         for r in 1..=self.arch.rank {
             let rows = ops.unsqueeze(&self.block(r), 0);
@@ -434,12 +446,9 @@ impl<'a, O: Ops> Formula<'a, O> {
     ///
     /// ⟨M, ∇²w⟩ = Σ_l e_l·k_l + p·m + const with k = diag(J M J') and m = Σ_r diag(A_r M A_r') + δ diag(M);
     /// the code below is its reverse pass through p and q, then J, then s, down to x.
-    pub fn hessian_contraction(&self, x: &O::Tensor, m: &O::Tensor) -> O::Tensor {
+    pub fn hessian_contraction(&self, x: &Curved<O::Tensor>, m: &O::Tensor) -> O::Tensor {
         let (ops, w) = (self.ops, self.weights);
-        let forward = self.forward(x);
-        let backward = self.backward(&forward);
-        let jacobians = self.jacobians(&forward);
-        let curvatures = self.curvatures(&forward, &backward);
+        let Curved { at: Linearised { forward, backward, curvature: curvatures }, jacobians } = x;
         let jm: Vec<O::Tensor> = jacobians.iter().map(|j| ops.matmul(j, m)).collect();
 
         let squares = |r: usize| ops.quadratic_forms(&self.block(r), m);
@@ -476,7 +485,6 @@ impl<'a, O: Ops> Formula<'a, O> {
             let passed = ops.mul(&ops.unsqueeze(&forward.slope[l - 1], 2), &mixed);
             j_bar[l - 1] = ops.add(&j_bar[l - 1], &passed);
         }
-        let j_bar = ops.concat(&j_bar, 1);
 
         // Through s, last layer first, and then down to x.
         for l in (1..self.layers()).rev() {
@@ -486,14 +494,20 @@ impl<'a, O: Ops> Formula<'a, O> {
         let s_bar = ops.concat(&s_bar, 1);
         let squared = (1..=self.arch.rank)
             .map(|r| {
-                let rows = ops.unsqueeze(&self.block(r), 0);
-                let direct = ops.squeeze(&ops.inner(&j_bar, &rows, 2), 2);
+                let rows = |l: usize| {
+                    let units = self.arch.layer(l);
+                    ops.unsqueeze(&ops.slice(&self.block(r), 0, units.start, units.end), 0)
+                };
+                let direct =
+                    j_bar.iter().enumerate().map(|(l, j)| ops.squeeze(&ops.inner(j, &rows(l), 2), 2));
+                let direct = ops.concat(&direct.collect::<Vec<_>>(), 1);
                 ops.add(&ops.mul(&s_bar, &forward.squared[r - 1]), &direct)
             })
             .collect();
         let mut out = self.pull_back(s_bar.clone(), squared);
         if let Some(diagonal) = &w.diagonal {
-            out = ops.add(&out, &ops.mul(x, &ops.matmul(&s_bar, diagonal)));
+            out = ops.add(&out, &ops.mul(&forward.x, &ops.matmul(&s_bar, diagonal)));
+            let j_bar = ops.concat(&j_bar, 1);
             let direct = ops.sum(&ops.mul(&j_bar, &ops.unsqueeze(diagonal, 0)), 1);
             out = ops.add(&out, &ops.squeeze(&direct, 1));
         }

@@ -2,12 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::formula::{Formula, Linearised};
+use super::formula::{Curved, Formula, Linearised};
 use super::{Architecture, Weights};
 use crate::error::{Error, Result};
 use crate::host::{Array, Host, Scalar};
 use crate::potential::{
-    Potential, SecondOrder, check_contraction, check_hessian, check_hvp, check_value_and_gradient,
+    Contraction, Potential, SecondOrder, check_contraction, check_hessian, check_hvp,
+    check_value_and_gradient,
 };
 
 /// Rows that one thread evaluates at a time: enough for efficient products, few enough for the
@@ -65,6 +66,12 @@ impl<T: Scalar> Icnn<T> {
         Ok(Icnn { arch: self.arch.clone(), weights })
     }
 
+    /// The interpreter for each of `n` rows or shares of them: few cannot keep the threads busy, which share each product
+    /// instead.
+    fn host(&self, n: usize) -> Host<T> {
+        if n < rayon::current_num_threads() { Host::parallel() } else { Host::sequential() }
+    }
+
     /// Shares the rows of `x` out to the threads; `run` gets the first row of its share, an
     /// interpreter and the share as an array, and returns one array a buffer of `out`.
     fn share<const K: usize>(
@@ -80,8 +87,7 @@ impl<T: Scalar> Icnn<T> {
             return Ok(());
         }
         let threads = rayon::current_num_threads();
-        // Few rows cannot keep the threads busy; then each product is shared instead.
-        let host = if n < threads { Host::parallel() } else { Host::sequential() };
+        let host = self.host(n);
         let chunk = n.div_ceil(threads).clamp(1, chunk);
         let pieces: Vec<Vec<&mut [f64]>> = {
             let mut columns: Vec<_> = out.into_iter().map(|o| o.chunks_mut(o.len() / n * chunk)).collect();
@@ -162,7 +168,10 @@ impl<T: Scalar> Potential for Icnn<T> {
 impl<T: Scalar> SecondOrder for Icnn<T> {
     fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
         check_hessian(self.arch.dim, x, hessian)?;
-        self.share(x, SECOND_ORDER_CHUNK, [hessian], |_, host, x| [self.formula(host).hessian(x)])
+        self.share(x, SECOND_ORDER_CHUNK, [hessian], |_, host, x| {
+            let formula = self.formula(host);
+            [formula.hessian(&formula.curved(x))]
+        })
     }
 
     fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
@@ -171,7 +180,34 @@ impl<T: Scalar> SecondOrder for Icnn<T> {
         self.share(x, SECOND_ORDER_CHUNK, [out], |first, host, x| {
             let rows = x.shape()[0];
             let m = m[first * d * d..][..rows * d * d].iter().map(|&v| T::from_f64(v)).collect();
-            [self.formula(host).hessian_contraction(x, &Array::stack(m, rows, d, d))]
+            let formula = self.formula(host);
+            [formula.hessian_contraction(&formula.curved(x), &Array::stack(m, rows, d, d))]
         })
+    }
+
+    /// Keeps the Jacobians of the layers: units · d numbers a row.
+    fn hessian_to_contract<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<Contraction<'a>> {
+        let d = self.arch.dim;
+        let n = check_hessian(d, x, hessian)?;
+        let host = self.host(n);
+        let kept: Vec<Curved<Array<T>>> = x
+            .par_chunks(d)
+            .zip(hessian.par_chunks_mut(d * d))
+            .map(|(x, hessian)| {
+                let formula = self.formula(&host);
+                let curved = formula.curved(&Array::from_f64(x, 1, d));
+                formula.hessian(&curved).write_to(hessian);
+                curved
+            })
+            .collect();
+        Ok(Box::new(move |m, out| {
+            check_contraction(d, x, m, out)?;
+            let rows = kept.par_iter().zip(m.par_chunks(d * d)).zip(out.par_chunks_mut(d));
+            rows.for_each(|((curved, m), out)| {
+                let m = Array::stack(m.iter().map(|&v| T::from_f64(v)).collect(), 1, d, d);
+                self.formula(&host).hessian_contraction(curved, &m).write_to(out);
+            });
+            Ok(())
+        }))
     }
 }

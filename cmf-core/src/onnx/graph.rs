@@ -63,10 +63,10 @@ pub(super) fn model(function: Function, network: &Icnn<f32>) -> Result<pb::Model
             let v = ops.input("v", &[batch, d]);
             ops.output("hvp", &formula.hvp(&formula.linearise(&x), &v));
         }
-        Function::Hessian => ops.output("hessian", &formula.hessian(&x)),
+        Function::Hessian => ops.output("hessian", &formula.hessian(&formula.curved(&x))),
         Function::HessianContraction => {
             let m = ops.input("m", &[batch, d, d]);
-            ops.output("contraction", &formula.hessian_contraction(&x, &m));
+            ops.output("contraction", &formula.hessian_contraction(&formula.curved(&x), &m));
         }
     }
     Ok(pb::ModelProto {

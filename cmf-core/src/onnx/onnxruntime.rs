@@ -22,7 +22,8 @@ use super::tract;
 use crate::error::{Error, Result};
 use crate::icnn::Icnn;
 use crate::potential::{
-    Potential, SecondOrder, check_contraction, check_hessian, check_hvp, check_value_and_gradient,
+    Contraction, Potential, SecondOrder, check_contraction, check_hessian, check_hvp,
+    check_value_and_gradient,
 };
 
 /// ONNX Runtime, started from one library for the whole process.
@@ -295,6 +296,19 @@ impl SecondOrder for OrtModel {
             Some(_) => {
                 let outputs = [("hessian", &[d, d][..], hessian)];
                 self.evaluate(Function::Hessian, n, second_order_rows(d), [(&[d], x)], outputs)
+            }
+        }
+    }
+
+    fn hessian_to_contract<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<Contraction<'a>> {
+        match self.known("contraction of its Hessian")? {
+            network if !self.second_order_graphs => {
+                check_hessian(self.dim, x, hessian)?;
+                network.hessian_to_contract(x, hessian)
+            }
+            _ => {
+                self.hessian(x, hessian)?;
+                Ok(Box::new(move |m, out| self.hessian_contraction(x, m, out)))
             }
         }
     }

@@ -16,7 +16,9 @@ use super::memory;
 use super::probes;
 use crate::error::{Error, Result};
 use crate::icnn::Icnn;
-use crate::potential::{Potential, SecondOrder, check_hessian, check_hvp, check_value_and_gradient};
+use crate::potential::{
+    Contraction, Potential, SecondOrder, check_hessian, check_hvp, check_value_and_gradient,
+};
 
 /// The functions that tract evaluates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -258,6 +260,11 @@ impl SecondOrder for TractModel {
             Some(network) => network.hessian(x, hessian),
             None => differences::hessian(self, x, hessian),
         }
+    }
+
+    fn hessian_to_contract<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<Contraction<'a>> {
+        check_hessian(self.dim, x, hessian)?;
+        self.known("contraction of its Hessian")?.hessian_to_contract(x, hessian)
     }
 
     /// Not available for a foreign model: third derivatives by differences of f32 gradients are noise.
