@@ -63,9 +63,6 @@ struct Tangent<T> {
     head: T,
 }
 
-/// A direction [n, d] and the tangents along it.
-type Along<T> = (T, Tangent<T>);
-
 impl<'a, O: Ops> Formula<'a, O> {
     /// Binds the formulas to an interpreter and weights.
     pub fn new(ops: &'a O, arch: &'a Architecture, weights: &'a Weights<O::Tensor>) -> Self {
@@ -115,6 +112,11 @@ impl<'a, O: Ops> Formula<'a, O> {
                 ops.add(&across, &ops.sum(&ops.mul(&ops.mul(hu, hv), &spikes.excess), 1))
             }
         }
+    }
+
+    /// The sum of at least one term.
+    fn total(&self, terms: impl Iterator<Item = O::Tensor>) -> O::Tensor {
+        terms.reduce(|sum, term| self.ops.add(&sum, &term)).expect("pairs and ranks are at least 1")
     }
 
     /// act^{(order)}(s).
@@ -340,20 +342,15 @@ impl<'a, O: Ops> Formula<'a, O> {
         };
         let pairs: Vec<_> = (0..k).map(|j| (along(u, j, 2 + j), along(v, j, 2 + k + j))).collect();
         // The second derivative of each layer is linear in the products of the tangents: one pass serves their sum.
-        let sum = |terms: Vec<O::Tensor>| terms.into_iter().reduce(|sum, term| ops.add(&sum, &term));
-        let over_pairs = |of: &dyn Fn(&Along<O::Tensor>, &Along<O::Tensor>) -> O::Tensor| {
-            sum(pairs.iter().map(|(u, v)| of(u, v)).collect()).expect("k is at least 1")
-        };
-        let mut input = over_pairs(&|(_, u), (_, v)| {
-            let forms = u.squared.iter().zip(&v.squared).map(|(a, b)| ops.mul(a, b));
-            sum(forms.collect()).expect("the rank is at least 1")
-        });
+        let mut input = self.total(pairs.iter().map(|((_, u), (_, v))| {
+            self.total(u.squared.iter().zip(&v.squared).map(|(a, b)| ops.mul(a, b)))
+        }));
         if let Some(diagonal) = &w.diagonal {
-            let squares = over_pairs(&|(u, _), (v, _)| ops.mul(u, v));
+            let squares = self.total(pairs.iter().map(|((u, _), (v, _))| ops.mul(u, v)));
             input = ops.add(&input, &ops.matmul(&squares, &ops.transpose(diagonal)));
         }
         let curved = |l: usize, ds: O::Tensor| {
-            let product = over_pairs(&|(_, u), (_, v)| ops.mul(&u.s[l], &v.s[l]));
+            let product = self.total(pairs.iter().map(|((_, u), (_, v))| ops.mul(&u.s[l], &v.s[l])));
             let bend = ops.mul(&self.act(&forward.s[l], 2), &product);
             ops.add(&bend, &ops.mul(&forward.slope[l], &ds))
         };
@@ -363,8 +360,11 @@ impl<'a, O: Ops> Formula<'a, O> {
             dz.push(curved(l, ds));
         }
         let bends = ops.sum(&ops.mul(&ops.concat(&dz, 1), &w.output), 1);
-        let head =
-            over_pairs(&|(u, along_u), (v, along_v)| self.head_form(u, &along_u.head, v, &along_v.head));
+        let head = self.total(
+            pairs
+                .iter()
+                .map(|((u, along_u), (v, along_v))| self.head_form(u, &along_u.head, v, &along_v.head)),
+        );
         let second = ops.add(&bends, &head);
         (first, second)
     }
