@@ -105,7 +105,7 @@ impl<T: Scalar> Array<T> {
         out
     }
 
-    fn index(&self, b: usize, i: usize, j: usize) -> usize {
+    pub(super) fn index(&self, b: usize, i: usize, j: usize) -> usize {
         let within = if self.transposed { j * self.stride + i } else { i * self.stride + j };
         self.offset + b * self.matrix_len() + within
     }
@@ -124,11 +124,6 @@ impl<T: Scalar> Array<T> {
     /// The same array with contiguous rows.
     pub(super) fn rows_contiguous(&self) -> Self {
         if self.transposed { Self::new(self.to_vec(), self.shape, self.rank) } else { self.clone() }
-    }
-
-    /// The same array with its elements side by side in row-major order.
-    pub(super) fn whole(&self) -> Self {
-        if self.is_whole() { self.clone() } else { Self::new(self.to_vec(), self.shape, self.rank) }
     }
 
     pub(super) fn is_whole(&self) -> bool {

@@ -42,12 +42,16 @@ impl<T: Scalar> Host<T> {
     /// `f` owns what it captures: what it borrows, the compiler takes for something that `to` may overwrite, and the
     /// loop stays one of single numbers.
     pub(super) fn map(&self, a: &Array<T>, f: impl Fn(T) -> T + Copy + Sync) -> Array<T> {
-        let a = a.whole();
+        let a = a.rows_contiguous();
         let [n, rows, cols] = a.shape;
         let mut out = vec![T::default(); n * rows * cols];
-        let all = &a.data[a.offset..a.offset + out.len()];
-        self.fill(&mut out, 1, |first, to| {
-            Arch::new().dispatch(Each { from: &all[first..first + to.len()], to, f });
+        // Rows that follow each other are one long row, which may be cut anywhere.
+        let [line, unit] = if a.is_whole() { [out.len(), 1] } else { [cols, cols] };
+        self.fill(&mut out, unit.max(1), |first, piece| {
+            for (i, to) in (first..).zip(piece.chunks_mut(line.max(1))) {
+                let from = if a.is_whole() { a.offset + i } else { a.index(i / rows, i % rows, 0) };
+                Arch::new().dispatch(Each { from: &a.data[from..from + to.len()], to, f });
+            }
         });
         Array::new(out, a.shape, a.rank)
     }
