@@ -8,7 +8,8 @@ Runtime, and the interpreter on the host that training uses) by `cmf-cli bench`,
 gradient written by hand and by autograd, JAX (jit of vmap of value_and_grad), and onnxruntime on the file itself;
 beside them the ceiling, the time that the fastest float32 matrix product found here would need for the same multiply-adds.
 Every answer is first compared with float64 NumPy. With --second-order also log rho(y) = -w(∇w(y)) + log det ∇²w(y)
-of one point, alone and with its gradient, by the dense Hessian here and in JAX.
+of one point, alone and with its gradient, by the dense Hessian here, in JAX, and in PyTorch with the Hessian written by
+hand.
 
 Printed: for each batch size a table of median and shortest milliseconds, GFLOP/s, and the shortest time in units of
 the ceiling's. The engines take turns in several rounds, so that a busy minute of the machine falls on all of them.
@@ -226,8 +227,39 @@ def first_order(program, path, arch, weights, batch, repeats):
     return {"batch": batch, "gflop": gflop, "ceiling": ceiling, "engines": rows}
 
 
+def hessian_by_hand(arch, w, x):
+    """∇²w(x) in PyTorch: J' diag(e) J of each layer, A' diag(p) A of the squared forms, and the head: [d] -> [d, d]."""
+    _, library, _ = libraries(arch.activation)
+    beta = arch.activation.get("beta")
+    bend = lambda t: library.slope(t) * (1 - library.slope(t)) * beta if beta else torch.where(t < 0, t.exp(), 0.0)
+    s, forms, _ = network.forward(arch, w, x, library)
+    rows = w["x_side"].split(arch.units)  # linear forms, squared forms, then the head's rows in pieces
+    linear, squared = rows[0], rows[1 : 1 + arch.rank]
+    jacobians = []
+    for l, units in enumerate(arch.layers):
+        jacobian = linear[units] + sum(form[units, None] * a[units] for form, a in zip(forms, squared))
+        if arch.diagonal:
+            jacobian = jacobian + w["diagonal"][units] * x
+        if l:
+            jacobian = jacobian + w[f"mixing_{l + 1}"].T @ (library.slope(s[l - 1])[:, None] * jacobians[-1])
+        jacobians.append(jacobian)
+    hessian = w["x_side"][(1 + arch.rank) * arch.units :]
+    p = None
+    for l in reversed(range(len(s))):
+        units = arch.layers[l]
+        q = w["output"][0, units]
+        if p is not None:
+            q = q + w[f"mixing_{l + 2}"] @ p
+        p = q * library.slope(s[l])
+        hessian = hessian + jacobians[l].T @ ((q * bend(s[l]))[:, None] * jacobians[l])
+        hessian = hessian + sum(a[units].T @ (p[:, None] * a[units]) for a in squared)
+        if arch.diagonal:
+            hessian = hessian + torch.diag(p @ w["diagonal"][units])
+    return hessian
+
+
 def second_order(program, path, arch, weights, repeats):
-    """Times the log-density of one point, alone and with its gradient, here and in JAX, which is compared first."""
+    """Times the log-density of one point, alone and with its gradient, here and in the others, which are compared first."""
     exact, _, for_jax = libraries(arch.activation)
     y = np.random.default_rng(1).random(arch.dim, dtype=np.float32)
 
@@ -235,12 +267,31 @@ def second_order(program, path, arch, weights, repeats):
         potential = lambda x: network.value(arch, w, x, for_jax)
         return jnp.linalg.slogdet(jax.hessian(potential)(y))[1] - potential(jax.grad(potential)(y))
 
+    w_torch = {name: torch.from_numpy(a.copy()) for name, a in weights.items()}
+    for_torch = libraries(arch.activation)[1]
+
+    def in_torch(y):
+        factor = torch.linalg.cholesky(hessian_by_hand(arch, w_torch, y))
+        gradient = network.value_and_gradient(arch, w_torch, y, for_torch)[1]
+        return 2 * factor.diagonal().log().sum() - network.value(arch, w_torch, gradient, for_torch)
+
+    def torch_alone():
+        with torch.inference_mode():
+            return in_torch(torch.from_numpy(y_single)).item()
+
+    def torch_with_gradient():
+        point = torch.from_numpy(y_single).requires_grad_()
+        found = in_torch(point)
+        return found.item(), torch.autograd.grad(found, point)[0].numpy()
+
     w_jax = {name: jnp.asarray(a) for name, a in weights.items()}
     alone, with_gradient = jax.jit(log_rho), jax.jit(jax.value_and_grad(log_rho))
-    point = jnp.asarray(y)
+    y_single, point = y, jnp.asarray(y)
     runs = {
         "JAX, value": lambda: jax.block_until_ready(alone(point, w_jax)),
         "JAX, value, gradient": lambda: jax.block_until_ready(with_gradient(point, w_jax)),
+        "PyTorch, value": torch_alone,
+        "PyTorch, value, gradient": torch_with_gradient,
     }
 
     # The Hessian by central differences of the exact gradient: in float64 with this step, to about 1e-9.
@@ -260,16 +311,20 @@ def second_order(program, path, arch, weights, repeats):
     along, h = slope / np.linalg.norm(slope), 1e-3
     difference = (reference(y + h * along) - reference(y - h * along)) / (2 * h)
     close(slope @ along, difference, "JAX: gradient of the log-density")
+    found, slope = torch_with_gradient()
+    close(torch_alone(), reference(y), "PyTorch: log-density")
+    close(found, reference(y), "PyTorch: log-density with its gradient")
+    close(slope.astype(np.float64) @ along, difference, "PyTorch: gradient of the log-density")
 
     runs |= {
         "CMF, value": Own(program, path, "tract", "score"),
         "CMF, value, gradient": Own(program, path, "tract", "score-gradient"),
     }
     times = measure(runs, repeats)
-    print("\nlog-density of one point, by the dense Hessian" + f"\n  {'':<20}{'median ms':>10}{'min ms':>10}")
+    print("\nlog-density of one point, by the dense Hessian" + f"\n  {'':<26}{'median ms':>10}{'min ms':>10}")
     rows = {name: {"median_ms": float(np.median(t)), "min_ms": min(t)} for name, t in times.items()}
     for name, figures in rows.items():
-        print(f"  {name:<20}{figures['median_ms']:10.1f}{figures['min_ms']:10.1f}")
+        print(f"  {name:<26}{figures['median_ms']:10.1f}{figures['min_ms']:10.1f}")
     return rows
 
 
