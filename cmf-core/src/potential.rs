@@ -35,9 +35,18 @@ pub trait SecondOrder: Potential {
     /// [`SecondOrder::hessian`], and [`SecondOrder::hessian_contraction`] at the same points for later: what the two
     /// share is kept, where an implementer can.
     fn hessian_to_contract<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<Contraction<'a>> {
-        self.hessian(x, hessian)?;
-        Ok(Box::new(move |m, out| self.hessian_contraction(x, m, out)))
+        hessian_then_contraction(self, x, hessian)
     }
+}
+
+/// [`SecondOrder::hessian_to_contract`] of a potential whose Hessian and contraction share nothing.
+pub fn hessian_then_contraction<'a, W: SecondOrder + ?Sized>(
+    w: &'a W,
+    x: &'a [f64],
+    hessian: &mut [f64],
+) -> Result<Contraction<'a>> {
+    w.hessian(x, hessian)?;
+    Ok(Box::new(move |m, out| w.hessian_contraction(x, m, out)))
 }
 
 /// A contraction at points that it knows: `m` [n, d, d] symmetric, `out` [n, d].

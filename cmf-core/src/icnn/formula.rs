@@ -79,6 +79,12 @@ impl<'a, O: Ops> Formula<'a, O> {
         self.ops.slice(a, 1, range.start, range.end)
     }
 
+    /// The rows of an [N, d] array that belong to one layer: [1, width, d].
+    fn rows_of_layer(&self, a: &O::Tensor, layer: usize) -> O::Tensor {
+        let range = self.arch.layer(layer);
+        self.ops.unsqueeze(&self.ops.slice(a, 0, range.start, range.end), 0)
+    }
+
     /// Rows of the x-side matrix: block 0 is b, block r >= 1 is a_{.,r}.
     fn block(&self, block: usize) -> O::Tensor {
         let n = self.arch.units();
@@ -372,8 +378,7 @@ impl<'a, O: Ops> Formula<'a, O> {
     /// ∂(linear, squared and diagonal input of a layer's units)/∂x: [n, width, d].
     fn input_jacobian(&self, forward: &Forward<O::Tensor>, layer: usize) -> O::Tensor {
         let ops = self.ops;
-        let units = self.arch.layer(layer);
-        let rows = |a: &O::Tensor| ops.unsqueeze(&ops.slice(a, 0, units.start, units.end), 0);
+        let rows = |a: &O::Tensor| self.rows_of_layer(a, layer);
         let column = |a: &O::Tensor| ops.unsqueeze(&self.of_layer(a, layer), 2);
         let mut jacobian = rows(&self.block(0));
         for (r, form) in forward.squared.iter().enumerate() {
@@ -494,12 +499,10 @@ impl<'a, O: Ops> Formula<'a, O> {
         let s_bar = ops.concat(&s_bar, 1);
         let squared = (1..=self.arch.rank)
             .map(|r| {
-                let rows = |l: usize| {
-                    let units = self.arch.layer(l);
-                    ops.unsqueeze(&ops.slice(&self.block(r), 0, units.start, units.end), 0)
+                let along = |(l, j): (usize, &O::Tensor)| {
+                    ops.squeeze(&ops.inner(j, &self.rows_of_layer(&self.block(r), l), 2), 2)
                 };
-                let direct =
-                    j_bar.iter().enumerate().map(|(l, j)| ops.squeeze(&ops.inner(j, &rows(l), 2), 2));
+                let direct = j_bar.iter().enumerate().map(along);
                 let direct = ops.concat(&direct.collect::<Vec<_>>(), 1);
                 ops.add(&ops.mul(&s_bar, &forward.squared[r - 1]), &direct)
             })

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::icnn::Icnn;
 use crate::potential::{
     Contraction, Potential, SecondOrder, check_contraction, check_hessian, check_hvp,
-    check_value_and_gradient,
+    check_value_and_gradient, hessian_then_contraction,
 };
 
 /// ONNX Runtime, started from one library for the whole process.
@@ -301,15 +301,10 @@ impl SecondOrder for OrtModel {
     }
 
     fn hessian_to_contract<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<Contraction<'a>> {
-        match self.known("contraction of its Hessian")? {
-            network if !self.second_order_graphs => {
-                check_hessian(self.dim, x, hessian)?;
-                network.hessian_to_contract(x, hessian)
-            }
-            _ => {
-                self.hessian(x, hessian)?;
-                Ok(Box::new(move |m, out| self.hessian_contraction(x, m, out)))
-            }
+        let network = self.known("contraction of its Hessian")?;
+        match self.second_order_graphs {
+            true => hessian_then_contraction(self, x, hessian),
+            false => network.hessian_to_contract(x, hessian),
         }
     }
 
