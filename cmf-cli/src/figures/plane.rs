@@ -46,7 +46,7 @@ impl Plan {
             widths: if quick { vec![64; 2] } else { vec![128; 5] },
             rank: 1,
             diagonal: !quick,
-            activation: if quick { Activation::Softplus { beta: 1.0 } } else { Activation::Elu },
+            activation: if quick { Activation::Softplus { beta: 3.0 } } else { Activation::Elu },
             head: Head::Full,
         };
         let usual = default_settings(Method::Samples, architecture, SIGMA)?;
