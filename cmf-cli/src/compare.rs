@@ -84,7 +84,7 @@ pub struct Compared {
 
 impl Comparison {
     /// Compares `samples` [n, d] with `data` [m, d]. In each repeat, three batches of equal size are drawn
-    /// without replacement: one of the samples, two of the data. Batches of different repeats share rows where
+    /// without replacement: one of the samples, two of the data. Batches of different repeats share rows only where
     /// there are too few for all. `observe` hears how many repeats are done.
     pub fn compare(
         &self,
@@ -102,19 +102,14 @@ impl Comparison {
             )));
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut batches = |x: &[f64], count: usize| -> Vec<Vec<f64>> {
-            let mut order: Vec<usize> = (0..x.len() / d).collect();
-            let (drawn, _) = order.partial_shuffle(&mut rng, count * rows);
-            let batch = |part: &[usize]| part.iter().flat_map(|&i| x[i * d..][..d].to_vec()).collect();
-            drawn.chunks_exact(rows).map(batch).collect()
-        };
         let mut out = Collected::default();
+        let (mut samples, mut data) = (Deck::new(samples, d), Deck::new(data, d));
         for repeat in 0..self.repeats {
-            let samples = batches(samples, 1);
-            let data = batches(data, 2);
+            let (ours, theirs) = (samples.draw(rows, &mut rng), data.draw(2 * rows, &mut rng));
+            let (batch, other) = theirs.split_at(rows * d);
             for &metric in &self.metrics {
                 interrupt::check()?;
-                self.measure(metric, &samples[0], &data[0], &data[1], d, &mut out)?;
+                self.measure(metric, &ours, batch, other, d, &mut out)?;
             }
             observe(repeat + 1);
         }
@@ -167,6 +162,29 @@ impl Comparison {
             }
         }
         Ok(())
+    }
+}
+
+/// Rows that are drawn without replacement until too few are left, then shuffled anew.
+struct Deck<'a> {
+    rows: &'a [f64],
+    d: usize,
+    order: Vec<usize>,
+}
+
+impl<'a> Deck<'a> {
+    fn new(rows: &'a [f64], d: usize) -> Self {
+        Deck { rows, d, order: vec![] }
+    }
+
+    /// `count` different rows, of which there are as many: [count, d].
+    fn draw(&mut self, count: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
+        if self.order.len() < count {
+            self.order = (0..self.rows.len() / self.d).collect();
+            self.order.shuffle(rng);
+        }
+        let drawn = self.order.split_off(self.order.len() - count);
+        drawn.into_iter().flat_map(|i| &self.rows[i * self.d..][..self.d]).copied().collect()
     }
 }
 
@@ -235,6 +253,20 @@ mod tests {
     fn points(n: usize, shift: f64) -> Vec<f64> {
         let at = |k: usize| (k as f64 * 2.399_963, (k as f64 / n as f64).sqrt());
         (0..n).map(at).flat_map(|(angle, r)| [shift + r * angle.cos(), r * angle.sin()]).collect()
+    }
+
+    #[test]
+    fn batches_share_no_row_until_all_are_used() {
+        let rows: Vec<f64> = (0..20).map(f64::from).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let mut deck = Deck::new(&rows, 2);
+        // Ten rows make three batches of three; the fourth is of a new shuffle.
+        let mut seen: Vec<f64> = (0..3).flat_map(|_| deck.draw(3, &mut rng)).collect();
+        assert!(seen.chunks_exact(2).all(|row| row[1] == row[0] + 1.0), "{seen:?}");
+        seen.sort_by(f64::total_cmp);
+        seen.dedup();
+        assert_eq!(seen.len(), 18);
+        assert_eq!(deck.draw(3, &mut rng).len(), 6);
     }
 
     #[test]

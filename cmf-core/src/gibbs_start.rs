@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::conjugate::{ConjugateSolver, Solution};
 use crate::error::{Error, Result};
 use crate::gaussian::QuadraticStart;
-use crate::potential::Potential;
+use crate::potential::{Potential, Whitened};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Mala, Run, Samples, State, lambda_max, sample, standard_normals};
 use crate::source::Source;
@@ -80,14 +80,17 @@ impl GibbsStart {
         if self.source == Source::Gaussian {
             return Err(Error::Invalid("the source of this model is N(0, I), not e^{-w}: use `draw`".into()));
         }
-        let d = self.centre.len();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let x = self.draws(n, &mut rng)?;
-        let few = &x[..d * n.min(LAMBDA_ROWS)];
-        let lambda = lambda_max(w, few, Some(&self.covariance), LAMBDA_ITERATIONS, &mut rng)?;
-        let mala = Mala { step: 0.5 / lambda, preconditioner: Some(self.covariance.clone()) };
         let warmup = steps / 2;
-        sample(w, mala, x, Run { warmup, steps: steps - warmup, seed }, observe)
+        let run = Run { warmup, steps: steps - warmup, seed };
+        if let Some(Whitened { potential, coordinates }) = w.whitened(&self.covariance)? {
+            let mut samples =
+                chains(potential.as_ref(), coordinates.whiten(&x)?, None, run, &mut rng, observe)?;
+            samples.state = State::new(w, coordinates.colour(&samples.state.x)?)?;
+            return Ok(samples);
+        }
+        chains(w, x, Some(self.covariance.clone()), run, &mut rng, observe)
     }
 
     /// Draws `n` points of the source of `w`: as [`gibbs`](Self::gibbs), with its diagnostics, or exactly from N(0, I).
@@ -117,4 +120,18 @@ impl GibbsStart {
         };
         solver.solve(w, x, Some(&self.map(x)?))
     }
+}
+
+/// Langevin chains from `x` [n, d] on.
+fn chains(
+    w: &dyn Potential,
+    x: Vec<f64>,
+    preconditioner: Option<Arc<Preconditioner>>,
+    run: Run,
+    rng: &mut ChaCha8Rng,
+    observe: &mut dyn FnMut(usize, &State) -> bool,
+) -> Result<Samples> {
+    let few = &x[..x.len().min(w.dim() * LAMBDA_ROWS)];
+    let lambda = lambda_max(w, few, preconditioner.as_deref(), LAMBDA_ITERATIONS, rng)?;
+    sample(w, Mala { step: 0.5 / lambda, preconditioner }, x, run, observe)
 }

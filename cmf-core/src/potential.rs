@@ -1,6 +1,7 @@
 //! The one noun of the crate: a convex potential that gives values, gradients and Hessian products.
 
 use crate::error::{Error, Result, check_len};
+use crate::preconditioner::Preconditioner;
 
 /// A convex function w on R^d, evaluated on batches of rows.
 ///
@@ -19,6 +20,20 @@ pub trait Potential: Send + Sync {
     ///
     /// `x`, `v`, `hv`: [n, d].
     fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()>;
+
+    /// This potential in coordinates of its own in which its Hessian is about as close to the identity as in those of
+    /// `near`, for an implementer that evaluates it there with fewer operations; else none.
+    fn whitened(&self, _near: &Preconditioner) -> Result<Option<Whitened>> {
+        Ok(None)
+    }
+}
+
+/// A potential w in coordinates z with x = L z.
+pub struct Whitened {
+    /// z ↦ w(L z).
+    pub potential: Box<dyn Potential>,
+    /// L.
+    pub coordinates: Preconditioner,
 }
 
 /// What only some potentials can do fast: whole Hessians and their contraction.
@@ -100,5 +115,8 @@ impl<P: Potential + ?Sized> Potential for &P {
     }
     fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
         (**self).hvp(x, v, hv)
+    }
+    fn whitened(&self, near: &Preconditioner) -> Result<Option<Whitened>> {
+        (**self).whitened(near)
     }
 }

@@ -1,16 +1,18 @@
 //! An approximate inverse Hessian P = L L' shared by all rows, which speeds up solvers and samplers.
 
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
+use faer::linalg::solvers::Solve;
+use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result, check_len};
-use crate::linalg::view;
+use crate::linalg::{to_rows, view};
 use crate::potential::rows;
 use crate::symmetric::{Spectrum, Spiked, Symmetric};
 
-/// A symmetric positive definite P ≈ (∇²w)^{-1} with a factor L: Cholesky's, or the symmetric square root of a
-/// spiked P.
+/// A symmetric positive definite P ≈ (∇²w)^{-1} with a factor L: Cholesky's, the symmetric square root of a
+/// spiked P, or any other.
 ///
 /// Working in z = L^{-1} y turns the Hessian into L' ∇²w L, whose condition number is 1 when P is
 /// exact. For a trained model P = S^{1/3}, the inverse Hessian of its closed-form start, is close.
@@ -20,6 +22,7 @@ pub struct Preconditioner(Factor);
 #[derive(Debug, Clone)]
 enum Factor {
     Lower(Mat<f64>),
+    Dense(Mat<f64>),
     Root(Spiked),
 }
 
@@ -42,10 +45,16 @@ impl Preconditioner {
         }
     }
 
+    /// P = L L' of an invertible L: [d, d], row-major.
+    pub fn of_factor(factor: &[f64], d: usize) -> Result<Self> {
+        check_len("preconditioner factor", factor.len(), d * d)?;
+        Ok(Preconditioner(Factor::Dense(view(factor, d, d).to_owned())))
+    }
+
     /// The dimension d.
     pub fn dim(&self) -> usize {
         match &self.0 {
-            Factor::Lower(l) => l.nrows(),
+            Factor::Lower(l) | Factor::Dense(l) => l.nrows(),
             Factor::Root(root) => root.dim(),
         }
     }
@@ -54,6 +63,7 @@ impl Preconditioner {
     pub fn log_det(&self) -> f64 {
         match &self.0 {
             Factor::Lower(l) => 2.0 * (0..l.nrows()).map(|i| l[(i, i)].ln()).sum::<f64>(),
+            Factor::Dense(l) => 2.0 * l.determinant().abs().ln(),
             Factor::Root(root) => 2.0 * Spectrum::Spiked(root).sum(f64::ln),
         }
     }
@@ -62,6 +72,7 @@ impl Preconditioner {
     pub fn colour(&self, z: &[f64]) -> Result<Vec<f64>> {
         match &self.0 {
             Factor::Lower(l) => times(z, l.transpose(), BlockStructure::TriangularUpper),
+            Factor::Dense(l) => times(z, l.transpose(), BlockStructure::Rectangular),
             Factor::Root(root) => root.times(z),
         }
     }
@@ -70,8 +81,21 @@ impl Preconditioner {
     pub fn pull_back(&self, g: &[f64]) -> Result<Vec<f64>> {
         match &self.0 {
             Factor::Lower(l) => times(g, l.as_ref(), BlockStructure::TriangularLower),
+            Factor::Dense(l) => times(g, l.as_ref(), BlockStructure::Rectangular),
             Factor::Root(root) => root.times(g),
         }
+    }
+
+    /// L^{-1} x for each row x of `x` [n, d]: from the original coordinates to preconditioned ones.
+    pub fn whiten(&self, x: &[f64]) -> Result<Vec<f64>> {
+        let d = self.dim();
+        let mut z = view(x, rows(x, d)?, d).transpose().to_owned();
+        match &self.0 {
+            Factor::Lower(l) => solve_lower_triangular_in_place(l.as_ref(), z.as_mut(), Par::rayon(0)),
+            Factor::Dense(l) => l.partial_piv_lu().solve_in_place(&mut z),
+            Factor::Root(root) => return root.apply(f64::recip).times(x),
+        }
+        Ok(to_rows(z.transpose()))
     }
 }
 
@@ -126,8 +150,12 @@ mod tests {
     fn colour_and_pull_back_compose_to_the_matrix() {
         let full = vec![2.0, 0.5, 0.1, 0.5, 1.0, -0.2, 0.1, -0.2, 3.0];
         let spiked = Spiked::new(0.5, vec![3.0, 0.2], vec![0.6, 0.8, 0.0, 0.0, 0.0, 1.0]).unwrap();
-        for p in [Symmetric::from(full), spiked.into()] {
-            let factor = Preconditioner::new(&p).unwrap();
+        // Not triangular, of P = L L'.
+        let factor = [1.0, 0.5, 0.0, -0.2, 0.8, 0.3, 0.4, 0.0, 1.5];
+        let product = (0..9).map(|k| dot(&factor[k / 3 * 3..][..3], &factor[k % 3 * 3..][..3])).collect();
+        let of = |p: Symmetric| (Preconditioner::new(&p).unwrap(), p);
+        let dense = (Preconditioner::of_factor(&factor, 3).unwrap(), Symmetric::Full(product));
+        for (factor, p) in [of(full.into()), of(spiked.into()), dense] {
             let v = [1.0, -2.0, 0.5, 0.0, 4.0, 1.0];
             // L (L' v) = P v; a handful of roundings.
             let product = factor.colour(&factor.pull_back(&v).unwrap()).unwrap();
@@ -136,7 +164,12 @@ mod tests {
                     assert!((dot(p, row) - o).abs() < 1e-14);
                 }
             }
+            let back = factor.whiten(&factor.colour(&v).unwrap()).unwrap();
+            assert!(back.iter().zip(v).all(|(b, v)| (b - v).abs() < 1e-13), "{back:?}");
+            let log_det = p.spectrum().unwrap().sum(f64::ln);
+            assert!((factor.log_det() - log_det).abs() < 1e-13);
         }
+        assert!(Preconditioner::of_factor(&factor, 2).is_err());
     }
 
     #[test]

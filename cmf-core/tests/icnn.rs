@@ -9,9 +9,10 @@ use cmf_core::host::{Array, Host};
 use cmf_core::icnn::formula::Formula;
 use cmf_core::icnn::{Architecture, Head, Icnn, Weights, initial_weights};
 use cmf_core::ops::{Activation, Ops};
+use cmf_core::preconditioner::Preconditioner;
 use cmf_core::symmetric::{Spiked, Symmetric};
 use cmf_core::{Potential, SecondOrder};
-use common::{conformance, random_network, random_spiked, uniform};
+use common::{conformance, random_network, random_spiked, uniform, whitened_agrees};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -40,6 +41,37 @@ fn spiked_heads_agree_with_finite_differences() {
         let x = uniform(&mut ChaCha8Rng::seed_from_u64(1), 4 * dim);
         conformance(&w, &x, 1e-15);
     }
+}
+
+#[test]
+fn whitened_coordinates_leave_the_potential_as_it_is() {
+    for (dim, widths, rank) in [(2, vec![5], 1), (5, vec![6, 4], 2), (9, vec![7, 5, 6], 1)] {
+        let w = random_network(dim, &widths, rank, false, SOFTPLUS);
+        // Sums of tens of terms in f64, through coordinates whose units differ by a factor of five.
+        whitened_agrees(&w, &w, 1e-12);
+    }
+}
+
+#[test]
+fn potentials_that_gain_nothing_have_no_whitened_coordinates() {
+    let near = |d: usize, scale: f64| {
+        let matrix: Vec<f64> = (0..d * d).map(|k| if k % d == k / d { scale } else { 0.0 }).collect();
+        Preconditioner::new(&matrix.into()).unwrap()
+    };
+    let (full, d) = (random_network(4, &[5], 1, false, SOFTPLUS), 4);
+    assert!(full.whitened(&near(d, 1.0)).unwrap().is_some());
+    // The head is a small part of the Hessian in every direction.
+    assert!(full.whitened(&near(d, 1e-6)).unwrap().is_none());
+    assert!(random_network(4, &[5], 1, true, SOFTPLUS).whitened(&near(d, 1.0)).unwrap().is_none());
+    assert!(random_spiked(4, &[5], 2, SOFTPLUS).whitened(&near(d, 1.0)).unwrap().is_none());
+    assert!(random_network(1, &[5], 1, false, SOFTPLUS).whitened(&near(1, 1.0)).unwrap().is_none());
+    assert!(
+        Quadratic::new(vec![1.0, 0.0, 0.0, 2.0], vec![0.0; 2])
+            .unwrap()
+            .whitened(&near(2, 1.0))
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[test]

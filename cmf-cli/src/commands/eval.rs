@@ -53,7 +53,7 @@ pub struct Eval {
     /// Rows on each side of a comparison, fewer if there are not as many
     #[arg(short = 'n', long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(2..=MOST_ROWS))]
     rows: u32,
-    /// Comparisons of fresh batches
+    /// Comparisons of fresh batches; of a model rows x repeats samples are drawn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeats: u32,
     /// Epsilon of the Sinkhorn divergence, in squared units of the data
@@ -82,6 +82,8 @@ pub struct Eval {
 
 /// Batches of more rows would need more than 3.2 GB.
 const MOST_ROWS: i64 = 20_000;
+/// Most draws of a model.
+const MOST_DRAWS: usize = 1_000_000;
 
 /// Which rows of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -168,7 +170,16 @@ impl Eval {
         let model = Model::open(path, &self.engine, &self.report)?;
         self.check_dim(&path.display().to_string(), model.dim(), data.dim)?;
         let noise = self.noise.unwrap_or(Noise::usual(&model));
-        let number = (self.rows as usize).min(data.rows.len() / data.dim / 2).max(2);
+        // A batch for each repeat: repeats of one batch would agree with each other whatever they are off by.
+        let rows = (self.rows as usize).min(data.rows.len() / data.dim / 2).max(2);
+        let number = rows * self.repeats as usize;
+        if number > MOST_DRAWS {
+            return Err(Error::Invalid(format!(
+                "{rows} rows in {} repeats are {number} draws of the model, at most {MOST_DRAWS} are made: lower --rows \
+                 or --repeats",
+                self.repeats
+            )));
+        }
         let drawing = Drawing { number, steps: self.steps as usize, noise, seed: self.seed };
         let drawn = drawing.draw(&model, &self.report)?;
         if drawn.unconverged > 0 {

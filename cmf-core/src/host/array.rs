@@ -7,7 +7,9 @@ use faer::MatRef;
 use super::elementary;
 
 /// f32 or f64.
-pub trait Scalar: faer::traits::RealField + Copy + Default + std::iter::Sum + std::ops::AddAssign {
+pub trait Scalar:
+    faer::traits::RealField + Copy + Default + std::iter::Sum + std::ops::AddAssign + 'static
+{
     /// From f64, rounding.
     fn from_f64(v: f64) -> Self;
     /// To f64.

@@ -14,6 +14,7 @@
 pub mod formula;
 mod init;
 mod potential;
+mod whitened;
 
 pub use init::{initial_weights, initial_weights_for_samples};
 pub use potential::{Icnn, LinearisedIcnn};

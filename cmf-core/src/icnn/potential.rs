@@ -7,9 +7,10 @@ use super::{Architecture, Weights};
 use crate::error::{Error, Result};
 use crate::host::{Array, Host, Scalar};
 use crate::potential::{
-    Contraction, Potential, SecondOrder, check_contraction, check_hessian, check_hvp,
+    Contraction, Potential, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
     check_value_and_gradient,
 };
+use crate::preconditioner::Preconditioner;
 
 /// Rows that one thread evaluates at a time: enough for efficient products, few enough for the
 /// intermediate arrays to stay in its cache.
@@ -162,6 +163,11 @@ impl<T: Scalar> Potential for Icnn<T> {
             let formula = self.formula(host);
             [formula.hvp(&formula.linearise(x), &v)]
         })
+    }
+
+    fn whitened(&self, near: &Preconditioner) -> Result<Option<Whitened>> {
+        let found = self.whitened_network(near)?;
+        Ok(found.map(|(network, coordinates)| Whitened { potential: Box::new(network), coordinates }))
     }
 }
 

@@ -17,8 +17,9 @@ use super::probes;
 use crate::error::{Error, Result};
 use crate::icnn::Icnn;
 use crate::potential::{
-    Contraction, Potential, SecondOrder, check_hessian, check_hvp, check_value_and_gradient,
+    Contraction, Potential, SecondOrder, Whitened, check_hessian, check_hvp, check_value_and_gradient,
 };
+use crate::preconditioner::Preconditioner;
 
 /// The functions that tract evaluates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,14 +51,15 @@ impl TractModel {
     /// Fails if tract cannot run the graph or an answer is not the recorded one.
     pub fn load(file: &ModelFile) -> Result<Self> {
         let first = translate(file.proto()).map_err(|e| Error::file(file.path(), e))?;
-        let model = TractModel {
-            dim: file.dim(),
-            network: file.network()?,
-            graphs: Mutex::new(HashMap::from([(Planned::ValueAndGradient, first)])),
-            plans: Mutex::default(),
-        };
+        let model = TractModel::new(file.dim(), file.network()?, first);
         probes::check(&model, file)?;
         Ok(model)
+    }
+
+    /// `first` is the graph of the value and gradient.
+    fn new(dim: usize, network: Option<Icnn<f32>>, first: InferenceModel) -> Self {
+        let graphs = Mutex::new(HashMap::from([(Planned::ValueAndGradient, first)]));
+        TractModel { dim, network, graphs, plans: Mutex::default() }
     }
 
     /// What a caller should know about the model's answers, if anything.
@@ -250,6 +252,14 @@ impl Potential for TractModel {
             Some(_) => self.evaluate(Planned::Hvp, n, [x, v], [hv]),
             None => differences::hvp(self, x, v, hv),
         }
+    }
+
+    fn whitened(&self, near: &Preconditioner) -> Result<Option<Whitened>> {
+        let Some(network) = &self.network else { return Ok(None) };
+        let Some((network, coordinates)) = network.whitened_network(near)? else { return Ok(None) };
+        let first = translate(&graph::model(Function::ValueAndGradient, &network)?)?;
+        let potential = Box::new(TractModel::new(self.dim, Some(network), first));
+        Ok(Some(Whitened { potential, coordinates }))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
-use super::{DualAveraging, Sampler, State, diagnostics, standard_normals};
+use super::{DualAveraging, LEAST, Sampler, State, diagnostics, standard_normals};
 use crate::error::{Error, Result};
 use crate::linalg::dot;
 use crate::potential::Potential;
@@ -85,29 +86,35 @@ fn go_on(go_on: bool) -> Result<()> {
 /// Scalar quantities of every chain at every draw.
 struct Traces {
     directions: Vec<f64>,
-    /// [quantity][chain][draw]; quantity 0 is w.
-    draws: Vec<Vec<Vec<f64>>>,
+    /// Of each chain, [draw][quantity]; quantity 0 is w.
+    draws: Vec<Vec<[f64; 1 + PROJECTIONS]>>,
 }
 
 impl Traces {
     fn new(state: &State, run: Run, rng: &mut ChaCha8Rng) -> Self {
         Traces {
             directions: standard_normals(rng, PROJECTIONS * state.dim()),
-            draws: vec![vec![Vec::with_capacity(run.steps); state.chains()]; 1 + PROJECTIONS],
+            draws: vec![Vec::with_capacity(run.steps); state.chains()],
         }
     }
 
     fn record(&mut self, state: &State) {
         let d = state.dim();
-        for (i, x) in state.x.chunks_exact(d).enumerate() {
-            self.draws[0][i].push(state.value[i]);
-            for (k, direction) in self.directions.chunks_exact(d).enumerate() {
-                self.draws[1 + k][i].push(dot(direction, x));
+        let chains = self.draws.par_iter_mut().zip(&state.value).zip(state.x.par_chunks(d));
+        chains.with_min_len(LEAST.div_ceil(d)).for_each(|((draws, value), x)| {
+            let mut quantities = [*value; 1 + PROJECTIONS];
+            for (quantity, direction) in quantities[1..].iter_mut().zip(self.directions.chunks_exact(d)) {
+                *quantity = dot(direction, x);
             }
-        }
+            draws.push(quantities);
+        });
     }
 
+    /// The diagnostic of each quantity; none if the draws cannot tell.
     fn each(&self, diagnostic: impl Fn(&[Vec<f64>]) -> Option<f64>) -> Option<Vec<f64>> {
-        self.draws.iter().map(|chains| diagnostic(chains)).collect()
+        let of = |k: usize| -> Vec<Vec<f64>> {
+            self.draws.iter().map(|chain| chain.iter().map(|draw| draw[k]).collect()).collect()
+        };
+        (0..=PROJECTIONS).map(|k| diagnostic(&of(k))).collect()
     }
 }

@@ -6,11 +6,11 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{Info, Sampler, State, check_step, standard_normals};
+use super::{Info, LEAST, Sampler, State, check_step, standard_normals};
 use crate::error::{Error, Result};
 use crate::linalg::dot;
 use crate::potential::Potential;
-use crate::preconditioner::{self, Preconditioner, colour};
+use crate::preconditioner::{self, Preconditioner};
 
 /// Hamiltonian Monte Carlo with a fixed number of leapfrog steps (Neal, 2011, section 2.3).
 ///
@@ -86,40 +86,34 @@ fn transition(
     rng: &mut ChaCha8Rng,
 ) -> Result<Info> {
     check_step(step)?;
+    if leapfrog == 0 {
+        return Err(Error::Invalid("HMC needs at least 1 leapfrog step".into()));
+    }
     let d = state.dim();
-    let factor = preconditioner.map(Arc::as_ref);
-    preconditioner::check(factor, d)?;
+    preconditioner::check(preconditioner.map(Arc::as_ref), d)?;
     let mut momentum = standard_normals(rng, state.x.len());
     let before = kinetic(&momentum, d);
     kick(&mut momentum, state.pulled_back(preconditioner)?, 0.5 * step);
-    let mut next: Option<State> = None;
-    for k in 1..=leapfrog {
-        let from = next.as_ref().map_or(&state.x, |next| &next.x);
-        let mut x = colour(factor, &momentum)?;
-        x.par_iter_mut().zip(from).with_min_len(LEAST).for_each(|(v, x)| *v = x + step * *v);
-        replace_diverged(&mut x, &state.x, d);
-        let reached = next.insert(State::evaluate(w, x)?);
-        let length = if k == leapfrog { 0.5 * step } else { step };
-        kick(&mut momentum, reached.pulled_back(preconditioner)?, length);
+    let x = drift(&state.x, &momentum, step, preconditioner, &state.x, d)?;
+    let mut next = State::evaluate(w, x)?;
+    for _ in 1..leapfrog {
+        kick(&mut momentum, next.pulled_back(preconditioner)?, step);
+        let x = drift(&next.x, &momentum, step, preconditioner, &state.x, d)?;
+        next = State::evaluate(w, x)?;
     }
-    let Some(next) = next else {
-        return Err(Error::Invalid("HMC needs at least 1 leapfrog step".into()));
-    };
+    kick(&mut momentum, next.pulled_back(preconditioner)?, 0.5 * step);
     let mut total = 0.0;
+    let mut moves = Vec::with_capacity(before.len());
     for (i, (before, after)) in before.into_iter().zip(kinetic(&momentum, d)).enumerate() {
         let error = next.value[i] - state.value[i] + after - before;
-        // A trajectory that left the finite numbers has energy error infinity.
-        let probability = if error.is_finite() && next.is_finite(i) { (-error).exp().min(1.0) } else { 0.0 };
+        // A trajectory that left the finite numbers, or whose gradients did, has no finite momentum either.
+        let probability = if error.is_finite() { (-error).exp().min(1.0) } else { 0.0 };
         total += probability;
-        if rng.random::<f64>() < probability {
-            state.take(&next, i);
-        }
+        moves.push(rng.random::<f64>() < probability);
     }
-    Ok(Info { acceptance: total / state.chains() as f64 })
+    state.take(next, &moves);
+    Ok(Info { acceptance: total / moves.len() as f64 })
 }
-
-/// Numbers below which a sweep is not worth sharing.
-const LEAST: usize = 1 << 14;
 
 /// ½ |p_i|² of each row of `momentum` [n, d]: [n].
 fn kinetic(momentum: &[f64], d: usize) -> Vec<f64> {
@@ -131,11 +125,28 @@ fn kick(momentum: &mut [f64], force: &[f64], length: f64) {
     momentum.par_iter_mut().zip(force).with_min_len(LEAST).for_each(|(p, g)| *p -= length * g);
 }
 
-/// Spares the engine positions that are not finite; their momenta stay so and reject the chain.
-fn replace_diverged(x: &mut [f64], fallback: &[f64], d: usize) {
-    for (row, fallback) in x.chunks_exact_mut(d).zip(fallback.chunks_exact(d)) {
-        if row.iter().any(|v| !v.is_finite()) {
-            row.copy_from_slice(fallback);
+/// x + step · L p for the rows of `x` and `momentum` [n, d].
+///
+/// A position that is not finite is spared the engine, which gets `fallback` instead; its momentum stays so and
+/// rejects the chain.
+fn drift(
+    x: &[f64],
+    momentum: &[f64],
+    step: f64,
+    preconditioner: Option<&Arc<Preconditioner>>,
+    fallback: &[f64],
+    d: usize,
+) -> Result<Vec<f64>> {
+    let coloured = preconditioner.map(|p| p.colour(momentum)).transpose()?;
+    let velocity = coloured.as_deref().unwrap_or(momentum);
+    let mut moved = vec![0.0; x.len()];
+    let rows =
+        moved.par_chunks_mut(d).zip(x.par_chunks(d)).zip(velocity.par_chunks(d)).zip(fallback.par_chunks(d));
+    rows.with_min_len(LEAST.div_ceil(d)).for_each(|(((moved, x), velocity), fallback)| {
+        moved.iter_mut().zip(x.iter().zip(velocity)).for_each(|(m, (x, v))| *m = x + step * v);
+        if moved.iter().any(|v| !v.is_finite()) {
+            moved.copy_from_slice(fallback);
         }
-    }
+    });
+    Ok(moved)
 }

@@ -41,7 +41,7 @@ impl State {
     /// Evaluates w at `x` [n, d]; fails where the result is not finite.
     pub fn new(w: &dyn Potential, x: Vec<f64>) -> Result<Self> {
         let state = State::evaluate(w, x)?;
-        match (0..state.value.len()).find(|&i| !state.is_finite(i)) {
+        match state.finite().iter().position(|finite| !finite) {
             Some(i) => Err(Error::NotFinite(format!("the potential at chain {i}"))),
             None => Ok(state),
         }
@@ -69,22 +69,27 @@ impl State {
         Ok(&self.pulled.insert(pulled).1)
     }
 
-    /// Chain `i` moves to where `other` has it, which knows as much of its gradients.
-    fn take(&mut self, other: &State, i: usize) {
+    /// The chains of `moves` are from now on where `other` has them, which knows as much of its gradients.
+    fn take(&mut self, other: State, moves: &[bool]) {
         let d = self.dim();
-        let row = i * d..(i + 1) * d;
-        self.x[row.clone()].copy_from_slice(&other.x[row.clone()]);
-        self.gradient[row.clone()].copy_from_slice(&other.gradient[row.clone()]);
-        self.value[i] = other.value[i];
-        if let (Some((_, mine)), Some((_, its))) = (&mut self.pulled, &other.pulled) {
-            mine[row.clone()].copy_from_slice(&its[row]);
+        let rows = |mine: &mut Vec<f64>, its: Vec<f64>, d: usize| {
+            let rows = mine.par_chunks_mut(d).zip(its.par_chunks(d)).zip(moves);
+            let moving = rows.with_min_len(LEAST.div_ceil(d)).filter(|(_, moves)| **moves);
+            moving.for_each(|((mine, its), _)| mine.copy_from_slice(its));
+        };
+        rows(&mut self.x, other.x, d);
+        rows(&mut self.gradient, other.gradient, d);
+        rows(&mut self.value, other.value, 1);
+        if let (Some((_, mine)), Some((_, its))) = (&mut self.pulled, other.pulled) {
+            rows(mine, its, d);
         }
     }
 
-    /// Whether chain `i` is where w and its gradient are finite.
-    fn is_finite(&self, i: usize) -> bool {
+    /// Whether each chain is where w and its gradient are finite: [n].
+    fn finite(&self) -> Vec<bool> {
         let d = self.dim();
-        self.value[i].is_finite() && self.gradient[i * d..][..d].iter().all(|g| g.is_finite())
+        let rows = self.value.par_iter().zip(self.gradient.par_chunks(d)).with_min_len(LEAST.div_ceil(d));
+        rows.map(|(value, gradient)| value.is_finite() && gradient.iter().all(|g| g.is_finite())).collect()
     }
 
     /// The number of chains n.
@@ -137,6 +142,9 @@ pub(crate) fn standard_normals(rng: &mut ChaCha8Rng, len: usize) -> Vec<f64> {
     });
     normals
 }
+
+/// Numbers below which a sweep is not worth sharing.
+const LEAST: usize = 1 << 14;
 
 /// Fails unless the step size is positive and finite.
 fn check_step(step: f64) -> Result<()> {

@@ -1,10 +1,13 @@
 //! The conformance suite that every `SecondOrder` potential passes, and random networks to run it on.
 
-use cmf_core::SecondOrder;
 use cmf_core::gaussian::Gaussian;
 use cmf_core::host::Array;
 use cmf_core::icnn::{Architecture, Head, Icnn, Weights, initial_weights};
 use cmf_core::ops::Activation;
+use cmf_core::potential::Whitened;
+use cmf_core::preconditioner::Preconditioner;
+use cmf_core::symmetric::Symmetric;
+use cmf_core::{Potential, SecondOrder};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -69,6 +72,38 @@ fn close(what: &str, a: &[f64], b: &[f64], tolerance: f64) {
             "{what}[{i}]: {a} and {b} differ by more than {tolerance} of {scale}"
         );
     }
+}
+
+/// `w`, by whatever engine, in its whitened coordinates is `reference` at L z: values, gradients L'∇w, Hessian products
+/// L'∇²w L v. `noise` is the relative rounding error of one evaluation.
+pub fn whitened_agrees(w: &dyn Potential, reference: &Icnn<f64>, noise: f64) {
+    let (d, n) = (w.dim(), 5);
+    let mut hessian = vec![0.0; d * d];
+    reference.hessian(&vec![0.1; d], &mut hessian).unwrap();
+    let mut near = Symmetric::from(hessian).inverse("the Hessian").unwrap().dense().into_owned();
+    // Some coordinates are measured in much shorter units than w is wide, so that the head keeps them as directions.
+    let unit = |i: usize| if i % 3 == 1 { 0.2 } else { 1.0 };
+    near.iter_mut().enumerate().for_each(|(k, v)| *v *= unit(k / d) * unit(k % d));
+    let near = Preconditioner::new(&near.into()).unwrap();
+    let Whitened { potential, coordinates } = w.whitened(&near).unwrap().expect("coordinates that gain");
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    // As an engine that computes in f32 sees them.
+    let mut points =
+        || -> Vec<f64> { uniform(&mut rng, n * d).iter().map(|&v| f64::from(v as f32)).collect() };
+    let (z, v) = (points(), points());
+    let run = |w: &dyn Potential, x: &[f64], v: &[f64]| {
+        let (mut value, mut gradient, mut hv) = (vec![0.0; n], vec![0.0; n * d], vec![0.0; n * d]);
+        w.value_and_gradient(x, &mut value, &mut gradient).unwrap();
+        w.hvp(x, v, &mut hv).unwrap();
+        [value, gradient, hv]
+    };
+    let [value, gradient, hv] = run(&*potential, &z, &v);
+    let (x, there) = (coordinates.colour(&z).unwrap(), coordinates.colour(&v).unwrap());
+    let [expected, pushed, product] = run(reference, &x, &there);
+    close("whitened value", &value, &expected, noise);
+    close("whitened gradient", &gradient, &coordinates.pull_back(&pushed).unwrap(), noise);
+    close("whitened hvp", &hv, &coordinates.pull_back(&product).unwrap(), noise);
+    close("whitened point", &coordinates.whiten(&x).unwrap(), &z, 1e-12);
 }
 
 /// Derivatives agree with central differences, and a row's answer does not depend on its batch.

@@ -1,14 +1,14 @@
 //! Every function of the tract engine agrees with the f64 reference, whatever the batch.
 
 use cmf_core::host::Array;
-use cmf_core::icnn::{Icnn, Weights};
+use cmf_core::icnn::{Architecture, Head, Icnn, Weights};
 use cmf_core::onnx::{Function, export_function};
 use cmf_core::ops::Activation;
 use cmf_core::{Potential, SecondOrder};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::common::{conformance, random_network, random_spiked, uniform};
+use crate::common::{conformance, random_network, random_spiked, uniform, whitened_agrees};
 use crate::{assert_close, through_file};
 
 const SOFTPLUS: Activation = Activation::Softplus { beta: 2.0 };
@@ -28,6 +28,17 @@ fn networks() -> Vec<Icnn<f64>> {
         all.push(random_spiked(16, &[24], 15, activation));
     }
     all
+}
+
+#[test]
+fn the_engine_evaluates_a_potential_in_whitened_coordinates() {
+    for reference in networks() {
+        let Architecture { head, diagonal, .. } = reference.architecture();
+        if *head == Head::Full && !diagonal {
+            // The same rounding, of Hessians that are scaled to the size of 1 while the units' forms are not.
+            whitened_agrees(&through_file(&reference), &reference, 5.0 * ROUNDING);
+        }
+    }
 }
 
 #[test]
