@@ -31,8 +31,8 @@ impl<T: Scalar> Icnn<T> {
         let f64s = |a: &Array<T>| -> Vec<f64> { a.to_vec().into_iter().map(T::to_f64).collect() };
         let rows = f64s(&weights.x_side);
         let (forms, head) = rows.split_at(rows.len() - d * d);
-        // Rows q'K of Q K, transposed: those of K'Q.
         let transposed = |a: &[f64]| -> Vec<f64> { (0..d * d).map(|i| a[i % d * d + i / d]).collect() };
+        // K'QK, from the rows of Q K, transposed: those of K'Q.
         let relative = near.pull_back(&transposed(&near.pull_back(head)?))?;
         let eigen = SymmetricEigen::new(&relative, d)?;
         // Ascending, so that the spikes come first.
@@ -41,13 +41,13 @@ impl<T: Scalar> Icnn<T> {
             return Ok(None);
         }
         let scale = |i: usize| if i < spikes { 1.0 } else { eigen.values[i].sqrt().recip() };
-        // Rows of turn' are the new axes, of lengths that whiten: z ↦ K turn z.
-        let turn: Vec<f64> =
+        // Columns of V diag(λ)^{-1/2}, as rows.
+        let axes: Vec<f64> =
             (0..d).flat_map(|i| eigen.vector(i).into_iter().map(move |v| v * scale(i))).collect();
-        let coordinates = Preconditioner::of_factor(&transposed(&near.colour(&turn)?), d)?;
-        let forms = matmul(&near.pull_back(forms)?, &transposed(&turn), forms.len() / d, d, d);
-        let axes = (0..spikes * d).map(|i| f64::from(i % d == i / d));
-        let x_side: Vec<f64> = forms.into_iter().chain(axes).collect();
+        let coordinates = Preconditioner::of_factor(&transposed(&near.colour(&axes)?), d)?;
+        let forms = matmul(&near.pull_back(forms)?, &transposed(&axes), forms.len() / d, d, d);
+        let directions = (0..spikes * d).map(|i| f64::from(i % d == i / d));
+        let x_side: Vec<f64> = forms.into_iter().chain(directions).collect();
         let centre = coordinates.whiten(&f64s(&weights.centre))?;
         let arch = Architecture { head: Head::Spiked { rank: spikes }, ..arch.clone() };
         let row = |numbers: &[f64]| Array::from_f64(numbers, 1, numbers.len());
