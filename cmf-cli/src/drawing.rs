@@ -9,6 +9,9 @@ use crate::interrupt;
 use crate::model::Model;
 use crate::report::Report;
 
+/// Most draws that a command makes.
+pub const MOST_DRAWS: u32 = 1_000_000;
+
 /// What to do with the noise in samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Noise {
@@ -56,7 +59,7 @@ impl Drawing {
         let (w, d) = (model.engine.as_ref(), model.dim());
         let start = model.start()?;
         let bar = report.progress(self.steps, "sampling");
-        let (x, chains) = start.source_draws(w, self.number, self.steps, self.seed, &mut |done, _| {
+        let (x, chains) = start.source_draws(w, self.number, self.steps, self.seed, &mut |done| {
             bar.set_position(done as u64);
             !interrupt::asked()
         })?;

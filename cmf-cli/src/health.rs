@@ -93,7 +93,7 @@ impl Health {
 /// Samples of a model in training, those whose transport solve converged.
 pub fn samples(run: &Run, network: &Icnn<f32>, n: usize) -> Result<Vec<f64>> {
     let start = GibbsStart::new(run.trainer.start())?;
-    let x = start.gibbs(network, n, STEPS, run.trainer.config().seed, &mut |_, _| true)?.state.x;
+    let x = start.gibbs(network, n, STEPS, run.trainer.config().seed, &mut |_| true)?.state.x;
     Ok(start.conjugate(network, &x)?.converged())
 }
 

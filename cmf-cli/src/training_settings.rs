@@ -119,7 +119,7 @@ impl Settings {
 
     /// The network that the settings ask for.
     pub fn architecture(&self, method: &Method, dim: usize) -> Architecture {
-        let plane = dim <= MOST_PLANE && !matches!(method, Method::Energy { .. });
+        let plane = is_plane(method, dim);
         let activation = match self.activation {
             Kind::Elu => Activation::Elu,
             // Thin curves need sharp bends. Of the scaled and rotated S, seeds 0 and 1, held-out log-densities were -2.52 and
@@ -147,7 +147,7 @@ impl Settings {
     /// The settings of a run that learns this network; `noise` is the σ of data for which none was given.
     pub fn config(&self, method: Method, architecture: Architecture, noise: f64) -> TrainConfig {
         let (dim, energy) = (architecture.dim, matches!(method, Method::Energy { .. }));
-        let plane = dim <= MOST_PLANE && !energy;
+        let plane = is_plane(&method, dim);
         // The proportions of the three step sizes were found on MNIST, and so was that of data: after 1,000 updates
         // 4e-3 had 475 nats, 8e-3 480, 1.6e-2 482. Few coordinates bear larger ones.
         let learning_rate = self.learning_rate.unwrap_or(match (energy, plane) {
@@ -215,9 +215,23 @@ impl Settings {
     }
 }
 
+/// Whether a run learns data of few coordinates.
+fn is_plane(method: &Method, dim: usize) -> bool {
+    dim <= MOST_PLANE && !matches!(method, Method::Energy { .. })
+}
+
+/// The network of a run without options.
+pub fn default_architecture(method: &Method, dim: usize) -> Result<Architecture> {
+    Ok(defaults()?.architecture(method, dim))
+}
+
 /// The settings of a run without options, for a network of this shape.
 pub fn default_settings(method: Method, architecture: Architecture, sigma: f64) -> Result<TrainConfig> {
+    Ok(defaults()?.config(method, architecture, sigma))
+}
+
+/// What no option at all means.
+fn defaults() -> Result<Settings> {
     let matches = Settings::augment_args(Command::new("train")).get_matches_from(["train"]);
-    let settings = Settings::from_arg_matches(&matches).map_err(|e| Error::Invalid(e.to_string()))?;
-    Ok(settings.config(method, architecture, sigma))
+    Settings::from_arg_matches(&matches).map_err(|e| Error::Invalid(e.to_string()))
 }

@@ -68,14 +68,14 @@ impl GibbsStart {
     /// Draws `n` points of e^{-w}/Z, each the end of its own chain from a draw of this Gibbs factor.
     ///
     /// Metropolis-adjusted Langevin steps preconditioned by P; the first half of `steps` tunes their size.
-    /// `observe` hears of every step and says whether to go on.
+    /// `observe` hears how many steps are done and says whether to go on.
     pub fn gibbs(
         &self,
         w: &dyn Potential,
         n: usize,
         steps: usize,
         seed: u64,
-        observe: &mut dyn FnMut(usize, &State) -> bool,
+        observe: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Samples> {
         if self.source == Source::Gaussian {
             return Err(Error::Invalid("the source of this model is N(0, I), not e^{-w}: use `draw`".into()));
@@ -100,7 +100,7 @@ impl GibbsStart {
         n: usize,
         steps: usize,
         seed: u64,
-        observe: &mut dyn FnMut(usize, &State) -> bool,
+        observe: &mut dyn FnMut(usize) -> bool,
     ) -> Result<(Vec<f64>, Option<Samples>)> {
         match self.source {
             Source::Gibbs => {
@@ -129,9 +129,9 @@ fn chains(
     preconditioner: Option<Arc<Preconditioner>>,
     run: Run,
     rng: &mut ChaCha8Rng,
-    observe: &mut dyn FnMut(usize, &State) -> bool,
+    observe: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Samples> {
     let few = &x[..x.len().min(w.dim() * LAMBDA_ROWS)];
     let lambda = lambda_max(w, few, preconditioner.as_deref(), LAMBDA_ITERATIONS, rng)?;
-    sample(w, Mala { step: 0.5 / lambda, preconditioner }, x, run, observe)
+    sample(w, Mala { step: 0.5 / lambda, preconditioner }, x, run, &mut |done, _| observe(done))
 }

@@ -124,7 +124,7 @@ fn draws(trainer: &Trainer) -> (Vec<f64>, Vec<f64>) {
     let network = trainer.network().unwrap();
     let start = GibbsStart::new(trainer.start()).unwrap();
     let x = match trainer.start().source {
-        Source::Gibbs => start.gibbs(&network, DRAWS, 300, 5, &mut |_, _| true).unwrap().state.x,
+        Source::Gibbs => start.gibbs(&network, DRAWS, 300, 5, &mut |_| true).unwrap().state.x,
         Source::Gaussian => normal(&mut ChaCha8Rng::seed_from_u64(5), DRAWS * network.dim()),
     };
     let solution = start.conjugate(&network, &x).unwrap();

@@ -212,7 +212,7 @@ impl Bench {
         if self.wants(Task::Sample) {
             let start = GibbsStart::new(&gaussian.quadratic_start()?)?;
             let times = time(budget, || {
-                let draws = start.gibbs(w, SAMPLES, STEPS, 0, &mut |_, _| !interrupt::asked())?;
+                let draws = start.gibbs(w, SAMPLES, STEPS, 0, &mut |_| !interrupt::asked())?;
                 start.conjugate(w, &draws.state.x).map(|_| ())
             })?;
             self.add(figures, ceiling, (Task::Sample, engine, SAMPLES), times, None)?;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::compare::{Compared, Comparison, Metric};
 use crate::data_spec::DataSpec;
-use crate::drawing::{Drawing, Noise};
+use crate::drawing::{Drawing, MOST_DRAWS, Noise};
 use crate::engine::EngineArgs;
 use crate::model::Model;
 use crate::points::{add_noise, split_rows};
@@ -82,8 +82,6 @@ pub struct Eval {
 
 /// Batches of more rows would need more than 3.2 GB.
 const MOST_ROWS: i64 = 20_000;
-/// Most draws of a model.
-const MOST_DRAWS: usize = 1_000_000;
 
 /// Which rows of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -173,7 +171,7 @@ impl Eval {
         // A batch for each repeat: repeats of one batch would agree with each other whatever they are off by.
         let rows = (self.rows as usize).min(data.rows.len() / data.dim / 2).max(2);
         let number = rows * self.repeats as usize;
-        if number > MOST_DRAWS {
+        if number > MOST_DRAWS as usize {
             return Err(Error::Invalid(format!(
                 "{rows} rows in {} repeats are {number} draws of the model, at most {MOST_DRAWS} are made: lower --rows \
                  or --repeats",

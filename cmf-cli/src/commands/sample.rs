@@ -8,7 +8,7 @@ use cmf_core::{Error, Result};
 use serde_json::json;
 
 use super::sample_energy::EnergySampling;
-use crate::drawing::{Drawing, Drawn, Noise};
+use crate::drawing::{Drawing, Drawn, MOST_DRAWS, Noise};
 use crate::engine::{EngineArgs, check_results};
 use crate::images::write_png;
 use crate::interrupt;
@@ -48,7 +48,7 @@ pub struct Sample {
     #[arg(long, value_name = "NAME=VALUE", requires = "energy", value_parser = crate::plugin_args::parse_setting)]
     set: Vec<(String, String)>,
     /// How many samples
-    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_DRAWS)))]
     number: u32,
     /// What to write, by its extension: .png (a grid of images, or a scatter plot in 2 dimensions), .npy
     /// or .csv; may be given several times

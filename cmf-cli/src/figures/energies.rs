@@ -144,7 +144,7 @@ fn learn(
     truth.iter_mut().for_each(|e| *e = -*e - log_mass);
 
     let start = GibbsStart::new(trainer.start())?;
-    let x = start.gibbs(&w, SHOWN, STEPS, settings.seed, &mut |_, _| !interrupt::asked())?.state.x;
+    let x = start.gibbs(&w, SHOWN, STEPS, settings.seed, &mut |_| !interrupt::asked())?.state.x;
     let samples = start.conjugate(&w, &x)?.converged();
     let error = bulk_error(&truth, &model, log_cell);
     let density = |log: Vec<f64>| log.into_iter().map(f64::exp).collect();

@@ -46,7 +46,7 @@ pub fn make(settings: &Settings) -> Result<Section> {
         let start = gaussian.quadratic_start()?;
         let w = Quadratic::new(start.hessian.clone(), start.centre.clone())?;
         let gibbs = GibbsStart::new(&start)?;
-        let x = gibbs.gibbs(&w, samples, STEPS, settings.seed, &mut |_, _| !interrupt::asked())?;
+        let x = gibbs.gibbs(&w, samples, STEPS, settings.seed, &mut |_| !interrupt::asked())?;
         let solution = gibbs.conjugate(&w, &x.state.x)?;
         if !solution.all_converged() {
             return Err(Error::Invalid("a transport solve of a quadratic did not converge".into()));

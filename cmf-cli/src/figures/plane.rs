@@ -14,7 +14,7 @@ use crate::compare::{Comparison, Metric, moments};
 use crate::plot::{Axes, BLUE, Figure, GREEN, GREY, Layer, ORANGE, Panel, pairs, range_of};
 use crate::points::{add_noise, split_rows};
 use crate::report::Report;
-use crate::training_settings::default_settings;
+use crate::training_settings::{default_architecture, default_settings};
 
 /// The laws of figure 4.
 const LAWS: [&str; 5] =
@@ -41,13 +41,16 @@ impl Plan {
     /// as a day allows; the quick one is what `train` does by itself.
     fn new(settings: &Settings) -> Result<Plan> {
         let quick = settings.quick;
-        let architecture = Architecture {
-            dim: 2,
-            widths: if quick { vec![64; 2] } else { vec![128; 5] },
-            rank: 1,
-            diagonal: !quick,
-            activation: if quick { Activation::Softplus { beta: 3.0 } } else { Activation::Elu },
-            head: Head::Full,
+        let architecture = match quick {
+            true => default_architecture(&Method::Samples, 2)?,
+            false => Architecture {
+                dim: 2,
+                widths: vec![128; 5],
+                rank: 1,
+                diagonal: true,
+                activation: Activation::Elu,
+                head: Head::Full,
+            },
         };
         let usual = default_settings(Method::Samples, architecture, SIGMA)?;
         let config = match quick {

@@ -3,7 +3,7 @@
 use super::{Architecture, Head, Icnn, Spikes, Weights};
 use crate::error::{Error, Result};
 use crate::host::{Array, Scalar};
-use crate::linalg::{SymmetricEigen, matmul};
+use crate::linalg::{SymmetricEigen, matmul, to_rows, view};
 use crate::preconditioner::Preconditioner;
 
 /// Directions along which the head is less than this share of P^{-1} keep a curvature of their own: the hidden units have
@@ -31,7 +31,7 @@ impl<T: Scalar> Icnn<T> {
         let f64s = |a: &Array<T>| -> Vec<f64> { a.to_vec().into_iter().map(T::to_f64).collect() };
         let rows = f64s(&weights.x_side);
         let (forms, head) = rows.split_at(rows.len() - d * d);
-        let transposed = |a: &[f64]| -> Vec<f64> { (0..d * d).map(|i| a[i % d * d + i / d]).collect() };
+        let transposed = |a: &[f64]| to_rows(view(a, d, d).transpose());
         // K'QK, from the rows of Q K, transposed: those of K'Q.
         let relative = near.pull_back(&transposed(&near.pull_back(head)?))?;
         let eigen = SymmetricEigen::new(&relative, d)?;

@@ -216,7 +216,7 @@ impl OrtModel {
                 stranger.bound(rows, self.dim)?;
             }
         }
-        let pieces = (0..n).step_by(rows).map(|from| {
+        let mut pieces = (0..n).step_by(rows).map(|from| {
             let held = rows.min(n - from);
             let inputs =
                 inputs.map(|a| Input { data: &a.data[from * size(a.row)..][..held * size(a.row)], ..a });
@@ -227,13 +227,12 @@ impl OrtModel {
             });
             (held, inputs, outputs)
         });
-        if !shared {
-            return pieces
-                .into_iter()
-                .try_for_each(|(n, inputs, outputs)| self.run(function, threads, n, inputs, outputs));
+        let each = if shared { 1 } else { threads };
+        let run = |(n, inputs, outputs)| self.run(function, each, n, inputs, outputs);
+        match shared {
+            true => pieces.collect::<Vec<_>>().into_par_iter().try_for_each(run),
+            false => pieces.try_for_each(run),
         }
-        let pieces: Vec<_> = pieces.collect();
-        pieces.into_par_iter().try_for_each(|(n, inputs, outputs)| self.run(function, 1, n, inputs, outputs))
     }
 
     /// Evaluates `function` on n rows at once, in a session on so many threads.

@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{DualAveraging, LEAST, Sampler, State, diagnostics, standard_normals};
+use super::{DualAveraging, Sampler, State, diagnostics, least_rows, standard_normals};
 use crate::error::{Error, Result};
 use crate::linalg::dot;
 use crate::potential::Potential;
@@ -101,7 +101,7 @@ impl Traces {
     fn record(&mut self, state: &State) {
         let d = state.dim();
         let chains = self.draws.par_iter_mut().zip(&state.value).zip(state.x.par_chunks(d));
-        chains.with_min_len(LEAST.div_ceil(d)).for_each(|((draws, value), x)| {
+        chains.with_min_len(least_rows(d)).for_each(|((draws, value), x)| {
             let mut quantities = [*value; 1 + PROJECTIONS];
             for (quantity, direction) in quantities[1..].iter_mut().zip(self.directions.chunks_exact(d)) {
                 *quantity = dot(direction, x);

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{Info, LEAST, Sampler, State, check_step, standard_normals};
+use super::{Info, LEAST, Sampler, State, check_step, least_rows, standard_normals};
 use crate::error::{Error, Result};
 use crate::linalg::dot;
 use crate::potential::Potential;
@@ -117,7 +117,7 @@ fn transition(
 
 /// ½ |p_i|² of each row of `momentum` [n, d]: [n].
 fn kinetic(momentum: &[f64], d: usize) -> Vec<f64> {
-    momentum.par_chunks(d).with_min_len(LEAST.div_ceil(d)).map(|p| 0.5 * dot(p, p)).collect()
+    momentum.par_chunks(d).with_min_len(least_rows(d)).map(|p| 0.5 * dot(p, p)).collect()
 }
 
 /// p <- p - length · force, force = L'∇w.
@@ -142,7 +142,7 @@ fn drift(
     let mut moved = vec![0.0; x.len()];
     let rows =
         moved.par_chunks_mut(d).zip(x.par_chunks(d)).zip(velocity.par_chunks(d)).zip(fallback.par_chunks(d));
-    rows.with_min_len(LEAST.div_ceil(d)).for_each(|(((moved, x), velocity), fallback)| {
+    rows.with_min_len(least_rows(d)).for_each(|(((moved, x), velocity), fallback)| {
         moved.iter_mut().zip(x.iter().zip(velocity)).for_each(|(m, (x, v))| *m = x + step * v);
         if moved.iter().any(|v| !v.is_finite()) {
             moved.copy_from_slice(fallback);

@@ -34,7 +34,7 @@ impl Sampler for Ula {
         let mut x = colour(preconditioner, &drift)?;
         x.iter_mut().zip(&state.x).for_each(|(m, x)| *m += x);
         let next = State::evaluate(w, x)?;
-        if let Some(i) = next.finite().iter().position(|finite| !finite) {
+        if let Some(i) = next.not_finite() {
             return Err(Error::NotFinite(format!(
                 "chain {i} of the unadjusted Langevin algorithm (step {}; it needs less than 2/lambda_max)",
                 self.step

@@ -41,7 +41,7 @@ impl State {
     /// Evaluates w at `x` [n, d]; fails where the result is not finite.
     pub fn new(w: &dyn Potential, x: Vec<f64>) -> Result<Self> {
         let state = State::evaluate(w, x)?;
-        match state.finite().iter().position(|finite| !finite) {
+        match state.not_finite() {
             Some(i) => Err(Error::NotFinite(format!("the potential at chain {i}"))),
             None => Ok(state),
         }
@@ -74,7 +74,7 @@ impl State {
         let d = self.dim();
         let rows = |mine: &mut Vec<f64>, its: Vec<f64>, d: usize| {
             let rows = mine.par_chunks_mut(d).zip(its.par_chunks(d)).zip(moves);
-            let moving = rows.with_min_len(LEAST.div_ceil(d)).filter(|(_, moves)| **moves);
+            let moving = rows.with_min_len(least_rows(d)).filter(|(_, moves)| **moves);
             moving.for_each(|((mine, its), _)| mine.copy_from_slice(its));
         };
         rows(&mut self.x, other.x, d);
@@ -85,11 +85,11 @@ impl State {
         }
     }
 
-    /// Whether each chain is where w and its gradient are finite: [n].
-    fn finite(&self) -> Vec<bool> {
+    /// The first chain that is where w or its gradient is not finite.
+    fn not_finite(&self) -> Option<usize> {
         let d = self.dim();
-        let rows = self.value.par_iter().zip(self.gradient.par_chunks(d)).with_min_len(LEAST.div_ceil(d));
-        rows.map(|(value, gradient)| value.is_finite() && gradient.iter().all(|g| g.is_finite())).collect()
+        let rows = self.value.par_iter().zip(self.gradient.par_chunks(d)).with_min_len(least_rows(d));
+        rows.position_first(|(value, gradient)| !value.is_finite() || gradient.iter().any(|g| !g.is_finite()))
     }
 
     /// The number of chains n.
@@ -145,6 +145,11 @@ pub(crate) fn standard_normals(rng: &mut ChaCha8Rng, len: usize) -> Vec<f64> {
 
 /// Numbers below which a sweep is not worth sharing.
 const LEAST: usize = 1 << 14;
+
+/// [`LEAST`] in rows of d numbers.
+fn least_rows(d: usize) -> usize {
+    LEAST.div_ceil(d)
+}
 
 /// Fails unless the step size is positive and finite.
 fn check_step(step: f64) -> Result<()> {

@@ -189,7 +189,7 @@ impl Trainer {
         let particles = match (known, config.method.source()) {
             (Some(network), Source::Gibbs) => {
                 let (n, seed) = (config.particles, rng.random());
-                gibbs.gibbs(network, n, WARM_UP_STEPS, seed, &mut |_, _| true)?.state.x
+                gibbs.gibbs(network, n, WARM_UP_STEPS, seed, &mut |_| true)?.state.x
             }
             // Exact draws from the start's source need no warm-up, and its map gives their conjugates.
             _ => gibbs.draw(&inner::normal(&mut rng, config.particles * d))?,

@@ -109,7 +109,7 @@ impl<'a> ModelHost<'a> {
         *runs += 1;
         drop(runs);
         let n = rows(x, w.dim())?;
-        let samples = self.start()?.gibbs(&w, n, steps, seed, &mut |done, _| {
+        let samples = self.start()?.gibbs(&w, n, steps, seed, &mut |done| {
             self.files.progress(done as f64 / steps as f64);
             !self.files.cancelled()
         })?;
