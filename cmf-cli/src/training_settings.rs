@@ -24,14 +24,14 @@ pub struct Settings {
     /// What carries which law to the data
     #[arg(long, value_enum, default_value_t = Choice::Cmf, conflicts_with = "energy")]
     method: Choice,
-    /// Updates in all [default: 3000, for data of up to 3 coordinates 2000, of least-squares steps 300]
+    /// Updates in all [default: 3000, for data of up to 3 coordinates 4000, of least-squares steps 300]
     #[arg(long, value_name = "N")]
     updates: Option<usize>,
     /// The first updates follow the conjugate objective (CMFGen), the others the likelihood
     #[arg(long, value_name = "N", default_value_t = 0)]
     conjugate_updates: usize,
     /// Weight of the conjugate objective beside the likelihood, after the first updates [default: 0, for data of up
-    /// to 3 coordinates 0.3]
+    /// to 3 coordinates 1]
     #[arg(long, value_name = "W")]
     conjugate_weight: Option<f64>,
     /// Learn a network that guesses conjugates, and start their solves from its guesses instead of from the
@@ -177,12 +177,12 @@ impl Settings {
             sigma: self.sigma.unwrap_or(noise),
             updates: self.updates.unwrap_or(match (solved, plane) {
                 (true, _) => 300,
-                (false, true) => 2000,
+                (false, true) => 4000,
                 (false, false) => 3000,
             }),
             conjugate_updates: self.conjugate_updates,
             // The likelihood hardly minds a percent of the mass on the way between two arms of a curve; a distance does.
-            conjugate_weight: self.conjugate_weight.unwrap_or(if plane { 0.3 } else { 0.0 }),
+            conjugate_weight: self.conjugate_weight.unwrap_or(if plane { 1.0 } else { 0.0 }),
             amortise: self.amortise,
             batch: self.batch.unwrap_or(batch),
             particles: self.particles.unwrap_or(particles),
