@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use cmf_core::density::tweedie;
+use cmf_core::gibbs_start::Draws;
 use cmf_core::sampler::Samples;
 use cmf_core::{Error, Result};
 
@@ -59,12 +60,12 @@ impl Drawing {
         let (w, d) = (model.engine.as_ref(), model.dim());
         let start = model.start()?;
         let bar = report.progress(self.steps, "sampling");
-        let (x, chains) = start.source_draws(w, self.number, self.steps, self.seed, &mut |done| {
-            bar.set_position(done as u64);
-            !interrupt::asked()
-        })?;
+        let Draws { chains, solution, .. } =
+            start.samples(w, self.number, self.steps, self.seed, &mut |done| {
+                bar.set_position(done as u64);
+                !interrupt::asked()
+            })?;
         bar.finish_and_clear();
-        let solution = start.conjugate(w, &x)?;
         let mut y = solution.converged();
         let unconverged = self.number - y.len() / d;
         if y.is_empty() {

@@ -93,8 +93,8 @@ impl Health {
 /// Samples of a model in training, those whose transport solve converged.
 pub fn samples(run: &Run, network: &Icnn<f32>, n: usize) -> Result<Vec<f64>> {
     let start = GibbsStart::new(run.trainer.start())?;
-    let x = start.gibbs(network, n, STEPS, run.trainer.config().seed, &mut |_| true)?.state.x;
-    Ok(start.conjugate(network, &x)?.converged())
+    let draws = start.samples(network, n, STEPS, run.trainer.config().seed, &mut |_| true)?;
+    Ok(draws.solution.converged())
 }
 
 /// (Σ v)²/(n Σ v²) of the importance weights v = e^{-E}/ρ_w at the samples `y`; where E is not finite v is 0.

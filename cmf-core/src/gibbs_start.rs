@@ -24,6 +24,16 @@ pub struct GibbsStart {
     source: Source,
 }
 
+/// Samples of a conjugate moment measure, and how they came about.
+pub struct Draws {
+    /// Draws of the source: [n, d].
+    pub source: Vec<f64>,
+    /// The Langevin chains that ended there, with their diagnostics; none where the source is N(0, I).
+    pub chains: Option<Samples>,
+    /// What the transport map moves them to. Its steps and calls are those in w's own coordinates, after those in whitened ones.
+    pub solution: Solution,
+}
+
 /// Rows on which the largest eigenvalue for the first step size is estimated, and power iterations.
 const LAMBDA_ROWS: usize = 16;
 const LAMBDA_ITERATIONS: usize = 10;
@@ -77,6 +87,18 @@ impl GibbsStart {
         seed: u64,
         observe: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Samples> {
+        self.chains(w, w.whitened(&self.covariance)?.as_ref(), n, steps, seed, observe)
+    }
+
+    fn chains(
+        &self,
+        w: &dyn Potential,
+        whitened: Option<&Whitened>,
+        n: usize,
+        steps: usize,
+        seed: u64,
+        observe: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Samples> {
         if self.source == Source::Gaussian {
             return Err(Error::Invalid("the source of this model is N(0, I), not e^{-w}: use `draw`".into()));
         }
@@ -84,7 +106,7 @@ impl GibbsStart {
         let x = self.draws(n, &mut rng)?;
         let warmup = steps / 2;
         let run = Run { warmup, steps: steps - warmup, seed };
-        if let Some(Whitened { potential, coordinates }) = w.whitened(&self.covariance)? {
+        if let Some(Whitened { potential, coordinates }) = whitened {
             let mut samples =
                 chains(potential.as_ref(), coordinates.whiten(&x)?, None, run, &mut rng, observe)?;
             samples.state = State::new(w, coordinates.colour(&samples.state.x)?)?;
@@ -93,32 +115,57 @@ impl GibbsStart {
         chains(w, x, Some(self.covariance.clone()), run, &mut rng, observe)
     }
 
-    /// Draws `n` points of the source of `w`: as [`gibbs`](Self::gibbs), with its diagnostics, or exactly from N(0, I).
-    pub fn source_draws(
+    /// Draws `n` points of the source of `w`, as [`gibbs`](Self::gibbs) or exactly from N(0, I), and maps them to the
+    /// data, as [`conjugate`](Self::conjugate).
+    pub fn samples(
         &self,
         w: &dyn Potential,
         n: usize,
         steps: usize,
         seed: u64,
         observe: &mut dyn FnMut(usize) -> bool,
-    ) -> Result<(Vec<f64>, Option<Samples>)> {
-        match self.source {
-            Source::Gibbs => {
-                let samples = self.gibbs(w, n, steps, seed, observe)?;
-                Ok((samples.state.x.clone(), Some(samples)))
-            }
-            Source::Gaussian => Ok((self.draws(n, &mut ChaCha8Rng::seed_from_u64(seed))?, None)),
+    ) -> Result<Draws> {
+        if self.source == Source::Gaussian {
+            let source = self.draws(n, &mut ChaCha8Rng::seed_from_u64(seed))?;
+            let solution = self.conjugate(w, &source)?;
+            return Ok(Draws { source, chains: None, solution });
         }
+        let whitened = w.whitened(&self.covariance)?;
+        let chains = self.chains(w, whitened.as_ref(), n, steps, seed, observe)?;
+        let source = chains.state.x.clone();
+        let start = match &whitened {
+            Some(whitened) => self.conjugate_in(whitened, &source)?,
+            None => self.map(&source)?,
+        };
+        let solution = self.solver().solve(w, &source, Some(&start))?;
+        Ok(Draws { source, chains: Some(chains), solution })
     }
 
     /// Solves y = argmax ⟨x, y⟩ - w(y) for each row of `x` [n, d], from a + P x on.
     pub fn conjugate(&self, w: &dyn Potential, x: &[f64]) -> Result<Solution> {
-        let solver = ConjugateSolver {
+        self.solver().solve(w, x, Some(&self.map(x)?))
+    }
+
+    fn solver(&self) -> ConjugateSolver {
+        ConjugateSolver {
             max_steps: MOST_STEPS,
             preconditioner: Some(self.covariance.clone()),
             ..ConjugateSolver::default()
-        };
-        solver.solve(w, x, Some(&self.map(x)?))
+        }
+    }
+
+    /// The conjugates of `x` [n, d], solved in whitened coordinates: y = L z with z = argmax ⟨L'x, z⟩ - w(L z).
+    ///
+    /// Residuals there are L' times those here: their tolerance is smaller by the geometric mean of P's square roots, and w
+    /// itself has the last word on every row.
+    fn conjugate_in(&self, whitened: &Whitened, x: &[f64]) -> Result<Vec<f64>> {
+        let Whitened { potential, coordinates } = whitened;
+        let usual = self.solver();
+        let scale = (self.covariance.log_det() / (2 * potential.dim()) as f64).exp();
+        let solver = ConjugateSolver { tolerance: scale * usual.tolerance, preconditioner: None, ..usual };
+        let start = coordinates.whiten(&self.map(x)?)?;
+        let solution = solver.solve(potential.as_ref(), &coordinates.pull_back(x)?, Some(&start))?;
+        coordinates.colour(&solution.y)
     }
 }
 

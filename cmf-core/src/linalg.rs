@@ -13,6 +13,12 @@ pub fn view(a: &[f64], rows: usize, cols: usize) -> MatRef<'_, f64> {
     MatRef::from_row_major_slice(a, rows, cols)
 }
 
+/// Rows of d numbers below which threads do not share a sweep over them.
+pub fn least_rows(d: usize) -> usize {
+    const LEAST: usize = 1 << 14;
+    LEAST.div_ceil(d)
+}
+
 /// Copies a faer matrix into a row-major vector.
 pub fn to_rows(a: MatRef<'_, f64>) -> Vec<f64> {
     let mut out = Vec::with_capacity(a.nrows() * a.ncols());

@@ -255,7 +255,7 @@ impl Potential for Bridge<'_> {
 
     fn value_and_gradient(&self, z: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
         self.u.value_and_gradient(z, value, gradient)?;
-        let ends = State { x: z.to_vec(), value: value.to_vec(), gradient: gradient.to_vec(), pulled: None };
+        let ends = State::of(z.to_vec(), value.to_vec(), gradient.to_vec());
         let mixed = self.mix(&ends);
         value.copy_from_slice(&mixed.value);
         gradient.copy_from_slice(&mixed.gradient);

@@ -23,6 +23,9 @@ pub trait Potential: Send + Sync {
 
     /// This potential in coordinates of its own in which its Hessian is about as close to the identity as in those of
     /// `near`, for an implementer that evaluates it there with fewer operations; else none.
+    ///
+    /// It may differ by a few hundredths of a nat where N(a, P) with P = `near` has its mass: enough for draws of e^{-w}, and
+    /// for the start of a solve that ends with w itself.
     fn whitened(&self, _near: &Preconditioner) -> Result<Option<Whitened>> {
         Ok(None)
     }
@@ -30,7 +33,7 @@ pub trait Potential: Send + Sync {
 
 /// A potential w in coordinates z with x = L z.
 pub struct Whitened {
-    /// z ↦ w(L z).
+    /// z ↦ w(L z), to within what [`Potential::whitened`] says.
     pub potential: Box<dyn Potential>,
     /// L.
     pub coordinates: Preconditioner,

@@ -1,7 +1,7 @@
 //! An approximate inverse Hessian P = L L' shared by all rows, which speeds up solvers and samplers.
 
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
-use faer::linalg::solvers::Solve;
+use faer::linalg::solvers::{PartialPivLu, Solve};
 use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use rayon::prelude::*;
@@ -22,7 +22,8 @@ pub struct Preconditioner(Factor);
 #[derive(Debug, Clone)]
 enum Factor {
     Lower(Mat<f64>),
-    Dense(Mat<f64>),
+    /// With its inverse's factors.
+    Dense(Mat<f64>, PartialPivLu<f64>),
     Root(Spiked),
 }
 
@@ -48,13 +49,15 @@ impl Preconditioner {
     /// P = L L' of an invertible L: [d, d], row-major.
     pub fn of_factor(factor: &[f64], d: usize) -> Result<Self> {
         check_len("preconditioner factor", factor.len(), d * d)?;
-        Ok(Preconditioner(Factor::Dense(view(factor, d, d).to_owned())))
+        let factor = view(factor, d, d).to_owned();
+        let lu = factor.partial_piv_lu();
+        Ok(Preconditioner(Factor::Dense(factor, lu)))
     }
 
     /// The dimension d.
     pub fn dim(&self) -> usize {
         match &self.0 {
-            Factor::Lower(l) | Factor::Dense(l) => l.nrows(),
+            Factor::Lower(l) | Factor::Dense(l, _) => l.nrows(),
             Factor::Root(root) => root.dim(),
         }
     }
@@ -62,8 +65,8 @@ impl Preconditioner {
     /// log det P.
     pub fn log_det(&self) -> f64 {
         match &self.0 {
-            Factor::Lower(l) => 2.0 * (0..l.nrows()).map(|i| l[(i, i)].ln()).sum::<f64>(),
-            Factor::Dense(l) => 2.0 * l.determinant().abs().ln(),
+            Factor::Lower(l) => 2.0 * log_diagonal(l.as_ref()),
+            Factor::Dense(_, lu) => 2.0 * log_diagonal(lu.U()),
             Factor::Root(root) => 2.0 * Spectrum::Spiked(root).sum(f64::ln),
         }
     }
@@ -72,7 +75,7 @@ impl Preconditioner {
     pub fn colour(&self, z: &[f64]) -> Result<Vec<f64>> {
         match &self.0 {
             Factor::Lower(l) => times(z, l.transpose(), BlockStructure::TriangularUpper),
-            Factor::Dense(l) => times(z, l.transpose(), BlockStructure::Rectangular),
+            Factor::Dense(l, _) => times(z, l.transpose(), BlockStructure::Rectangular),
             Factor::Root(root) => root.times(z),
         }
     }
@@ -81,7 +84,7 @@ impl Preconditioner {
     pub fn pull_back(&self, g: &[f64]) -> Result<Vec<f64>> {
         match &self.0 {
             Factor::Lower(l) => times(g, l.as_ref(), BlockStructure::TriangularLower),
-            Factor::Dense(l) => times(g, l.as_ref(), BlockStructure::Rectangular),
+            Factor::Dense(l, _) => times(g, l.as_ref(), BlockStructure::Rectangular),
             Factor::Root(root) => root.times(g),
         }
     }
@@ -92,11 +95,16 @@ impl Preconditioner {
         let mut z = view(x, rows(x, d)?, d).transpose().to_owned();
         match &self.0 {
             Factor::Lower(l) => solve_lower_triangular_in_place(l.as_ref(), z.as_mut(), Par::rayon(0)),
-            Factor::Dense(l) => l.partial_piv_lu().solve_in_place(&mut z),
+            Factor::Dense(_, lu) => lu.solve_in_place(&mut z),
             Factor::Root(root) => return root.apply(f64::recip).times(x),
         }
         Ok(to_rows(z.transpose()))
     }
+}
+
+/// Σ_i ln |u_ii|.
+fn log_diagonal(u: MatRef<'_, f64>) -> f64 {
+    (0..u.nrows()).map(|i| u[(i, i)].abs().ln()).sum()
 }
 
 /// Rows that one thread multiplies at a time: enough to pay for the packing of L.

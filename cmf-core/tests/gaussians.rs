@@ -6,12 +6,12 @@ use cmf_core::closed_form::Quadratic;
 use cmf_core::density::exact_log_density_from_gaussian;
 use cmf_core::energy::Domain;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::gibbs_start::GibbsStart;
+use cmf_core::gibbs_start::{Draws, GibbsStart};
 use cmf_core::icnn::{Architecture, Head, Icnn};
 use cmf_core::linalg::{Cholesky, SymmetricEigen, matmul};
 use cmf_core::ops::Activation;
 use cmf_core::train::{Method, TrainConfig, Trainer, Training};
-use cmf_core::{Potential, Source};
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -123,13 +123,9 @@ fn learn_from_samples(law: &Gaussian, method: Method) -> Trainer {
 fn draws(trainer: &Trainer) -> (Vec<f64>, Vec<f64>) {
     let network = trainer.network().unwrap();
     let start = GibbsStart::new(trainer.start()).unwrap();
-    let x = match trainer.start().source {
-        Source::Gibbs => start.gibbs(&network, DRAWS, 300, 5, &mut |_| true).unwrap().state.x,
-        Source::Gaussian => normal(&mut ChaCha8Rng::seed_from_u64(5), DRAWS * network.dim()),
-    };
-    let solution = start.conjugate(&network, &x).unwrap();
+    let Draws { source, solution, .. } = start.samples(&network, DRAWS, 300, 5, &mut |_| true).unwrap();
     assert!(solution.all_converged());
-    (x, solution.y)
+    (source, solution.y)
 }
 
 /// Asserts that the rows of `x` are draws of N(mean, covariance) as far as their number, and the number of data

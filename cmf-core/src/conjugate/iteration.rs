@@ -1,8 +1,10 @@
 //! The iteration that every method shares: propose, evaluate, accept on the slope, retire.
 
+use rayon::prelude::*;
+
 use super::{ConjugateSolver, RowOutcome, Solution, Status};
 use crate::error::Result;
-use crate::linalg::dot;
+use crate::linalg::{dot, least_rows};
 use crate::potential::Potential;
 use crate::preconditioner::{Preconditioner, colour, pull_back};
 
@@ -102,34 +104,35 @@ impl Row {
         }
     }
 
-    fn trial(&self) -> impl Iterator<Item = f64> {
-        self.at.y.iter().zip(&self.displacement).map(|(y, v)| y + self.step * v)
+    fn write_trial(&self, out: &mut [f64]) {
+        let ends = self.at.y.iter().zip(&self.displacement).map(|(y, v)| y + self.step * v);
+        out.iter_mut().zip(ends).for_each(|(out, y)| *out = y);
     }
 
-    /// Accepts the trial or shortens the step.
-    fn judge(&mut self, trial: Point, rule: &mut dyn Rule) {
+    /// Accepts the trial, and returns the step with its change of the gradient, or shortens the step.
+    fn judge(&mut self, trial: Point) -> Option<(Vec<f64>, Vec<f64>)> {
         self.spent += 1;
         self.since += 1;
         self.beyond = !trial.is_finite();
         if self.beyond {
             self.step *= 0.1;
             self.rejections += 1;
-            return;
+            return None;
         }
         let slope = dot(&trial.gradient, &self.direction);
         if slope > -OVERSHOOT * self.slope {
             // The root of the secant through both slopes: exact for a quadratic.
             self.step *= -self.slope / (slope - self.slope);
             self.rejections += 1;
-            return;
+            return None;
         }
         let s: Vec<f64> = self.direction.iter().map(|p| self.step * p).collect();
         let dg: Vec<f64> = trial.gradient.iter().zip(&self.at.gradient).map(|(new, old)| new - old).collect();
         if slope <= self.slope {
             self.violations += 1;
         }
-        rule.learn(self.index, s, dg);
         self.accept(trial);
+        Some((s, dg))
     }
 
     fn accept(&mut self, trial: Point) {
@@ -167,19 +170,22 @@ impl Oracle<'_> {
             self.w.value_and_gradient(&y, &mut value, &mut gradient)?;
             self.calls += 1;
         }
-        let mut residual = Vec::with_capacity(indices.len());
-        for (k, (&i, g)) in indices.iter().zip(gradient.chunks_exact_mut(d)).enumerate() {
+        let mut residual = vec![0.0; indices.len()];
+        let rows = gradient.par_chunks_mut(d).zip(&mut value).zip(&mut residual);
+        let rows = rows.zip(y.par_chunks(d)).zip(indices).with_min_len(least_rows(d));
+        rows.for_each(|((((g, value), residual), y), &i)| {
             let x = &self.x[i * d..][..d];
-            value[k] = dot(x, &y[k * d..][..d]) - value[k];
+            *value = dot(x, y) - *value;
             g.iter_mut().zip(x).for_each(|(g, x)| *g -= x);
-            residual.push((dot(g, g) / d as f64).sqrt());
-        }
+            *residual = (dot(g, g) / d as f64).sqrt();
+        });
         let gradient = pull_back(self.preconditioner, &gradient)?;
-        let points = (0..indices.len()).map(|k| Point {
-            y: y[k * d..][..d].to_vec(),
-            value: value[k],
-            gradient: gradient[k * d..][..d].to_vec(),
-            residual: residual[k],
+        let rows = y.par_chunks(d).zip(gradient.par_chunks(d)).zip(&value).zip(&residual);
+        let points = rows.with_min_len(least_rows(d)).map(|(((y, gradient), &value), &residual)| Point {
+            y: y.to_vec(),
+            value,
+            gradient: gradient.to_vec(),
+            residual,
         });
         Ok(points.collect())
     }
@@ -228,9 +234,16 @@ impl<'a> Iteration<'a> {
             }
             self.direct(&mut active, rule)?;
             let indices: Vec<usize> = active.iter().map(|row| row.index).collect();
-            let trials = active.iter().flat_map(Row::trial).collect();
-            for (row, trial) in active.iter_mut().zip(self.oracle.evaluate(&indices, trials)?) {
-                row.judge(trial, rule);
+            let mut trials = vec![0.0; active.len() * d];
+            let rows = trials.par_chunks_mut(d).zip(&active).with_min_len(least_rows(d));
+            rows.for_each(|(out, row)| row.write_trial(out));
+            let points = self.oracle.evaluate(&indices, trials)?;
+            let rows = active.par_iter_mut().zip(points).with_min_len(least_rows(d));
+            let steps: Vec<_> = rows.map(|(row, point)| row.judge(point)).collect();
+            for (index, step) in indices.into_iter().zip(steps) {
+                if let Some((s, dg)) = step {
+                    rule.learn(index, s, dg);
+                }
             }
         }
     }

@@ -12,6 +12,7 @@
 //! is made.
 
 pub mod formula;
+mod idle;
 mod init;
 mod potential;
 mod whitened;

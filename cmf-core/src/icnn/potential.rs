@@ -115,6 +115,12 @@ impl<T: Scalar> Icnn<T> {
         Ok(LinearisedIcnn { network: self, rows, parts })
     }
 
+    /// act(s) of all units at the rows of `x` [n, d]: [n, N].
+    pub(super) fn active(&self, x: &[f64]) -> Array<T> {
+        let (n, host) = (x.len() / self.arch.dim, Host::parallel());
+        self.formula(&host).active(&Array::from_f64(x, n, self.arch.dim))
+    }
+
     fn formula<'a>(&'a self, host: &'a Host<T>) -> Formula<'a, Host<T>> {
         Formula::new(host, &self.arch, &self.weights)
     }

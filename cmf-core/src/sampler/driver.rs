@@ -4,9 +4,9 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{DualAveraging, Sampler, State, diagnostics, least_rows, standard_normals};
+use super::{DualAveraging, Sampler, State, diagnostics, standard_normals};
 use crate::error::{Error, Result};
-use crate::linalg::dot;
+use crate::linalg::{dot, least_rows};
 use crate::potential::Potential;
 
 /// How long to run.

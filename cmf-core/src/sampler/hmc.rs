@@ -6,9 +6,9 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{Info, LEAST, Sampler, State, check_step, least_rows, standard_normals};
+use super::{Info, Sampler, State, check_step, fill_standard_normals};
 use crate::error::{Error, Result};
-use crate::linalg::dot;
+use crate::linalg::{dot, least_rows};
 use crate::potential::Potential;
 use crate::preconditioner::{self, Preconditioner};
 
@@ -91,41 +91,47 @@ fn transition(
     }
     let d = state.dim();
     preconditioner::check(preconditioner.map(Arc::as_ref), d)?;
-    let mut momentum = standard_normals(rng, state.x.len());
-    let before = kinetic(&momentum, d);
-    kick(&mut momentum, state.pulled_back(preconditioner)?, 0.5 * step);
-    let x = drift(&state.x, &momentum, step, preconditioner, &state.x, d)?;
-    let mut next = State::evaluate(w, x)?;
+    let mut spare = std::mem::take(&mut state.spare);
+    let mut momentum = spare.take(state.x.len());
+    fill_standard_normals(rng, &mut momentum);
+    let [before, _] = kick(&mut momentum, state.pulled_back(preconditioner)?, 0.5 * step, d);
+    let x = drift(&state.x, &momentum, step, preconditioner, &state.x, spare.take(state.x.len()), d)?;
+    let mut next = State::evaluate(w, x, &mut spare)?;
     for _ in 1..leapfrog {
-        kick(&mut momentum, next.pulled_back(preconditioner)?, step);
-        let x = drift(&next.x, &momentum, step, preconditioner, &state.x, d)?;
-        next = State::evaluate(w, x)?;
+        kick(&mut momentum, next.pulled_back(preconditioner)?, step, d);
+        let x = drift(&next.x, &momentum, step, preconditioner, &state.x, spare.take(state.x.len()), d)?;
+        next = State::evaluate(w, x, &mut spare)?;
     }
-    kick(&mut momentum, next.pulled_back(preconditioner)?, 0.5 * step);
+    let [_, after] = kick(&mut momentum, next.pulled_back(preconditioner)?, 0.5 * step, d);
     let mut total = 0.0;
     let mut moves = Vec::with_capacity(before.len());
-    for (i, (before, after)) in before.into_iter().zip(kinetic(&momentum, d)).enumerate() {
+    for (i, (before, after)) in before.into_iter().zip(after).enumerate() {
         let error = next.value[i] - state.value[i] + after - before;
         // A trajectory that left the finite numbers, or whose gradients did, has no finite momentum either.
         let probability = if error.is_finite() { (-error).exp().min(1.0) } else { 0.0 };
         total += probability;
         moves.push(rng.random::<f64>() < probability);
     }
+    spare.give(momentum);
+    state.spare = spare;
     state.take(next, &moves);
     Ok(Info { acceptance: total / moves.len() as f64 })
 }
 
-/// ½ |p_i|² of each row of `momentum` [n, d]: [n].
-fn kinetic(momentum: &[f64], d: usize) -> Vec<f64> {
-    momentum.par_chunks(d).with_min_len(least_rows(d)).map(|p| 0.5 * dot(p, p)).collect()
+/// p <- p - length · force, force = L'∇w, for the rows of `momentum` and `force` [n, d]. Returns ½ |p_i|² before and after:
+/// [n] each.
+fn kick(momentum: &mut [f64], force: &[f64], length: f64, d: usize) -> [Vec<f64>; 2] {
+    let rows = momentum.par_chunks_mut(d).zip(force.par_chunks(d)).with_min_len(least_rows(d));
+    let kinetic = rows.map(|(p, force)| {
+        let before = 0.5 * dot(p, p);
+        p.iter_mut().zip(force).for_each(|(p, g)| *p -= length * g);
+        (before, 0.5 * dot(p, p))
+    });
+    let (before, after) = kinetic.unzip();
+    [before, after]
 }
 
-/// p <- p - length · force, force = L'∇w.
-fn kick(momentum: &mut [f64], force: &[f64], length: f64) {
-    momentum.par_iter_mut().zip(force).with_min_len(LEAST).for_each(|(p, g)| *p -= length * g);
-}
-
-/// x + step · L p for the rows of `x` and `momentum` [n, d].
+/// x + step · L p for the rows of `x` and `momentum` [n, d], in place of `moved`.
 ///
 /// A position that is not finite is spared the engine, which gets `fallback` instead; its momentum stays so and
 /// rejects the chain.
@@ -135,11 +141,11 @@ fn drift(
     step: f64,
     preconditioner: Option<&Arc<Preconditioner>>,
     fallback: &[f64],
+    mut moved: Vec<f64>,
     d: usize,
 ) -> Result<Vec<f64>> {
     let coloured = preconditioner.map(|p| p.colour(momentum)).transpose()?;
     let velocity = coloured.as_deref().unwrap_or(momentum);
-    let mut moved = vec![0.0; x.len()];
     let rows =
         moved.par_chunks_mut(d).zip(x.par_chunks(d)).zip(velocity.par_chunks(d)).zip(fallback.par_chunks(d));
     rows.with_min_len(least_rows(d)).for_each(|(((moved, x), velocity), fallback)| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand_chacha::ChaCha8Rng;
 
-use super::{Info, Sampler, State, check_step, standard_normals};
+use super::{Info, Sampler, Spare, State, check_step, standard_normals};
 use crate::error::{Error, Result};
 use crate::potential::Potential;
 use crate::preconditioner::{self, Preconditioner, colour, pull_back};
@@ -33,7 +33,7 @@ impl Sampler for Ula {
         drift.iter_mut().zip(normals).for_each(|(g, xi)| *g = noise * xi - self.step * *g);
         let mut x = colour(preconditioner, &drift)?;
         x.iter_mut().zip(&state.x).for_each(|(m, x)| *m += x);
-        let next = State::evaluate(w, x)?;
+        let next = State::evaluate(w, x, &mut Spare::default())?;
         if let Some(i) = next.not_finite() {
             return Err(Error::NotFinite(format!(
                 "chain {i} of the unadjusted Langevin algorithm (step {}; it needs less than 2/lambda_max)",

@@ -19,6 +19,7 @@ pub use langevin::Ula;
 pub use step_size::{DualAveraging, lambda_max};
 
 use crate::error::{Error, Result};
+use crate::linalg::least_rows;
 use crate::potential::{Potential, rows};
 use crate::preconditioner::Preconditioner;
 
@@ -35,12 +36,36 @@ pub struct State {
     pub gradient: Vec<f64>,
     /// L'∇w(x_i) [n, d] where a sampler has made it, with the preconditioner L L' that it is of.
     pub(crate) pulled: Option<(Arc<Preconditioner>, Vec<f64>)>,
+    /// What steps before have left behind.
+    pub(crate) spare: Spare,
+}
+
+/// Arrays to write to again: an allocator gives megabytes back to the kernel, which clears every page of new ones.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Vec<Vec<f64>>);
+
+impl Spare {
+    /// `len` numbers, whatever they are.
+    fn take(&mut self, len: usize) -> Vec<f64> {
+        self.0.pop().filter(|array| array.len() == len).unwrap_or_else(|| vec![0.0; len])
+    }
+
+    fn give(&mut self, array: Vec<f64>) {
+        self.0.push(array);
+    }
+}
+
+/// Of a copy there is nothing to keep.
+impl Clone for Spare {
+    fn clone(&self) -> Self {
+        Spare::default()
+    }
 }
 
 impl State {
     /// Evaluates w at `x` [n, d]; fails where the result is not finite.
     pub fn new(w: &dyn Potential, x: Vec<f64>) -> Result<Self> {
-        let state = State::evaluate(w, x)?;
+        let state = State::evaluate(w, x, &mut Spare::default())?;
         match state.not_finite() {
             Some(i) => Err(Error::NotFinite(format!("the potential at chain {i}"))),
             None => Ok(state),
@@ -48,14 +73,19 @@ impl State {
     }
 
     /// Evaluates w at `x` [n, d], finite or not.
-    fn evaluate(w: &dyn Potential, x: Vec<f64>) -> Result<Self> {
+    fn evaluate(w: &dyn Potential, x: Vec<f64>, spare: &mut Spare) -> Result<Self> {
         let n = rows(&x, w.dim())?;
         if n == 0 {
             return Err(Error::Invalid("a sampler needs at least one chain".into()));
         }
-        let mut state = State { value: vec![0.0; n], gradient: vec![0.0; x.len()], x, pulled: None };
-        w.value_and_gradient(&state.x, &mut state.value, &mut state.gradient)?;
-        Ok(state)
+        let (mut value, mut gradient) = (vec![0.0; n], spare.take(x.len()));
+        w.value_and_gradient(&x, &mut value, &mut gradient)?;
+        Ok(State::of(x, value, gradient))
+    }
+
+    /// The state at `x` [n, d] with w's values [n] and gradients [n, d] there.
+    pub(crate) fn of(x: Vec<f64>, value: Vec<f64>, gradient: Vec<f64>) -> Self {
+        State { x, value, gradient, pulled: None, spare: Spare::default() }
     }
 
     /// L'∇w(x_i): [n, d], made where it is not there yet.
@@ -72,17 +102,19 @@ impl State {
     /// The chains of `moves` are from now on where `other` has them, which knows as much of its gradients.
     fn take(&mut self, other: State, moves: &[bool]) {
         let d = self.dim();
-        let rows = |mine: &mut Vec<f64>, its: Vec<f64>, d: usize| {
+        let rows = |mine: &mut Vec<f64>, its: &[f64], d: usize| {
             let rows = mine.par_chunks_mut(d).zip(its.par_chunks(d)).zip(moves);
             let moving = rows.with_min_len(least_rows(d)).filter(|(_, moves)| **moves);
             moving.for_each(|((mine, its), _)| mine.copy_from_slice(its));
         };
-        rows(&mut self.x, other.x, d);
-        rows(&mut self.gradient, other.gradient, d);
-        rows(&mut self.value, other.value, 1);
-        if let (Some((_, mine)), Some((_, its))) = (&mut self.pulled, other.pulled) {
+        rows(&mut self.x, &other.x, d);
+        rows(&mut self.gradient, &other.gradient, d);
+        rows(&mut self.value, &other.value, 1);
+        if let (Some((_, mine)), Some((_, its))) = (&mut self.pulled, &other.pulled) {
             rows(mine, its, d);
         }
+        self.spare.give(other.x);
+        self.spare.give(other.gradient);
     }
 
     /// The first chain that is where w or its gradient is not finite.
@@ -132,23 +164,20 @@ pub trait Sampler {
 
 /// `len` independent standard normals: by blocks with streams of their own, the same on any number of threads.
 pub(crate) fn standard_normals(rng: &mut ChaCha8Rng, len: usize) -> Vec<f64> {
+    let mut normals = vec![0.0; len];
+    fill_standard_normals(rng, &mut normals);
+    normals
+}
+
+/// Writes what [`standard_normals`] returns.
+fn fill_standard_normals(rng: &mut ChaCha8Rng, normals: &mut [f64]) {
     const BLOCK: usize = 1 << 14;
     let source = ChaCha8Rng::seed_from_u64(rng.random());
-    let mut normals = vec![0.0; len];
     normals.par_chunks_mut(BLOCK).enumerate().for_each(|(i, block)| {
         let mut stream = source.clone();
         stream.set_stream(i as u64);
         block.iter_mut().for_each(|v| *v = stream.sample(StandardNormal));
     });
-    normals
-}
-
-/// Numbers below which a sweep is not worth sharing.
-const LEAST: usize = 1 << 14;
-
-/// [`LEAST`] in rows of d numbers.
-fn least_rows(d: usize) -> usize {
-    LEAST.div_ceil(d)
 }
 
 /// Fails unless the step size is positive and finite.

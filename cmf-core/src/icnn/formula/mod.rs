@@ -132,6 +132,11 @@ impl<'a, O: Ops> Formula<'a, O> {
         self.ops.matmul(rows, &self.ops.transpose(&self.weights.x_side))
     }
 
+    /// act(s) of all units: [n, N].
+    pub fn active(&self, x: &O::Tensor) -> O::Tensor {
+        self.forward(x).active
+    }
+
     fn forward(&self, x: &O::Tensor) -> Forward<O::Tensor> {
         self.forward_from(x, &self.products(x))
     }

@@ -1,0 +1,147 @@
+//! The network without the units that training has silenced.
+
+use super::{Icnn, Weights};
+use crate::error::Result;
+use crate::host::{Array, Scalar};
+
+/// Nats that the units left out may add to w together, were each as active as any of their layer is at the points given.
+const NEGLIGIBLE: f64 = 0.05;
+
+impl<T: Scalar> Icnn<T> {
+    /// The network without those units of its last layer whose output weights, times the largest activation of the layer at
+    /// the points `x` [n, d], sum to [`NEGLIGIBLE`] at most.
+    ///
+    /// Output weights that the data have no use for fall without end, since they are softplus of what Adam moves. Units of
+    /// the last layer feed nothing else. A unit that is merely inactive at the points stays: it may matter elsewhere.
+    pub(crate) fn without_idle_units(&self, x: &[f64]) -> Result<Icnn<T>> {
+        let (arch, weights) = (self.architecture(), self.weights());
+        let (d, n) = (arch.dim, arch.units());
+        let last = arch.layer(arch.widths.len() - 1);
+        let active = self.active(x).to_vec();
+        let largest = active.chunks_exact(n).flat_map(|point| &point[last.clone()]);
+        let largest = largest.map(|a| a.to_f64().abs()).fold(0.0, f64::max);
+        let output = weights.output.to_vec();
+        let mut units: Vec<usize> = last.clone().collect();
+        units.sort_by(|&i, &j| output[i].to_f64().total_cmp(&output[j].to_f64()));
+        let mut added = 0.0;
+        let idle = units.iter().take_while(|&&unit| {
+            added += output[unit].to_f64() * largest;
+            added <= NEGLIGIBLE
+        });
+        // A layer has one unit at least.
+        let idle = idle.count().min(last.len() - 1);
+        let mut kept = units.split_off(idle);
+        kept.sort_unstable();
+        let units: Vec<usize> = (0..last.start).chain(kept.iter().copied()).collect();
+
+        let mut lean = arch.clone();
+        lean.widths[arch.widths.len() - 1] = kept.len();
+        let forms = (0..=arch.rank).flat_map(|r| units.iter().map(move |unit| r * n + unit));
+        let head = (1 + arch.rank) * n..arch.x_side_rows();
+        let rows: Vec<usize> = forms.chain(head).collect();
+        let of_last: Vec<usize> = kept.iter().map(|unit| unit - last.start).collect();
+        let mut mixing = weights.mixing.clone();
+        if let Some(into_last) = mixing.last_mut() {
+            *into_last = columns(into_last, &of_last);
+        }
+        let weights = Weights {
+            x_side: rows_of(&weights.x_side, &rows, d),
+            diagonal: weights.diagonal.as_ref().map(|diagonal| rows_of(diagonal, &units, d)),
+            mixing,
+            bias: columns(&weights.bias, &units),
+            output: columns(&weights.output, &units),
+            ..weights.clone()
+        };
+        Icnn::new(lean, weights)
+    }
+}
+
+fn rows_of<T: Scalar>(a: &Array<T>, rows: &[usize], d: usize) -> Array<T> {
+    let all = a.to_vec();
+    Array::matrix(rows.iter().flat_map(|&i| &all[i * d..][..d]).copied().collect(), rows.len(), d)
+}
+
+fn columns<T: Scalar>(a: &Array<T>, columns: &[usize]) -> Array<T> {
+    let (all, width) = (a.to_vec(), a.shape()[1]);
+    let picked = all.chunks_exact(width).flat_map(|row| columns.iter().map(|&j| row[j])).collect();
+    Array::matrix(picked, a.shape()[0], columns.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::super::{Architecture, Head, initial_weights};
+    use super::*;
+    use crate::gaussian::Gaussian;
+    use crate::ops::Activation;
+    use crate::potential::Potential;
+    use crate::sampler::standard_normals;
+
+    const D: usize = 5;
+
+    /// A start whose units of the last layer have these output weights.
+    fn network(widths: &[usize], rank: usize, diagonal: bool, outputs: &[f64]) -> Icnn<f64> {
+        let activation = Activation::Softplus { beta: 1.0 };
+        let arch =
+            Architecture { dim: D, widths: widths.to_vec(), rank, diagonal, activation, head: Head::Full };
+        let data = standard_normals(&mut ChaCha8Rng::seed_from_u64(1), 50 * D);
+        let start = Gaussian::fit(&data, D, 0.1).unwrap().quadratic_start().unwrap();
+        let mut weights = initial_weights(&arch, &start, 2).unwrap();
+        let mut output = weights.output.to_vec();
+        let first = output.len() - outputs.len();
+        output[first..].copy_from_slice(outputs);
+        weights.output = Array::matrix(output, 1, arch.units());
+        Icnn::new(arch, weights).unwrap()
+    }
+
+    fn points() -> Vec<f64> {
+        standard_normals(&mut ChaCha8Rng::seed_from_u64(3), 40 * D)
+    }
+
+    fn evaluated(w: &Icnn<f64>, x: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let (mut value, mut gradient) = (vec![0.0; x.len() / D], vec![0.0; x.len()]);
+        w.value_and_gradient(x, &mut value, &mut gradient).unwrap();
+        (value, gradient)
+    }
+
+    #[test]
+    fn idle_units_go_and_what_they_added_is_negligible() {
+        for (widths, rank, diagonal) in [(vec![4], 1, false), (vec![6, 4], 2, true), (vec![3, 5, 4], 1, true)]
+        {
+            let w = network(&widths, rank, diagonal, &[1e-5, 0.5, 1e-4, 0.3]);
+            let x = points();
+            let lean = w.without_idle_units(&x).unwrap();
+            let (before, gradient) = evaluated(&w, &x);
+            let (after, lean_gradient) = evaluated(&lean, &x);
+            assert_eq!(lean.architecture().widths.last(), Some(&2));
+            assert_eq!(lean.architecture().widths.len(), widths.len());
+            // Softplus is positive, and so is what was left out.
+            assert!(before.iter().zip(&after).all(|(b, a)| b > a && b - a <= NEGLIGIBLE));
+            // By the slopes of the forms, some tens, times 1.1e-4.
+            assert!(gradient.iter().zip(&lean_gradient).all(|(b, a)| (b - a).abs() < 1e-2));
+        }
+    }
+
+    #[test]
+    fn networks_without_idle_units_stay_as_they_are() {
+        let w = network(&[6, 4], 1, false, &[0.5, 0.2, 0.4, 0.3]);
+        let lean = w.without_idle_units(&points()).unwrap();
+        assert_eq!(lean.architecture(), w.architecture());
+        assert_eq!(evaluated(&lean, &points()), evaluated(&w, &points()));
+    }
+
+    #[test]
+    fn a_layer_keeps_a_unit_and_a_share_that_is_not_negligible_stays() {
+        let silent = network(&[6, 4], 1, false, &[0.0; 4]).without_idle_units(&points()).unwrap();
+        assert_eq!(silent.architecture().widths, [6, 1]);
+        // Each is negligible alone, all of them together are not.
+        let w = network(&[40], 1, false, &[1e-3; 40]);
+        let lean = w.without_idle_units(&points()).unwrap();
+        let (before, after) = (evaluated(&w, &points()).0, evaluated(&lean, &points()).0);
+        let kept = lean.architecture().units();
+        assert!((1..40).contains(&kept), "{kept}");
+        assert!(before.iter().zip(&after).all(|(b, a)| b - a <= NEGLIGIBLE));
+    }
+}
