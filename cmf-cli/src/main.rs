@@ -40,6 +40,7 @@ mod workers;
 use std::process::ExitCode;
 
 use clap::Parser;
+use cmf_core::{Error, Result};
 use mimalloc::MiMalloc;
 
 /// Formulas make and drop arrays of megabytes at every step, which the system's allocator hands back to the kernel and
@@ -47,11 +48,24 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+/// Stack of each thread, in bytes: what a main thread has.
+const STACK: usize = 8 << 20;
+
+/// Runs the command on one of the threads that share its work. From any other thread each sweep that is shared waits until
+/// one of them has woken up: a sixth of a training in the plane.
+fn run(cli: args::Cli) -> Result<report::Outcome> {
+    rayon::ThreadPoolBuilder::new()
+        .stack_size(STACK)
+        .build_global()
+        .map_err(|e| Error::Invalid(format!("threads cannot be started: {e}")))?;
+    rayon::scope(|_| cli.run())
+}
+
 fn main() -> ExitCode {
-    let outcome = interrupt::catch().and_then(|()| args::Cli::parse().run());
+    let outcome = interrupt::catch().and_then(|()| run(args::Cli::parse()));
     match outcome {
         Ok(outcome) => outcome.exit_code(),
-        Err(cmf_core::Error::Interrupted) => report::Outcome::Interrupted.exit_code(),
+        Err(Error::Interrupted) => report::Outcome::Interrupted.exit_code(),
         Err(e) => {
             eprintln!("error: {e}");
             report::Outcome::Failed.exit_code()

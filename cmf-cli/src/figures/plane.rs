@@ -3,7 +3,7 @@
 use cmf_core::icnn::{Architecture, Head};
 use cmf_core::ops::Activation;
 use cmf_core::train::{Method, TrainConfig};
-use cmf_core::{Error, Potential, Result};
+use cmf_core::{Potential, Result};
 use cmf_plugins::data::{self, Split};
 use serde_json::json;
 
@@ -178,13 +178,9 @@ fn both(law: &str, plan: &Plan, fresh: &[f64], settings: &Settings, report: &Rep
         let epsilon = found.epsilon.unwrap_or(0.0);
         Ok(Judged { learned, source, samples, divergences, floors, epsilon })
     };
-    let (ours, baseline) = std::thread::scope(|scope| {
-        let baseline = scope.spawn(|| judged(Method::GaussianIcnn));
-        (judged(Method::Samples), baseline.join())
-    });
+    let (ours, baseline) = rayon::join(|| judged(Method::Samples), || judged(Method::GaussianIcnn));
     bar.finish_and_clear();
-    let panicked = |_| Error::Invalid(format!("learning {law} panicked"));
-    Ok([ours?, baseline.map_err(panicked)??])
+    Ok([ours?, baseline?])
 }
 
 fn panels(data: &[f64], ours: &Judged, baseline: &Judged) -> Result<Vec<Panel>> {
