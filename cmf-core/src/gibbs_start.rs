@@ -87,21 +87,22 @@ impl GibbsStart {
         seed: u64,
         observe: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Samples> {
-        self.chains(w, w.whitened(&self.covariance)?.as_ref(), n, steps, seed, observe)
+        if self.source == Source::Gaussian {
+            return Err(Error::Invalid("the source of this model is N(0, I), not e^{-w}: use `draw`".into()));
+        }
+        self.gibbs_in(w.whitened(&self.covariance)?.as_ref(), w, n, steps, seed, observe)
     }
 
-    fn chains(
+    /// [`gibbs`](Self::gibbs) by chains in whitened coordinates, if w has any.
+    fn gibbs_in(
         &self,
-        w: &dyn Potential,
         whitened: Option<&Whitened>,
+        w: &dyn Potential,
         n: usize,
         steps: usize,
         seed: u64,
         observe: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Samples> {
-        if self.source == Source::Gaussian {
-            return Err(Error::Invalid("the source of this model is N(0, I), not e^{-w}: use `draw`".into()));
-        }
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let x = self.draws(n, &mut rng)?;
         let warmup = steps / 2;
@@ -131,7 +132,7 @@ impl GibbsStart {
             return Ok(Draws { source, chains: None, solution });
         }
         let whitened = w.whitened(&self.covariance)?;
-        let chains = self.chains(w, whitened.as_ref(), n, steps, seed, observe)?;
+        let chains = self.gibbs_in(whitened.as_ref(), w, n, steps, seed, observe)?;
         let source = chains.state.x.clone();
         let start = match &whitened {
             Some(whitened) => self.conjugate_in(whitened, &source)?,
