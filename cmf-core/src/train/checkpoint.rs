@@ -23,9 +23,9 @@ use crate::gibbs_start::GibbsStart;
 use crate::icnn::{Icnn, initial_weights};
 use crate::symmetric::Symmetric;
 
-/// Increases when the layout of the file changes. Version 3 added the damping at the end, 4 the Langevin step after it;
-/// 2 and 3 are read too.
-const VERSION: u32 = 4;
+/// Increases when the layout of the file changes. Version 3 added the damping at the end, 4 the Langevin step after it, 5
+/// κ after that; 2 to 4 are read too.
+const VERSION: u32 = 5;
 /// First bytes of every checkpoint.
 const MAGIC: &[u8; 8] = b"cmf-ckpt";
 
@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) damping: f64,
     /// γ of the next Langevin steps; 0 before the first.
     pub(super) langevin_step: f64,
+    /// κ of the likelihood's control variate; 0 before it is measured.
+    pub(super) kappa: f64,
 }
 
 /// What backends keep as modules, as bytes that each of them reads.
@@ -155,8 +157,9 @@ impl State {
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let config = serde_json::to_string(&self.config).map_err(|e| Error::Invalid(e.to_string()))?;
         let start = (self.start.hessian.numbers(), &self.start.centre, self.start.log_z);
-        let all = (VERSION, config, start, &self.learned, &self.numbers, self.damping, self.langevin_step);
-        let bytes = postcard::to_allocvec(&all).map_err(|e| Error::file(path, e))?;
+        let last = (self.damping, self.langevin_step, self.kappa);
+        let bytes = postcard::to_allocvec(&(VERSION, config, start, &self.learned, &self.numbers, last))
+            .map_err(|e| Error::file(path, e))?;
         write_atomically(path, |out| {
             out.write_all(MAGIC)?;
             out.write_all(&bytes)
@@ -183,15 +186,20 @@ impl State {
         let config: TrainConfig = serde_json::from_str(&config)
             .map_err(|e| Error::file(path, format!("the checkpoint's settings: {e}")))?;
         config.validate()?;
-        let (damping, langevin_step) = match version {
-            2 => (DAMPING, config.langevin_step / numbers.lambda),
-            3 => (postcard::from_bytes(rest).map_err(damaged)?, config.langevin_step / numbers.lambda),
+        let by_lambda = config.langevin_step / numbers.lambda;
+        let (damping, langevin_step, kappa) = match version {
+            2 => (DAMPING, by_lambda, 0.0),
+            3 => (postcard::from_bytes(rest).map_err(damaged)?, by_lambda, 0.0),
+            4 => {
+                let (damping, step) = postcard::from_bytes(rest).map_err(damaged)?;
+                (damping, step, 0.0)
+            }
             _ => postcard::from_bytes(rest).map_err(damaged)?,
         };
         let (d, head) = (config.architecture.dim, config.architecture.head);
         let hessian = Symmetric::from_numbers(hessian, d, head.rank()).map_err(|e| Error::file(path, e))?;
         let start = QuadraticStart { hessian, centre, log_z, source: config.method.source() };
-        Ok(State { config, start, learned, numbers, damping, langevin_step })
+        Ok(State { config, start, learned, numbers, damping, langevin_step, kappa })
     }
 }
 
@@ -203,7 +211,7 @@ impl Trainer {
 
     /// Goes on from a state.
     pub(super) fn from_state(state: State) -> Result<Self> {
-        let State { config, start, learned, numbers, damping, langevin_step } = state;
+        let State { config, start, learned, numbers, damping, langevin_step, kappa } = state;
         let device = Default::default();
         let gibbs = GibbsStart::new(&start)?;
         let (parameters, optimisers) = learned.unpack(&config, &start, &device)?;
@@ -222,6 +230,7 @@ impl Trainer {
             power,
             lambda,
             langevin_step,
+            kappa,
             damping,
             update,
             seconds,
@@ -248,6 +257,7 @@ impl Trainer {
             },
             damping: self.damping,
             langevin_step: self.langevin_step,
+            kappa: self.kappa,
         })
     }
 }

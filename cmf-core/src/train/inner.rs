@@ -25,7 +25,7 @@ pub fn signs(rng: &mut ChaCha8Rng, n: usize) -> Vec<f64> {
 ///
 /// One of random signs leaves √2 times the size of H^{-1} ∂H off its diagonal as noise, which along thin and slanted laws
 /// is larger than its trace.
-const MOST_PROBED: usize = 3;
+pub const MOST_PROBED: usize = 3;
 
 /// Probes v of `n` points in turn, with mean Σ v v' = I over those of a point: random signs, or in few dimensions the
 /// coordinates: [k n, d] for k a point.

@@ -20,6 +20,7 @@ mod device;
 mod energy;
 pub mod inner;
 mod least_squares;
+mod noise_control;
 mod objective;
 mod ops;
 mod parameters;

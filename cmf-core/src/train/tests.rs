@@ -502,6 +502,19 @@ pub(super) fn ring_gaussian(head: Head) -> Gaussian {
     }
 }
 
+/// A run on data that are one point of five dimensions and noise.
+pub(super) fn run_on_noise() -> Trainer {
+    let mut config = config(60, 0);
+    config.architecture.dim = 5;
+    config.batch = 512;
+    Trainer::new(config, &Gaussian::fit(&[0.5; 50], 5, 0.1).unwrap()).unwrap()
+}
+
+pub(super) fn one_point(_: &[usize], out: &mut [f64]) -> crate::Result<()> {
+    out.fill(0.5);
+    Ok(())
+}
+
 fn with_head(config: TrainConfig, head: Head) -> TrainConfig {
     TrainConfig { architecture: Architecture { head, ..config.architecture }, ..config }
 }
@@ -590,7 +603,7 @@ fn damaged_checkpoints_are_refused() {
 }
 
 #[test]
-fn checkpoints_of_version_3_go_on() {
+fn checkpoints_of_earlier_versions_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint");
     let mut trainer = Trainer::new(config(10, 0), &ring_gaussian(Head::Full)).unwrap();
@@ -599,9 +612,14 @@ fn checkpoints_of_version_3_go_on() {
     });
     trainer.save(&path).unwrap();
     assert_eq!(Trainer::load(&path).unwrap().langevin_step, trainer.langevin_step);
-    // Their Langevin steps went by the largest eigenvalue alone, and the file ends with the damping.
     let mut bytes = std::fs::read(&path).unwrap();
-    assert_eq!(bytes[8], 4);
+    assert_eq!(bytes[8], 5);
+    // Version 4 knew no control variate.
+    bytes[8] = 4;
+    bytes.truncate(bytes.len() - 8);
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(Trainer::load(&path).unwrap().langevin_step, trainer.langevin_step);
+    // In version 3 Langevin steps went by the largest eigenvalue alone, and the file ends with the damping.
     bytes[8] = 3;
     bytes.truncate(bytes.len() - 8);
     std::fs::write(&path, bytes).unwrap();

@@ -17,6 +17,7 @@ use super::average::Average;
 use super::config::{Method, TrainConfig};
 use super::inner;
 use super::least_squares::DAMPING;
+use super::noise_control;
 use super::objective::{Batch, Likelihood, loss, rows};
 use super::ops::{BurnOps, Ranked};
 use super::parameters::{Parameters, network_of};
@@ -34,6 +35,7 @@ use crate::source::Source;
 
 /// The differentiating backend of this machine's processor.
 pub(super) type Backend = Autodiff<Flex>;
+type Gradients = <Backend as AutodiffBackend>::Gradients;
 /// One optimiser a group of parameters: forms, positive weights, head.
 pub(super) type Optimisers<B> = [OptimizerAdaptor<Adam, Parameters<B>, B>; 3];
 
@@ -65,6 +67,8 @@ pub struct Trainer {
     pub(super) lambda: f64,
     /// γ of the next Langevin steps; 0 before the first.
     pub(super) langevin_step: f64,
+    /// κ of the likelihood's control variate; 0 before it is measured.
+    pub(super) kappa: f64,
     /// Of least-squares steps.
     pub(super) damping: f64,
     pub(super) update: usize,
@@ -88,16 +92,16 @@ pub(super) fn optimisers<B: AutodiffBackend>(config: &TrainConfig) -> Optimisers
     })
 }
 
-/// One Adam step down `loss` at update number `update`, and the factor of the learning rates that it was taken with.
+/// One Adam step against `gradients` at update number `update`, and the factor of the learning rates that it was taken
+/// with.
 pub(super) fn adam<B: AutodiffBackend>(
     config: &TrainConfig,
     update: usize,
     optimisers: &mut Optimisers<B>,
     mut parameters: Parameters<B>,
-    loss: Tensor<B, 1>,
+    mut gradients: B::Gradients,
 ) -> (Parameters<B>, f64) {
     let rate = config.rate(update);
-    let mut gradients = loss.backward();
     let groups = parameters.groups();
     let rates = [config.learning_rate, config.learning_rate_positive, config.learning_rate_head];
     for ((optimiser, group), learning_rate) in optimisers.iter_mut().zip(&groups).zip(rates) {
@@ -121,8 +125,8 @@ pub(super) fn decay(config: &TrainConfig, update: usize) -> f64 {
 /// A batch of data, by the numbers of its rows, and its noise.
 pub(super) struct DataRows {
     indices: Vec<usize>,
-    /// Standard normal: [batch, d].
-    noise: Vec<f64>,
+    /// ε, standard normal: [batch, d].
+    pub(super) noise: Vec<f64>,
 }
 
 /// Draws a batch out of `of` rows.
@@ -213,6 +217,7 @@ impl Trainer {
             power,
             lambda: 1.0,
             langevin_step: 0.0,
+            kappa: 0.0,
             damping: DAMPING,
             update: 0,
             seconds: 0.0,
@@ -248,7 +253,8 @@ impl Training for Trainer {
         let clock = Instant::now();
         let arch = self.config.architecture.clone();
         let Begun { parameters, weights, network } = self.begin()?;
-        let y = draw_rows(&self.config, &mut self.rng, of)?.read(self.config.sigma, read)?;
+        let drawn = draw_rows(&self.config, &mut self.rng, of)?;
+        let y = drawn.read(self.config.sigma, read)?;
         let acceptance = self.move_particles(&network)?;
 
         let (likelihood, weight) = self.config.objective(self.update);
@@ -258,14 +264,27 @@ impl Training for Trainer {
             likelihood.then(|| self.likelihood_parts(&network, &y)).transpose()?.unzip();
         let device = Default::default();
         let on_burn = |a: &[f64]| rows::<Backend>(a, arch.dim, &device);
+        let (data, noise, sigma) = (on_burn(&y), on_burn(&drawn.noise), self.config.sigma);
+        let parts =
+            parts.map(|parts| parts.map(|a| on_burn(&a)).controlled(noise.clone(), sigma, self.kappa));
+        let probe = parts.as_ref().map(|parts| parts.probe.clone());
         let batch = Batch {
-            data: on_burn(&y),
+            data: data.clone(),
             particles: on_burn(&self.particles),
             conjugate: (weight > 0.0).then(|| (on_burn(&self.conjugates), weight)),
-            likelihood: parts.map(|parts| parts.map(|a| on_burn(&a))),
+            likelihood: parts,
         };
-        let loss = loss(&BurnOps::new(device), &arch, &weights, batch);
-        let rate = self.descend(parameters, loss)?;
+        let gradients = self.backward(loss(&BurnOps::new(device), &arch, &weights, batch))?;
+        let correction = noise_control::correction(
+            &self.config,
+            self.update,
+            &parameters,
+            &gradients,
+            [data, noise],
+            probe,
+        );
+        self.kappa = noise_control::corrected(self.kappa, correction.map(|c| f64::from(c.into_scalar())));
+        let rate = self.descend(parameters, gradients);
         self.seconds += clock.elapsed().as_secs_f64();
         Ok(Metrics {
             update: self.update,
@@ -301,20 +320,20 @@ impl Trainer {
         Ok(Begun { parameters, weights, network })
     }
 
-    /// Takes one Adam step down `loss` and returns the factor of the learning rates that it was taken with.
-    pub(super) fn descend(
-        &mut self,
-        parameters: Parameters<Backend>,
-        loss: Tensor<Backend, 1>,
-    ) -> Result<f64> {
-        let value: f64 = f64::from(loss.clone().into_scalar());
-        if !value.is_finite() {
-            return Err(Error::NotFinite(format!("the loss of update {}", self.update + 1)));
+    /// The gradients of a loss, which must be a number.
+    pub(super) fn backward(&self, loss: Tensor<Backend, 1>) -> Result<Gradients> {
+        match loss.clone().into_scalar().is_finite() {
+            true => Ok(loss.backward()),
+            false => Err(Error::NotFinite(format!("the loss of update {}", self.update + 1))),
         }
-        let (parameters, rate) = adam(&self.config, self.update, &mut self.optimisers, parameters, loss);
+    }
+
+    /// Takes one Adam step against `gradients` and returns the factor of the learning rates that it was taken with.
+    pub(super) fn descend(&mut self, parameters: Parameters<Backend>, gradients: Gradients) -> f64 {
+        let (parameters, rate) = adam(&self.config, self.update, &mut self.optimisers, parameters, gradients);
         self.update += 1;
         self.parameters = Some(parameters);
-        Ok(rate)
+        rate
     }
 
     /// What the likelihood needs at the batch `y`, and the worst relative residual of its solves.

@@ -27,6 +27,7 @@ use super::amortiser::Amortiser;
 use super::average::Average;
 use super::checkpoint::{Numbers, Packed, State, pack_amortiser, unpack_amortiser};
 use super::config::{Method, TrainConfig};
+use super::noise_control;
 use super::objective::{Batch, Likelihood, loss, rows};
 use super::ops::{BurnOps, Precise, Ranked};
 use super::parameters::{Parameters, network_of};
@@ -149,6 +150,7 @@ pub(super) struct DeviceTrainer<B: AutodiffBackend> {
     amortiser: Option<Amortiser<B>>,
     lambda: f64,
     langevin_step: f64,
+    kappa: f64,
     damping: f64,
     update: usize,
     seconds: f64,
@@ -158,7 +160,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
     /// Goes on from a state on `device`. Fails for runs that learn from an energy, which the host evaluates, and if
     /// the device's gradients and Hessian products are not the host's.
     pub(super) fn from_state(state: State, device: B::Device) -> Result<Self> {
-        let State { config, start, learned, numbers, damping, langevin_step } = state;
+        let State { config, start, learned, numbers, damping, langevin_step, kappa } = state;
         if matches!(config.method, Method::Energy { .. }) {
             return Err(Error::Invalid(
                 "energies, their Hessians' factors and least-squares steps are computed by the processor"
@@ -193,6 +195,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
             ahead: Ahead::default(),
             lambda,
             langevin_step,
+            kappa,
             damping,
             update,
             seconds,
@@ -362,11 +365,16 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         let conjugate = (weight > 0.0).then(|| self.solve_conjugates(&w));
         let parts = draws.probes.as_ref().map(|probes| self.likelihood_parts(&w, &y, probes));
         let (parts, solve_residual) = parts.transpose()?.unzip();
+        let (data, sigma) = (Tensor::from_inner(y), self.config.sigma);
+        let noise = Tensor::from_inner(self.upload(&draws.rows.noise));
+        let parts =
+            parts.map(|parts| parts.map(Tensor::from_inner).controlled(noise.clone(), sigma, self.kappa));
+        let probe = parts.as_ref().map(|parts| parts.probe.clone());
         let batch = Batch {
-            data: Tensor::from_inner(y),
+            data: data.clone(),
             particles: Tensor::from_inner(self.particles.clone()),
             conjugate: (weight > 0.0).then(|| (Tensor::from_inner(self.conjugates.clone()), weight)),
-            likelihood: parts.map(|parts| parts.map(Tensor::from_inner)),
+            likelihood: parts,
         };
         let loss = loss(&BurnOps::<B>::new(self.device.clone()), &arch, &weights, batch);
         let mut figures = vec![loss.clone().inner(), accepted];
@@ -375,7 +383,18 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         figures.extend(residual);
         let guess_at = guess.is_some().then_some(figures.len());
         figures.extend(guess);
-        let (parameters, rate) = adam(&self.config, self.update, &mut self.optimisers, parameters, loss);
+        let gradients = loss.backward();
+        let correction = noise_control::correction(
+            &self.config,
+            self.update,
+            &parameters,
+            &gradients,
+            [data, noise],
+            probe,
+        );
+        let correction_at = correction.is_some().then_some(figures.len());
+        figures.extend(correction);
+        let (parameters, rate) = adam(&self.config, self.update, &mut self.optimisers, parameters, gradients);
 
         // Here the update waits for the device.
         let figures = read(Tensor::cat(figures, 0))?;
@@ -385,6 +404,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         };
         finite(0, "the loss")?;
         let guess_residual = guess_at.map(|i| finite(i, "the amortiser's guess")).transpose()?;
+        self.kappa = noise_control::corrected(self.kappa, correction_at.map(|at| figures[at]));
         if let Moves::Langevin(_) = draws.moves {
             self.langevin_step = tuned(&self.config, self.langevin_step, figures[1]);
         }
@@ -426,6 +446,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
                 seconds: self.seconds,
             },
             damping: self.damping,
+            kappa: self.kappa,
             langevin_step: self.langevin_step,
         };
         state.write(path)

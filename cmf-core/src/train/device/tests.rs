@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::super::ops::{BurnOps, Precise, Ranked, product};
 use super::super::parameters::{Parameters, network_of};
-use super::super::tests::{config, energy_config, network, ring, ring_gaussian};
+use super::super::tests::{config, energy_config, network, one_point, ring, ring_gaussian, run_on_noise};
 use super::super::{Method, TrainConfig, Trainer, Training, inner, objective, solve};
 use super::draws::Chance;
 use super::{DeviceTrainer, Metric, conjugate, hessian_solve, lambda_max, langevin, read};
@@ -63,6 +63,7 @@ on_devices! {
     conjugate_solves_are_the_hosts_step_by_step,
     a_row_that_is_not_finite_spoils_no_other,
     updates_are_the_hosts,
+    the_control_is_the_hosts,
     checkpoints_move_between_host_and_device,
     a_device_learns_a_ring_as_well_as_the_host,
     a_device_refuses_energies_and_answers_that_are_not_the_hosts,
@@ -309,6 +310,24 @@ fn updates_are_the_hosts<B: Device>() {
         let off = largest_difference(&device.particles().unwrap(), &host.particles().unwrap());
         assert!(off < B::OFF, "{off:e}, {config:?}");
     }
+}
+
+/// κ is measured in the first update and used in the second.
+fn the_control_is_the_hosts<B: Device>() {
+    let (mut host, mut device) = (run_on_noise(), on_device::<B>(run_on_noise()));
+    for _ in 0..2 {
+        host.step(10, &one_point).unwrap();
+        device.step(10, &one_point).unwrap();
+    }
+    assert!(
+        host.kappa > 0.1 && (device.kappa - host.kappa).abs() < B::OFF,
+        "{} {}",
+        device.kappa,
+        host.kappa
+    );
+    let all = |t: &dyn Training| t.network().unwrap().weights().x_side.to_vec();
+    let off = all(&device).iter().zip(all(&host)).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+    assert!(off < B::OFF, "{off:e}");
 }
 
 fn checkpoints_move_between_host_and_device<B: Device>() {
