@@ -41,11 +41,14 @@ pub fn initial_weights(
     start: &QuadraticStart,
     seed: u64,
 ) -> Result<Weights<Array<f64>>> {
-    around(arch, start, seed, false)
+    around(arch, start, seed, Bends::Below)
 }
 
-/// The same for learning from samples: where units are many, as in the plane, those along random directions
-/// bend sharply and in places spread over the data.
+/// The same for learning from samples. Where units are few for the coordinates, as of images, half of them look along
+/// coordinates upwards, from two standard deviations above the mean, and coordinates that vary more come first: pixels
+/// are as sure to be white inside of a stroke as they are to be black outside. With 1,152 units instead of downwards
+/// alone digits have 512 nats after 1,000 updates instead of 497. Where units are many, as in the plane, those along random
+/// directions bend sharply and in places spread over the data.
 ///
 /// From broad bends that all lie outside the data Adam needs thousands of updates to move them in. Least-squares
 /// steps from an energy move them at once, and come to rest at worse fits from sharp ones.
@@ -54,10 +57,31 @@ pub fn initial_weights_for_samples(
     start: &QuadraticStart,
     seed: u64,
 ) -> Result<Weights<Array<f64>>> {
-    around(arch, start, seed, arch.head.rank().is_none() && arch.units() >= MANY * arch.dim)
+    let bends = match arch.head.rank() {
+        Some(_) => Bends::Below,
+        None if arch.units() >= MANY * arch.dim => Bends::Everywhere,
+        None => Bends::BothWays,
+    };
+    around(arch, start, seed, bends)
 }
 
-fn around(arch: &Architecture, start: &QuadraticStart, seed: u64, many: bool) -> Result<Weights<Array<f64>>> {
+/// Where the units beside a full head bend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bends {
+    /// Below the data.
+    Below,
+    /// Below them and above.
+    BothWays,
+    /// Sharply, below the data along coordinates and anywhere along random directions.
+    Everywhere,
+}
+
+fn around(
+    arch: &Architecture,
+    start: &QuadraticStart,
+    seed: u64,
+    places: Bends,
+) -> Result<Weights<Array<f64>>> {
     arch.validate()?;
     let (d, n) = (arch.dim, arch.units());
     check_len("the start's centre", start.centre.len(), d)?;
@@ -72,24 +96,28 @@ fn around(arch: &Architecture, start: &QuadraticStart, seed: u64, many: bool) ->
     let data = start.gaussian()?;
     let mut order: Vec<usize> = (0..d).collect();
     order.shuffle(&mut rng);
-    if start.hessian.rank().is_some() {
+    if start.hessian.rank().is_some() || places == Bends::BothWays {
         prefer_spread(&mut order, &data.covariance.diagonal(), &mut rng);
     }
     let mut normal = |len: usize, scale: f64| -> Vec<f64> {
         (0..len).map(|_| scale * Distribution::<f64>::sample(&StandardNormal, &mut rng)).collect()
     };
     let mut linear = normal(n * d, 1.0);
-    for (row, &k) in linear.chunks_exact_mut(d).zip(&order) {
+    let downwards = if places == Bends::BothWays { n.div_ceil(2).min(d) } else { d };
+    let upwards = if places == Bends::BothWays { d } else { 0 };
+    let looks =
+        order[..downwards].iter().map(|&k| (k, -1.0)).chain(order[..upwards].iter().map(|&k| (k, 1.0)));
+    for (row, (k, way)) in linear.chunks_exact_mut(d).zip(looks) {
         row.fill(0.0);
-        row[k] = -1.0;
+        row[k] = way;
     }
     if let Symmetric::Spiked(q) = &start.hessian {
         linear = q.projection().times(&linear)?;
     }
     let along = data.covariance.times(&linear)?;
-    let slope = if many { STEEP } else { SLOPE };
+    let slope = if places == Bends::Everywhere { STEEP } else { SLOPE };
     let bends: Vec<f64> = match start.hessian {
-        Symmetric::Full(_) if many => {
+        Symmetric::Full(_) if places == Bends::Everywhere => {
             (0..n).map(|i| if i < d { BEND } else { BEND * (2.0 * spread(i) - 1.0) }).collect()
         }
         Symmetric::Full(_) => vec![BEND; n],
