@@ -179,3 +179,52 @@ fn prefer_spread(order: &mut [usize], variances: &[f64], rng: &mut ChaCha8Rng) {
         variances.iter().map(|&v| Distribution::<f64>::sample(&Exp1, rng) / rate(v)).collect();
     order.sort_by(|&a, &b| rings[a].total_cmp(&rings[b]));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Head;
+    use super::*;
+    use crate::gaussian::Gaussian;
+    use crate::ops::Activation;
+
+    #[test]
+    fn few_units_look_along_coordinates_both_ways() {
+        let (mean, variances) = ([0.5, -1.0, 0.0, 2.0], [1.0, 0.01, 4.0, 0.25]);
+        let d = mean.len();
+        let covariance: Vec<f64> =
+            (0..d * d).map(|i| if i % (d + 1) == 0 { variances[i / d] } else { 0.0 }).collect();
+        let gaussian = Gaussian { mean: mean.to_vec(), covariance: covariance.into() };
+        let start = gaussian.quadratic_start().unwrap();
+        let arch = Architecture {
+            dim: d,
+            widths: vec![4, 3],
+            rank: 1,
+            diagonal: false,
+            activation: Activation::Softplus { beta: 1.0 },
+            head: Head::Full,
+        };
+        let weights = initial_weights_for_samples(&arch, &start, 3).unwrap();
+        let (forms, bias) = (weights.x_side.to_vec(), weights.bias.to_vec());
+        let seen: Vec<(usize, f64)> = forms
+            .chunks_exact(d)
+            .zip(&bias)
+            .take(arch.units())
+            .map(|(row, bias)| {
+                let of: Vec<usize> = (0..d).filter(|&k| row[k] != 0.0).collect();
+                assert_eq!(of.len(), 1, "{row:?}");
+                let k = of[0];
+                // Where the form is 0, in standard deviations from the mean: outside the data, which it falls towards.
+                let bend = (-bias / row[k] - mean[k]) / variances[k].sqrt();
+                assert!((bend.abs() - BEND).abs() < 1e-9 && bend * row[k] > 0.0, "{bend} {row:?}");
+                (k, bend.signum())
+            })
+            .collect();
+        // Four of seven downwards, once along each coordinate, then three upwards in the same order.
+        let (down, up) = seen.split_at(4);
+        assert!(down.iter().all(|s| s.1 < 0.0) && up.iter().all(|s| s.1 > 0.0), "{seen:?}");
+        assert!(up.iter().zip(down).all(|(up, down)| up.0 == down.0), "{seen:?}");
+        let mut coordinates: Vec<usize> = down.iter().map(|s| s.0).collect();
+        coordinates.sort_unstable();
+        assert_eq!(coordinates, [0, 1, 2, 3]);
+    }
+}
