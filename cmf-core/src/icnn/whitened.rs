@@ -14,8 +14,8 @@ use crate::sampler::standard_normals;
 /// taken over there, and Q says little of the Hessian. Of 1,000 draws of digits the effective sample size was 3,220 with
 /// P's coordinates; with shares of 0.25, 0.5, 0.7 and 0.85 it was 2,440, 3,080, 3,150 and 3,200, in the same time.
 const LEAST: f64 = 0.7;
-/// Points at which idle units are told from others. Of the digits' 256 last units 113 are idle: they
-/// add 6e-4 ± 4e-4 nats together.
+/// Points at which idle units are told from others. Of the 256 last units of a digits' network 113 were idle: they
+/// added 6e-4 ± 4e-4 nats together.
 const POINTS: usize = 64;
 
 impl<T: Scalar> Icnn<T> {
