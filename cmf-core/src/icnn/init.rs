@@ -103,8 +103,10 @@ fn around(
         (0..len).map(|_| scale * Distribution::<f64>::sample(&StandardNormal, &mut rng)).collect()
     };
     let mut linear = normal(n * d, 1.0);
-    let downwards = if places == Bends::BothWays { n.div_ceil(2).min(d) } else { d };
-    let upwards = if places == Bends::BothWays { d } else { 0 };
+    let (downwards, upwards) = match places {
+        Bends::BothWays => (n.div_ceil(2).min(d), d),
+        Bends::Below | Bends::Everywhere => (d, 0),
+    };
     let looks =
         order[..downwards].iter().map(|&k| (k, -1.0)).chain(order[..upwards].iter().map(|&k| (k, 1.0)));
     for (row, (k, way)) in linear.chunks_exact_mut(d).zip(looks) {

@@ -70,8 +70,8 @@ impl Trainer {
             let device = Default::default();
             let ops = BurnOps::<Backend>::new(device);
             let loss = regression(&ops, &arch, &weights, &parts, &device);
-            let gradients = self.backward(loss)?;
-            (self.descend(parameters, gradients), deviation)
+            self.check(&loss)?;
+            (self.descend(parameters, loss.backward()), deviation)
         };
         self.seconds += clock.elapsed().as_secs_f64();
         Ok(Metrics {

@@ -27,23 +27,21 @@ use super::activation::Activates;
 use super::config::TrainConfig;
 use super::inner::MOST_PROBED;
 use super::objective::{Batch, Likelihood, loss};
-use super::ops::BurnOps;
+use super::ops::{BurnOps, Ranked};
 use super::parameters::Parameters;
+use crate::icnn::Weights;
 
 /// Updates between two measurements of κ, each of which costs a second pass backwards.
 const EVERY: usize = 50;
 
-/// κ corrected by what [`correction`] found; as it was where that is nothing, or no number because units have no effect.
+/// κ corrected by what [`Differentiated::correction`] says; as it was where that is nothing, or no number because units have no effect.
 pub fn corrected(kappa: f64, correction: Option<f64>) -> f64 {
     correction.filter(|c| c.is_finite()).map_or(kappa, |c| (kappa - c).max(0.0))
 }
 
 impl<B: Backend> Likelihood<Tensor<B, 2>> {
-    /// The same with a gradient of the same mean and another variance; `noise` is ε: [n, d]. A κ of 0 changes nothing.
-    pub fn controlled(self, noise: Tensor<B, 2>, sigma: f64, kappa: f64) -> Self {
-        if kappa == 0.0 {
-            return self;
-        }
+    /// The same with a gradient of the same mean and another variance; `noise` is ε: [n, d].
+    fn controlled(self, noise: Tensor<B, 2>, sigma: f64, kappa: f64) -> Self {
         Likelihood {
             along: self.along - noise * (kappa / sigma),
             solved: self.solved - self.probe.clone() * kappa,
@@ -52,46 +50,67 @@ impl<B: Backend> Likelihood<Tensor<B, 2>> {
     }
 }
 
-/// How far the κ of update number `update` was above the best, in updates that measure it: ⟨G, C⟩ / |C|² in the forms
-/// for its gradient G and the control's C, with its `data`, their noise ε and the probe v, if it follows the likelihood.
+/// The gradient that an update takes its step against, and what came with it.
+pub struct Differentiated<B: AutodiffBackend> {
+    /// The loss.
+    pub loss: Tensor<B, 1>,
+    /// Its gradients.
+    pub gradients: B::Gradients,
+    /// How far κ was above the best, in updates that measure it: ⟨G, C⟩ / |C|² in the forms.
+    pub correction: Option<Tensor<B::InnerBackend, 1>>,
+}
+
+/// Differentiates the loss of `batch` in update number `update`, its likelihood under control by `kappa`; `noise` makes
+/// the ε of its data: [n, d].
 ///
-/// In few dimensions κ stays 0: there probes leave no noise, and the rest is not worth a pass.
-pub fn correction<B: AutodiffBackend + Activates>(
+/// In few dimensions there is no control: there probes leave no noise, and the rest is not worth a pass.
+pub fn differentiated<B: AutodiffBackend + Activates>(
     config: &TrainConfig,
     update: usize,
-    parameters: &Parameters<B>,
-    gradients: &B::Gradients,
-    [data, noise]: [Tensor<B, 2>; 2],
-    probe: Option<Tensor<B, 2>>,
-) -> Option<Tensor<B::InnerBackend, 1>> {
-    let (arch, sigma, probe) = (&config.architecture, config.sigma, probe?);
-    if sigma == 0.0 || arch.dim <= MOST_PROBED || !update.is_multiple_of(EVERY) {
-        return None;
+    kappa: f64,
+    (parameters, weights): (&Parameters<B>, &Weights<Ranked<B>>),
+    mut batch: Batch<B>,
+    noise: impl FnOnce() -> Tensor<B, 2>,
+) -> Differentiated<B> {
+    let (arch, sigma) = (&config.architecture, config.sigma);
+    let ops = BurnOps::new(batch.data.device());
+    let mut control = None;
+    if let Some(parts) = batch.likelihood.take_if(|_| sigma > 0.0 && arch.dim > MOST_PROBED) {
+        let noise = noise();
+        control = update.is_multiple_of(EVERY).then(|| {
+            let nothing = batch.data.zeros_like();
+            let probe = parts.probe.clone();
+            let alone = Likelihood { image: None, along: nothing.clone(), solved: nothing, probe };
+            Batch {
+                data: batch.data.clone(),
+                particles: batch.particles.clone(),
+                conjugate: None,
+                likelihood: Some(alone.controlled(noise.clone(), sigma, 1.0)),
+            }
+        });
+        batch.likelihood = Some(parts.controlled(noise, sigma, kappa));
     }
-    let nothing = data.zeros_like();
-    let alone = Likelihood { image: None, along: nothing.clone(), solved: nothing, probe };
-    let batch = Batch {
-        particles: data.clone(),
-        data,
-        conjugate: None,
-        likelihood: Some(alone.controlled(noise, sigma, 1.0)),
-    };
-    let ops = BurnOps::new(parameters.forms.val().device());
-    let control = loss(&ops, arch, &parameters.weights(arch), batch).backward();
-    let forms = parameters.forms.val();
-    let (whole, control) = (forms.grad(gradients)?, forms.grad(&control)?);
-    Some((whole * control.clone()).sum() / (control.clone() * control).sum())
+    let whole = loss(&ops, arch, weights, batch);
+    let gradients = whole.backward();
+    let correction = control.and_then(|control| {
+        let control = loss(&ops, arch, &parameters.weights(arch), control).backward();
+        let forms = parameters.forms.val();
+        let (whole, control) = (forms.grad(&gradients)?, forms.grad(&control)?);
+        Some((whole * control.clone()).sum() / (control.clone() * control).sum())
+    });
+    Differentiated { loss: whole, gradients, correction }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::{Autodiff, Flex};
+    use burn::backend::Flex;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
     use super::super::inner;
     use super::super::objective::rows;
-    use super::super::tests::{network, one_point, run_on_noise};
+    use super::super::tests::{identity, network, one_point, run_on_noise};
+    use super::super::trainer::Backend;
     use super::super::{Trainer, Training};
     use super::*;
     use crate::closed_form::Quadratic;
@@ -100,8 +119,6 @@ mod tests {
     use crate::potential::Potential;
     use crate::source::Source;
 
-    type Backend = Autodiff<Flex>;
-
     #[test]
     fn of_data_that_are_nothing_but_noise_nothing_is_left() {
         let (d, n, sigma) = (5, 7, 0.3);
@@ -109,8 +126,7 @@ mod tests {
         let (noise, probe) = (inner::normal(&mut rng, n * d), inner::signs(&mut rng, n * d));
         let c = [0.4, -1.0, 0.0, 2.0, 0.7];
         let y: Vec<f64> = noise.iter().enumerate().map(|(i, e)| c[i % d] + sigma * e).collect();
-        let covariance: Vec<f64> =
-            (0..d * d).map(|i| if i % (d + 1) == 0 { sigma * sigma } else { 0.0 }).collect();
+        let covariance: Vec<f64> = identity(d).iter().map(|v| sigma * sigma * v).collect();
         let gaussian = Gaussian { mean: c.to_vec(), covariance: covariance.into() };
         for source in [Source::Gibbs, Source::Gaussian] {
             let start = gaussian.quadratic_start_from(source).unwrap();

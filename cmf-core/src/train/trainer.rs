@@ -17,9 +17,9 @@ use super::average::Average;
 use super::config::{Method, TrainConfig};
 use super::inner;
 use super::least_squares::DAMPING;
-use super::noise_control;
-use super::objective::{Batch, Likelihood, loss, rows};
-use super::ops::{BurnOps, Ranked};
+use super::noise_control::{self, Differentiated};
+use super::objective::{Batch, Likelihood, rows};
+use super::ops::Ranked;
 use super::parameters::{Parameters, network_of};
 use super::solve::hessian_solve;
 use super::training::{Metrics, ReadRows, Training};
@@ -264,25 +264,21 @@ impl Training for Trainer {
             likelihood.then(|| self.likelihood_parts(&network, &y)).transpose()?.unzip();
         let device = Default::default();
         let on_burn = |a: &[f64]| rows::<Backend>(a, arch.dim, &device);
-        let (data, noise, sigma) = (on_burn(&y), on_burn(&drawn.noise), self.config.sigma);
-        let parts =
-            parts.map(|parts| parts.map(|a| on_burn(&a)).controlled(noise.clone(), sigma, self.kappa));
-        let probe = parts.as_ref().map(|parts| parts.probe.clone());
         let batch = Batch {
-            data: data.clone(),
+            data: on_burn(&y),
             particles: on_burn(&self.particles),
             conjugate: (weight > 0.0).then(|| (on_burn(&self.conjugates), weight)),
-            likelihood: parts,
+            likelihood: parts.map(|parts| parts.map(|a| on_burn(&a))),
         };
-        let gradients = self.backward(loss(&BurnOps::new(device), &arch, &weights, batch))?;
-        let correction = noise_control::correction(
+        let Differentiated { loss, gradients, correction } = noise_control::differentiated(
             &self.config,
             self.update,
-            &parameters,
-            &gradients,
-            [data, noise],
-            probe,
+            self.kappa,
+            (&parameters, &weights),
+            batch,
+            || on_burn(&drawn.noise),
         );
+        self.check(&loss)?;
         self.kappa = noise_control::corrected(self.kappa, correction.map(|c| f64::from(c.into_scalar())));
         let rate = self.descend(parameters, gradients);
         self.seconds += clock.elapsed().as_secs_f64();
@@ -320,10 +316,10 @@ impl Trainer {
         Ok(Begun { parameters, weights, network })
     }
 
-    /// The gradients of a loss, which must be a number.
-    pub(super) fn backward(&self, loss: Tensor<Backend, 1>) -> Result<Gradients> {
+    /// Fails if an update's loss is not a number.
+    pub(super) fn check(&self, loss: &Tensor<Backend, 1>) -> Result<()> {
         match loss.clone().into_scalar().is_finite() {
-            true => Ok(loss.backward()),
+            true => Ok(()),
             false => Err(Error::NotFinite(format!("the loss of update {}", self.update + 1))),
         }
     }

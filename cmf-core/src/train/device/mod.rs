@@ -27,7 +27,7 @@ use super::amortiser::Amortiser;
 use super::average::Average;
 use super::checkpoint::{Numbers, Packed, State, pack_amortiser, unpack_amortiser};
 use super::config::{Method, TrainConfig};
-use super::noise_control;
+use super::noise_control::{self, Differentiated};
 use super::objective::{Batch, Likelihood, loss, rows};
 use super::ops::{BurnOps, Precise, Ranked};
 use super::parameters::{Parameters, network_of};
@@ -365,33 +365,26 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         let conjugate = (weight > 0.0).then(|| self.solve_conjugates(&w));
         let parts = draws.probes.as_ref().map(|probes| self.likelihood_parts(&w, &y, probes));
         let (parts, solve_residual) = parts.transpose()?.unzip();
-        let (data, sigma) = (Tensor::from_inner(y), self.config.sigma);
-        let noise = Tensor::from_inner(self.upload(&draws.rows.noise));
-        let parts =
-            parts.map(|parts| parts.map(Tensor::from_inner).controlled(noise.clone(), sigma, self.kappa));
-        let probe = parts.as_ref().map(|parts| parts.probe.clone());
         let batch = Batch {
-            data: data.clone(),
+            data: Tensor::from_inner(y),
             particles: Tensor::from_inner(self.particles.clone()),
             conjugate: (weight > 0.0).then(|| (Tensor::from_inner(self.conjugates.clone()), weight)),
-            likelihood: parts,
+            likelihood: parts.map(|parts| parts.map(Tensor::from_inner)),
         };
-        let loss = loss(&BurnOps::<B>::new(self.device.clone()), &arch, &weights, batch);
+        let Differentiated { loss, gradients, correction } = noise_control::differentiated(
+            &self.config,
+            self.update,
+            self.kappa,
+            (&parameters, &weights),
+            batch,
+            || Tensor::from_inner(self.upload(&draws.rows.noise)),
+        );
         let mut figures = vec![loss.clone().inner(), accepted];
         let (residual, guess) = conjugate.unzip();
         let guess = guess.flatten();
         figures.extend(residual);
         let guess_at = guess.is_some().then_some(figures.len());
         figures.extend(guess);
-        let gradients = loss.backward();
-        let correction = noise_control::correction(
-            &self.config,
-            self.update,
-            &parameters,
-            &gradients,
-            [data, noise],
-            probe,
-        );
         let correction_at = correction.is_some().then_some(figures.len());
         figures.extend(correction);
         let (parameters, rate) = adam(&self.config, self.update, &mut self.optimisers, parameters, gradients);
