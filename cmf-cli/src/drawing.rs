@@ -46,7 +46,8 @@ pub struct Drawing {
 pub struct Drawn {
     /// The draws whose transport solve converged: [n, d].
     pub y: Vec<f64>,
-    /// The Langevin draws behind them, all of them, with their diagnostics; none if the source is N(0, I).
+    /// The Langevin draws behind them, all of them, with their diagnostics; none if the source is a
+    /// Gaussian.
     pub chains: Option<Samples>,
     /// How many transport solves did not converge.
     pub unconverged: usize,
@@ -81,7 +82,9 @@ impl Drawing {
 impl Drawn {
     /// How the source was drawn, for a person.
     pub fn how(&self) -> String {
-        let Some(samples) = &self.chains else { return "the source N(0, I) was drawn exactly".into() };
+        let Some(samples) = &self.chains else {
+            return "the source is a Gaussian and was drawn exactly".into();
+        };
         let known = |v: Option<f64>, digits: usize| v.map_or("unknown".into(), |v| format!("{v:.digits$}"));
         format!(
             "acceptance {:.2}, split R-hat {}, effective sample size {}",

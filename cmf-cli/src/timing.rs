@@ -121,7 +121,7 @@ impl Work<'_> {
 
 #[cfg(test)]
 mod tests {
-    use cmf_core::icnn::Head;
+    use cmf_core::icnn::{GibbsFactor, Head};
 
     use super::*;
 
@@ -153,6 +153,7 @@ mod tests {
             diagonal: false,
             activation,
             head: Head::Full,
+            gibbs: GibbsFactor::Whole,
         };
         // Forwards [n, 10] x [10, 60], backwards [n, 50] x [50, 10], mixing [n, 20] x [20, 5] and back.
         let expected = 2.0 * 3.0 * (600.0 + 500.0 + 200.0) * 1e-9;

@@ -1,7 +1,7 @@
 //! Which network a run learns and how: the options of `train` and what they default to.
 
 use clap::{Args, Command, FromArgMatches, ValueEnum};
-use cmf_core::icnn::{Architecture, Head};
+use cmf_core::icnn::{Architecture, GibbsFactor, Head};
 use cmf_core::ops::Activation;
 use cmf_core::train::{Method, TrainConfig, least_squares_applies};
 use cmf_core::{Error, Result};
@@ -55,6 +55,10 @@ pub struct Settings {
     /// the data with variances of their own [default: full up to 2048 numbers a row, 256 above]
     #[arg(long, value_name = "full|K", conflicts_with = "energy")]
     head: Option<HeadChoice>,
+    /// What the Gibbs factor is of: all of the potential, or its quadratic head alone, a Gaussian that is drawn and
+    /// normalised exactly [default: head for samples of more than 3 coordinates that the likelihood alone learns]
+    #[arg(long, value_enum, conflicts_with = "energy")]
+    gibbs: Option<GibbsChoice>,
     /// The activation of hidden units
     #[arg(long, value_enum, default_value_t = Kind::Softplus)]
     activation: Kind,
@@ -85,6 +89,15 @@ enum Choice {
     Cmf,
     /// The generative input-convex network: N(0, I)
     GaussianIcnn,
+}
+
+/// A Gibbs factor by its word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum GibbsChoice {
+    /// e^-w/Z, drawn by Langevin dynamics
+    Whole,
+    /// Of the quadratic head alone
+    Head,
 }
 
 /// A head by its word or its number of directions.
@@ -141,13 +154,21 @@ impl Settings {
             (None, _) if dim <= MOST_FULL => Head::Full,
             (None, _) => Head::Spiked { rank: DIRECTIONS },
         };
-        Architecture { dim, widths, rank: self.rank, diagonal: self.diagonal, activation, head }
+        let by_likelihood = self.conjugate_updates == 0 && self.conjugate_weight.unwrap_or(0.0) == 0.0;
+        let gibbs = match (self.gibbs, method) {
+            (Some(GibbsChoice::Whole), _) => GibbsFactor::Whole,
+            (Some(GibbsChoice::Head), _) => GibbsFactor::Head,
+            (None, Method::Samples) if !plane && by_likelihood => GibbsFactor::Head,
+            (None, _) => GibbsFactor::Whole,
+        };
+        Architecture { dim, widths, rank: self.rank, diagonal: self.diagonal, activation, head, gibbs }
     }
 
     /// The settings of a run that learns this network; `noise` is the σ of data for which none was given.
     pub fn config(&self, method: Method, architecture: Architecture, noise: f64) -> TrainConfig {
         let (dim, energy) = (architecture.dim, matches!(method, Method::Energy { .. }));
         let plane = is_plane(&method, dim);
+        let head_alone = architecture.gibbs == GibbsFactor::Head;
         // The proportions of the three step sizes were found on MNIST, and so was that of data: after 1,000 updates of
         // layers of 768 and 256 units, 200 test digits had 493.5 nats by 1e-2, 497.7 by 2e-2 and 467.7 by 4e-2. Long runs
         // keep some distance from where it breaks. Few coordinates bear larger ones.
@@ -183,7 +204,7 @@ impl Settings {
             }),
             conjugate_updates: self.conjugate_updates,
             // The likelihood hardly minds a percent of the mass on the way between two arms of a curve; a distance does.
-            conjugate_weight: self.conjugate_weight.unwrap_or(if plane { 1.0 } else { 0.0 }),
+            conjugate_weight: self.conjugate_weight.unwrap_or(if plane && !head_alone { 1.0 } else { 0.0 }),
             amortise: self.amortise,
             batch: self.batch.unwrap_or(batch),
             particles: self.particles.unwrap_or(particles),

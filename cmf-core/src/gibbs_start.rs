@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::conjugate::{ConjugateSolver, Solution};
 use crate::error::{Error, Result};
 use crate::gaussian::QuadraticStart;
+use crate::head_factor::HeadFactor;
 use crate::potential::{Potential, Whitened};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Mala, Run, Samples, State, lambda_max, sample, standard_normals};
@@ -28,7 +29,7 @@ pub struct GibbsStart {
 pub struct Draws {
     /// Draws of the source: [n, d].
     pub source: Vec<f64>,
-    /// The Langevin chains that ended there, with their diagnostics; none where the source is N(0, I).
+    /// The Langevin chains that ended there, with their diagnostics; none where the source is a Gaussian, drawn exactly.
     pub chains: Option<Samples>,
     /// What the transport map moves them to. Its steps and calls are those in w's own coordinates, after those in whitened ones.
     pub solution: Solution,
@@ -75,7 +76,8 @@ impl GibbsStart {
         Ok(self.plus_centre(self.covariance.colour(&self.covariance.pull_back(x)?)?))
     }
 
-    /// Draws `n` points of e^{-w}/Z, each the end of its own chain from a draw of this Gibbs factor.
+    /// Draws `n` points of the Gibbs factor of `w`: exact ones of its head, or else each the end of its own chain from
+    /// a draw of this start's.
     ///
     /// Metropolis-adjusted Langevin steps preconditioned by P; the first half of `steps` tunes their size.
     /// `observe` hears how many steps are done and says whether to go on.
@@ -89,6 +91,9 @@ impl GibbsStart {
     ) -> Result<Samples> {
         if self.source == Source::Gaussian {
             return Err(Error::Invalid("the source of this model is N(0, I), not e^{-w}: use `draw`".into()));
+        }
+        if let Some(head) = w.gibbs() {
+            return exact(head, n, seed);
         }
         self.gibbs_in(w.whitened(&self.covariance)?.as_ref(), w, n, steps, seed, observe)
     }
@@ -132,14 +137,19 @@ impl GibbsStart {
             return Ok(Draws { source, chains: None, solution });
         }
         let whitened = w.whitened(&self.covariance)?;
-        let chains = self.gibbs_in(whitened.as_ref(), w, n, steps, seed, observe)?;
-        let source = chains.state.x.clone();
+        let (source, chains) = match w.gibbs() {
+            Some(head) => (exact(head, n, seed)?.state.x, None),
+            None => {
+                let chains = self.gibbs_in(whitened.as_ref(), w, n, steps, seed, observe)?;
+                (chains.state.x.clone(), Some(chains))
+            }
+        };
         let start = match &whitened {
             Some(whitened) => self.conjugate_in(whitened, &source)?,
             None => self.map(&source)?,
         };
         let solution = self.solver().solve(w, &source, Some(&start))?;
-        Ok(Draws { source, chains: Some(chains), solution })
+        Ok(Draws { source, chains, solution })
     }
 
     /// Solves y = argmax ⟨x, y⟩ - w(y) for each row of `x` [n, d], from a + P x on.
@@ -168,6 +178,14 @@ impl GibbsStart {
         let solution = solver.solve(potential.as_ref(), &coordinates.pull_back(x)?, Some(&start))?;
         coordinates.colour(&solution.y)
     }
+}
+
+/// `n` independent draws of the Gibbs factor of a head, as chains that were there at once.
+fn exact(head: &HeadFactor, n: usize, seed: u64) -> Result<Samples> {
+    let noise = standard_normals(&mut ChaCha8Rng::seed_from_u64(seed), n * head.dim());
+    let state = State::new(head, head.draw(&noise)?)?;
+    let effective_sample_size = Some(n as f64);
+    Ok(Samples { state, step_size: 0.0, acceptance: 1.0, r_hat: None, effective_sample_size })
 }
 
 /// Langevin chains from `x` [n, d] on.

@@ -19,6 +19,7 @@ pub mod evaluation;
 pub mod files;
 pub mod gaussian;
 pub mod gibbs_start;
+pub mod head_factor;
 pub mod host;
 pub mod icnn;
 pub mod inpaint;

@@ -1,6 +1,7 @@
 //! The one noun of the crate: a convex potential that gives values, gradients and Hessian products.
 
 use crate::error::{Error, Result, check_len};
+use crate::head_factor::HeadFactor;
 use crate::preconditioner::Preconditioner;
 
 /// A convex function w on R^d, evaluated on batches of rows.
@@ -20,6 +21,12 @@ pub trait Potential: Send + Sync {
     ///
     /// `x`, `v`, `hv`: [n, d].
     fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()>;
+
+    /// The head of this potential on its own, where the Gibbs factor e^{-V} that ∇w* carries to the data is of that; none
+    /// where V = w.
+    fn gibbs(&self) -> Option<&HeadFactor> {
+        None
+    }
 
     /// This potential in coordinates of its own in which its Hessian is about as close to the identity as in those of
     /// `near`, for an implementer that evaluates it there with fewer operations; else none.
@@ -118,6 +125,9 @@ impl<P: Potential + ?Sized> Potential for &P {
     }
     fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
         (**self).hvp(x, v, hv)
+    }
+    fn gibbs(&self) -> Option<&HeadFactor> {
+        (**self).gibbs()
     }
     fn whitened(&self, near: &Preconditioner) -> Result<Option<Whitened>> {
         (**self).whitened(near)

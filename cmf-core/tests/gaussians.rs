@@ -7,7 +7,7 @@ use cmf_core::density::exact_log_density_from_gaussian;
 use cmf_core::energy::Domain;
 use cmf_core::gaussian::Gaussian;
 use cmf_core::gibbs_start::{Draws, GibbsStart};
-use cmf_core::icnn::{Architecture, Head, Icnn};
+use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn};
 use cmf_core::linalg::{Cholesky, SymmetricEigen, matmul};
 use cmf_core::ops::Activation;
 use cmf_core::train::{Method, TrainConfig, Trainer, Training};
@@ -57,6 +57,7 @@ fn config(method: Method, d: usize) -> TrainConfig {
             diagonal: false,
             activation: Activation::Softplus { beta: 1.0 },
             head: Head::Full,
+            gibbs: GibbsFactor::Whole,
         },
         sigma: 0.0,
         updates: UPDATES,

@@ -5,9 +5,10 @@ mod common;
 use cmf_core::closed_form::{LogSumExp, Quadratic};
 use cmf_core::density::{exact_log_density, exact_log_density_and_score};
 use cmf_core::gaussian::Gaussian;
+use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::host::{Array, Host};
 use cmf_core::icnn::formula::Formula;
-use cmf_core::icnn::{Architecture, Head, Icnn, Weights, initial_weights};
+use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights, initial_weights};
 use cmf_core::ops::{Activation, Ops};
 use cmf_core::preconditioner::Preconditioner;
 use cmf_core::symmetric::{Spiked, Symmetric};
@@ -117,8 +118,15 @@ fn the_start_of_few_directions_is_their_gaussian_solution() {
     let gaussian = Gaussian::fit_leading(&uniform(&mut rng, 500 * 10), 10, 0.2, 3).unwrap();
     let start = gaussian.quadratic_start().unwrap();
     let head = Head::Spiked { rank: 3 };
-    let arch =
-        Architecture { dim: 10, widths: vec![8], rank: 1, diagonal: false, activation: SOFTPLUS, head };
+    let arch = Architecture {
+        dim: 10,
+        widths: vec![8],
+        rank: 1,
+        diagonal: false,
+        activation: SOFTPLUS,
+        head,
+        gibbs: GibbsFactor::Whole,
+    };
     let mut weights = initial_weights(&arch, &start, 1).unwrap();
     weights.output = Array::matrix(vec![0.0; 8], 1, 8);
     let w = Icnn::new(arch.clone(), weights).unwrap();
@@ -301,6 +309,7 @@ fn the_start_is_the_gaussian_solution() {
         diagonal: false,
         activation: SOFTPLUS,
         head: Head::Full,
+        gibbs: GibbsFactor::Whole,
     };
     let mut weights = initial_weights(&arch, &start, 1).unwrap();
     weights.output = Array::matrix(vec![0.0; 8], 1, 8);
@@ -314,5 +323,47 @@ fn the_start_is_the_gaussian_solution() {
     };
     for (a, b) in run(&w).iter().zip(run(&closed)) {
         assert!((a - b).abs() < 1e-12 * (1.0 + b.abs()));
+    }
+}
+
+/// Shares of draws beyond lines, against the normalised density summed over a grid; log Z is in closed form.
+#[test]
+fn draws_from_the_factor_of_the_head_follow_the_density() {
+    let [network, spiked] =
+        [random_network(2, &[5, 4], 1, false, SOFTPLUS), random_spiked(2, &[5], 1, SOFTPLUS)];
+    for network in [network, spiked] {
+        let arch = Architecture { gibbs: GibbsFactor::Head, ..network.architecture().clone() };
+        let w = Icnn::new(arch, network.weights().clone()).unwrap();
+        let log_z = w.gibbs().unwrap().log_z().unwrap();
+        let n = 20_000;
+        let unit = Gaussian { mean: vec![0.0; 2], covariance: vec![1.0, 0.0, 0.0, 1.0].into() };
+        let start = GibbsStart::new(&unit.quadratic_start().unwrap()).unwrap();
+        let draws = start.samples(&w, n, 8, 1, &mut |_| true).unwrap();
+        assert!(draws.chains.is_none() && draws.solution.all_converged());
+        let y = &draws.solution.y;
+
+        let mean = [0, 1].map(|j| y.chunks_exact(2).map(|y| y[j]).sum::<f64>() / n as f64);
+        let deviation = [0, 1]
+            .map(|j| (y.chunks_exact(2).map(|y| (y[j] - mean[j]).powi(2)).sum::<f64>() / n as f64).sqrt());
+        // Seven standard deviations each way: the mass beyond is below what the draws can tell.
+        let (side, reach) = (301, 7.0);
+        let step = [0, 1].map(|j| 2.0 * reach * deviation[j] / (side - 1) as f64);
+        let at = |i: usize, j: usize| mean[j] + (i as f64 - (side - 1) as f64 / 2.0) * step[j];
+        let grid: Vec<f64> = (0..side * side).flat_map(|k| [at(k / side, 0), at(k % side, 1)]).collect();
+        let density = exact_log_density(&w, log_z, &grid).unwrap().value;
+        let mass = |beyond: &dyn Fn(&[f64]) -> bool| {
+            let inside = grid.chunks_exact(2).zip(&density).filter(|(y, _)| beyond(y));
+            inside.map(|(_, l)| l.exp()).sum::<f64>() * step[0] * step[1]
+        };
+        assert!((mass(&|_| true) - 1.0).abs() < 1e-3, "{}", mass(&|_| true));
+        for angle in 0..6 {
+            let (sine, cosine) = (f64::from(angle) * 0.5).sin_cos();
+            let beyond = |y: &[f64]| {
+                (y[0] - mean[0]) * cosine / deviation[0] + (y[1] - mean[1]) * sine / deviation[1] > 0.3
+            };
+            let share = y.chunks_exact(2).filter(|y| beyond(y)).count() as f64 / n as f64;
+            // Four standard errors of a share, 0.0035, and half a cell of the grid on the line.
+            assert!((share - mass(&beyond)).abs() < 0.02, "{angle}: {share} {}", mass(&beyond));
+        }
     }
 }

@@ -23,6 +23,8 @@ class Architecture(NamedTuple):
     rank: int
     diagonal: bool
     activation: dict
+    gibbs: str = "whole"
+    """What the Gibbs factor is of: the whole of w, or its head ½ (x - a)' Q (x - a)."""
 
     @property
     def units(self):
@@ -87,6 +89,11 @@ def gaussian_start(arch, properties):
     values, vectors = np.linalg.eigh(upper, UPLO="U")
     roots = np.cbrt(values)
     return vectors / (1 + roots) @ (vectors.T @ numbers[:d]), (vectors * roots) @ vectors.T
+
+
+def head_factor(arch, w):
+    """Mean and covariance in float64 of the Gibbs factor N(a, Q^(-1)) of the head."""
+    return w["centre"][0].astype(float), np.linalg.inv(w["x_side"][-arch.dim :].astype(float))
 
 
 def forward(arch, w, x, library):

@@ -1,10 +1,10 @@
-"""Times the sampling of images from a model file, end to end, here and in PyTorch: Langevin steps, then conjugate solves.
+"""Times the sampling of images from a model file, end to end, here and in PyTorch: draws of the Gibbs factor, then conjugate solves.
 
     python tests/peers/sampling.py models/mnist.onnx [-n 1000] [--steps 300] [--rounds 3] [--json FILE]
 
 Here: `cmf-cli sample --noise keep`, which cargo builds first, by tract and by ONNX Runtime, from the start of the process
-to the .npy. PyTorch: the same network with its gradient written by hand, as many Metropolis-adjusted Langevin steps
-with a preconditioner, and the same solver for the conjugate (Barzilai-Borwein lengths, rows leave the batch once their
+to the .npy. PyTorch: the same network with its gradient written by hand; the same exact draws of a model whose Gibbs
+factor is of its head, or as many Metropolis-adjusted Langevin steps with a preconditioner; and the same solver for the conjugate (Barzilai-Borwein lengths, rows leave the batch once their
 residual is below 1e-4); model and libraries are loaded before its clock starts. Both run on two threads (THREADS says
 otherwise) and in turns.
 
@@ -40,11 +40,19 @@ class Sampler:
         centre, covariance = network.gaussian_start(self.arch, properties)
         self.centre, self.covariance = torch.from_numpy(centre).float(), torch.from_numpy(covariance).float()
         self.factor = torch.from_numpy(np.linalg.cholesky(covariance)).float()
+        self.of_head = [torch.from_numpy(a) for a in network.head_factor(self.arch, weights)]
         self.gradients = 0
 
     def value_and_gradient(self, x):
         self.gradients += len(x)
         return network.value_and_gradient(self.arch, self.weights, x, self.library)
+
+    def source(self, n, steps):
+        """n draws of the Gibbs factor: [n, d]."""
+        if self.arch.gibbs == "whole":
+            return self.langevin(n, steps)
+        mean, covariance = self.of_head
+        return (mean + torch.randn(n, self.arch.dim).double() @ torch.linalg.cholesky(covariance).T).float()
 
     def langevin(self, n, steps):
         """MALA: draws of e^-w, [n, d]; the first half of the steps tunes their size."""
@@ -113,10 +121,11 @@ def main():
             torch.manual_seed(seed)
             sampler.gradients = 0
             start = time.perf_counter()
-            _, residual = sampler.conjugate(sampler.langevin(arguments.n, arguments.steps))
+            _, residual = sampler.conjugate(sampler.source(arguments.n, arguments.steps))
             times.setdefault("PyTorch", []).append(time.perf_counter() - start)
             residuals["PyTorch"] = max(residuals.get("PyTorch", 0.0), residual.max().item())
-    print(f"{arguments.n} samples, {arguments.steps} Langevin steps, {THREADS} threads, shortest of {arguments.rounds}")
+    how = f"{arguments.steps} Langevin steps" if sampler.arch.gibbs == "whole" else "exact draws of the Gibbs factor"
+    print(f"{arguments.n} samples, {how}, {THREADS} threads, shortest of {arguments.rounds}")
     for name, seconds in times.items():
         ratio = min(times["PyTorch"]) / min(seconds)
         print(f"  {name:8} {min(seconds):7.2f} s   {ratio:5.2f} x PyTorch's speed   largest residual {residuals[name]:.1e}")

@@ -2,9 +2,9 @@
 
     python tests/peers/training.py models/mnist.onnx --mnist FOLDER [--device cpu|cuda] [--batch 128] [--updates 60]
 
-Both take the same update: three Metropolis-adjusted Langevin steps of the particles, the linear solves
-Hess w(y) u = v by preconditioned conjugate gradients until the relative residual is below 2e-2, the gradient of
-E[w(∇w(y)) - u' Hess w(y) v] - E w(x) by automatic differentiation, Adam, and the average of the weights. Here:
+Both take the same update: three Metropolis-adjusted Langevin steps of the particles, unless the Gibbs factor is of the
+head, the linear solves Hess w(y) u = v by preconditioned conjugate gradients until the relative residual is below 2e-2,
+the gradient of E[V(∇w(y)) - u' Hess w(y) v] - E V(x) by automatic differentiation, V = w or its head, Adam, and the average of the weights. Here:
 `cmf-cli train --init MODEL`, which cargo builds first unless --program names it; an update's seconds are those that it
 writes to metrics.csv. PyTorch: the gradient written by hand as in `network.py`, its Hessian products by a second
 backward pass over one graph, the loss through forward-mode differentiation; each update ends with a wait for the device,
@@ -66,7 +66,7 @@ class Trainer:
         split = (1 + self.arch.rank) * self.arch.units
         head = weights["x_side"][split:].astype(float)
         values, vectors = np.linalg.eigh(head)
-        share = 0.5 * values[0]
+        share = (0.5 if self.arch.gibbs == "whole" else 0.02) * values[0]
         parameter = lambda a: there(a).requires_grad_()
         self.forms, self.bias = parameter(weights["x_side"][:split]), parameter(weights["bias"])
         mixing = {name: weights[name] for name in weights if name.startswith("mixing")}
@@ -152,16 +152,23 @@ class Trainer:
         w = {name: a.detach() for name, a in weights.items()}
         for name, mean in self.average.items():
             mean.lerp_(w[name], 1 - AVERAGE)
-        acceptance = self.langevin(w)
+        whole = self.arch.gibbs == "whole"
+        acceptance = self.langevin(w) if whole else 1.0
         with torch.no_grad():
             image = self.value_and_gradient(w, y)[1]
-            along = self.value_and_gradient(w, image)[1]
+            precision = w["x_side"][-self.arch.dim :]
+            along = self.value_and_gradient(w, image)[1] if whole else (image - w["centre"]) @ precision
         probe = torch.randint(0, 2, y.shape, device=self.device) * 2.0 - 1
         u, residual, products = self.solve(w, y, probe)
         gradient = lambda y: self.value_and_gradient(weights, y)[1]
         first, second = torch.func.jvp(gradient, (y,), (probe,))
         value = lambda x: self.value_and_gradient(weights, x)[0]
-        loss = ((first * along).sum(1) - (second * u).sum(1)).mean() + value(image).mean() - value(self.x.detach()).mean()
+        if whole:
+            contrast = value(image).mean() - value(self.x.detach()).mean()
+        else:
+            head, off = weights["x_side"][-self.arch.dim :], image - weights["centre"]
+            contrast = 0.5 * ((off @ head * off).sum(1).mean() - torch.logdet(head))
+        loss = ((first * along).sum(1) - (second * u).sum(1)).mean() + contrast
         self.adam.zero_grad()
         loss.backward()
         self.adam.step()

@@ -67,7 +67,10 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
     let reference = network.cast::<f64>()?;
     let source = run.trainer.start().source;
     let log_z = match source {
-        Source::Gibbs => estimate_log_z(run, &network, report)?,
+        Source::Gibbs => match network.gibbs() {
+            Some(head) => LogZ { value: head.log_z()?, standard_error: 0.0 },
+            None => estimate_log_z(run, &network, report)?,
+        },
         Source::Gaussian => LogZ { value: run.trainer.start().log_z, standard_error: 0.0 },
     };
     let points = match run.lesson.data() {

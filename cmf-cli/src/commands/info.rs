@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use cmf_core::icnn::GibbsFactor;
 use cmf_core::onnx::{Metadata, ModelFile, Shape};
 use cmf_core::{Result, Source};
 use serde_json::{Value, json};
@@ -70,7 +71,10 @@ fn lines(metadata: &Metadata) -> Vec<(&'static str, String)> {
     lines.push((
         "source",
         match metadata.source {
-            Source::Gibbs => "the Gibbs factor e^-w/Z: a conjugate moment measure".into(),
+            Source::Gibbs => match arch.gibbs {
+                GibbsFactor::Whole => "the Gibbs factor e^-w/Z: a conjugate moment measure".into(),
+                GibbsFactor::Head => "the Gibbs factor of the potential's quadratic head: a Gaussian".into(),
+            },
             Source::Gaussian => "N(0, I): a generative input-convex network".into(),
         },
     ));

@@ -1,7 +1,7 @@
 //! Networks that learn digits for figure 5: both methods with the same settings.
 
 use cmf_core::density::tweedie;
-use cmf_core::icnn::{Architecture, Head};
+use cmf_core::icnn::{Architecture, GibbsFactor, Head};
 use cmf_core::ops::Activation;
 use cmf_core::train::{Method, TrainConfig};
 use cmf_core::{Potential, Result};
@@ -22,6 +22,7 @@ pub fn config(settings: &Settings) -> Result<TrainConfig> {
         diagonal: false,
         activation: Activation::Softplus { beta: 1.0 },
         head: Head::Full,
+        gibbs: GibbsFactor::Whole,
     };
     let usual = default_settings(Method::Samples, architecture, 0.1)?;
     Ok(TrainConfig { updates: if settings.quick { 200 } else { 5000 }, seed: settings.seed, ..usual })

@@ -5,7 +5,7 @@ use std::time::Instant;
 use cmf_core::density::exact_log_density;
 use cmf_core::energy::{self, Domain};
 use cmf_core::gibbs_start::GibbsStart;
-use cmf_core::icnn::{Architecture, Head};
+use cmf_core::icnn::{Architecture, GibbsFactor, Head};
 use cmf_core::normaliser::AnnealedImportance;
 use cmf_core::ops::Activation;
 use cmf_core::train::{Method, TrainConfig, Trainer, Training};
@@ -49,6 +49,7 @@ pub fn make(settings: &Settings, report: &Report) -> Result<Section> {
         diagonal: false,
         activation: Activation::Softplus { beta: 1.0 },
         head: Head::Full,
+        gibbs: GibbsFactor::Whole,
     };
     let updates = if settings.quick { 300 } else { 1500 };
     let mut pictures = Vec::new();

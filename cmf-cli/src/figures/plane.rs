@@ -1,6 +1,6 @@
 //! Figures 4 and 13: five laws in the plane, learned from samples and by the baseline, with Sinkhorn box plots.
 
-use cmf_core::icnn::{Architecture, Head};
+use cmf_core::icnn::{Architecture, GibbsFactor, Head};
 use cmf_core::ops::Activation;
 use cmf_core::train::{Method, TrainConfig};
 use cmf_core::{Potential, Result};
@@ -52,6 +52,7 @@ impl Plan {
                 diagonal: true,
                 activation: Activation::Elu,
                 head: Head::Full,
+                gibbs: GibbsFactor::Whole,
             },
         };
         let usual = default_settings(Method::Samples, architecture, SIGMA)?;

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use cmf_core::gaussian::Gaussian;
 use cmf_core::host::Array;
-use cmf_core::icnn::{Architecture, Head, Icnn, initial_weights};
+use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, initial_weights};
 use cmf_core::onnx::{Data, LogZ, Metadata, Probe, Shape, export};
 use cmf_core::ops::Activation;
 use image::{GrayImage, ImageBuffer, Luma, LumaA};
@@ -136,6 +136,7 @@ fn write_model(name: &str, shape: Shape, gaussian: &Gaussian, pixel_range: Optio
         diagonal: false,
         activation: Activation::Softplus { beta: 4.0 },
         head: Head::Full,
+        gibbs: GibbsFactor::Whole,
     };
     let mut weights = initial_weights(&architecture, &start, 1).unwrap();
     // Without its hidden units the network is the Gaussian's potential, whose log Z is known.

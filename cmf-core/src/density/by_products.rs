@@ -1,6 +1,7 @@
 //! Second-order answers for a potential that has only gradients and Hessian-vector products.
 
 use crate::error::Result;
+use crate::head_factor::HeadFactor;
 use crate::potential::{Potential, SecondOrder, check_contraction, check_hessian};
 
 /// Makes any [`Potential`] a [`SecondOrder`]: a Hessian by d products, a contraction by 2d.
@@ -34,6 +35,9 @@ impl<P: Potential> Potential for ByProducts<P> {
     }
     fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
         self.potential.hvp(x, v, hv)
+    }
+    fn gibbs(&self) -> Option<&HeadFactor> {
+        self.potential.gibbs()
     }
 }
 

@@ -57,7 +57,7 @@ pub fn bits_per_dimension(log_density: f64, d: usize, range: (f64, f64)) -> f64 
     -log_density / (d as f64 * std::f64::consts::LN_2) + (256.0 / (range.1 - range.0)).log2()
 }
 
-/// V(G(y)) and ∇V(G(y)) of a batch of rows, with V = w for the Gibbs source: all of log ρ but the Hessian.
+/// V(G(y)) and ∇V(G(y)) of a batch of rows, with V = w or its head for the Gibbs source: all of log ρ but the Hessian.
 struct Pushed {
     /// V(G(y)): [n].
     value: Vec<f64>,
@@ -74,7 +74,10 @@ impl Pushed {
         let twice = match source {
             Source::Gibbs => {
                 let mut twice = vec![0.0; y.len()];
-                w.value_and_gradient(&once, &mut value, &mut twice)?;
+                match w.gibbs() {
+                    Some(head) => head.value_and_gradient(&once, &mut value, &mut twice)?,
+                    None => w.value_and_gradient(&once, &mut value, &mut twice)?,
+                }
                 twice
             }
             Source::Gaussian => {

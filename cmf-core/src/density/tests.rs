@@ -7,6 +7,7 @@ use rand_distr::StandardNormal;
 use super::*;
 use crate::closed_form::{LogSumExp, Quadratic};
 use crate::gaussian::Gaussian;
+use crate::head_factor::HeadFactor;
 use crate::potential::SecondOrder;
 use crate::preconditioner::Preconditioner;
 use crate::source::Source;
@@ -160,6 +161,60 @@ fn the_density_integrates_to_one_in_one_and_two_dimensions() {
         });
         let one = integral(d, side, 12.0, |y| exact_log_density(&w, z.ln(), y).unwrap().value);
         assert!((one - 1.0).abs() < 1e-6, "d = {d}: {one}");
+    }
+}
+
+#[test]
+fn from_the_factor_of_the_head_the_density_integrates_to_one() {
+    // The same rule and box; log Z is known in closed form.
+    let bent = bent(&gaussian(2, 11), 5, 12);
+    let head = HeadFactor::new(vec![0.8, 0.2, 0.2, 0.5], vec![0.4, -0.3]).unwrap();
+    let log_z = head.log_z().unwrap();
+    let w = WithHead { bent, head };
+    let one = integral(2, 401, 12.0, |y| exact_log_density(&w, log_z, y).unwrap().value);
+    assert!((one - 1.0).abs() < 1e-6, "{one}");
+    let y = normals(8, 9);
+    let mut score = vec![0.0; 8];
+    exact_log_density_and_score(&w, log_z, &y, &mut score).unwrap();
+    let h = 1e-5;
+    for k in 0..8 {
+        let at = |t: f64| {
+            let mut moved = y.clone();
+            moved[k] += t;
+            exact_log_density(&w, log_z, &moved).unwrap().value[k / 2]
+        };
+        // Central differences: h² |third derivative| and 1e-15/h.
+        assert!((score[k] - (at(h) - at(-h)) / (2.0 * h)).abs() < 1e-7 * (1.0 + score[k].abs()));
+    }
+}
+
+/// A potential whose Gibbs factor is another Gaussian's.
+struct WithHead {
+    bent: Bent,
+    head: HeadFactor,
+}
+
+impl Potential for WithHead {
+    fn dim(&self) -> usize {
+        self.bent.dim()
+    }
+    fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
+        self.bent.value_and_gradient(x, value, gradient)
+    }
+    fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
+        self.bent.hvp(x, v, hv)
+    }
+    fn gibbs(&self) -> Option<&HeadFactor> {
+        Some(&self.head)
+    }
+}
+
+impl SecondOrder for WithHead {
+    fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
+        self.bent.hessian(x, hessian)
+    }
+    fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
+        self.bent.hessian_contraction(x, m, out)
     }
 }
 

@@ -72,7 +72,7 @@ mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
-    use super::super::{Architecture, Head, initial_weights};
+    use super::super::{Architecture, GibbsFactor, Head, initial_weights};
     use super::*;
     use crate::gaussian::Gaussian;
     use crate::ops::Activation;
@@ -84,8 +84,15 @@ mod tests {
     /// A start whose units of the last layer have these output weights.
     fn network(widths: &[usize], rank: usize, diagonal: bool, outputs: &[f64]) -> Icnn<f64> {
         let activation = Activation::Softplus { beta: 1.0 };
-        let arch =
-            Architecture { dim: D, widths: widths.to_vec(), rank, diagonal, activation, head: Head::Full };
+        let arch = Architecture {
+            dim: D,
+            widths: widths.to_vec(),
+            rank,
+            diagonal,
+            activation,
+            head: Head::Full,
+            gibbs: GibbsFactor::Whole,
+        };
         let data = standard_normals(&mut ChaCha8Rng::seed_from_u64(1), 50 * D);
         let start = Gaussian::fit(&data, D, 0.1).unwrap().quadratic_start().unwrap();
         let mut weights = initial_weights(&arch, &start, 2).unwrap();

@@ -184,7 +184,7 @@ fn prefer_spread(order: &mut [usize], variances: &[f64], rng: &mut ChaCha8Rng) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Head;
+    use super::super::{GibbsFactor, Head};
     use super::*;
     use crate::gaussian::Gaussian;
     use crate::ops::Activation;
@@ -204,6 +204,7 @@ mod tests {
             diagonal: false,
             activation: Activation::Softplus { beta: 1.0 },
             head: Head::Full,
+            gibbs: GibbsFactor::Whole,
         };
         let weights = initial_weights_for_samples(&arch, &start, 3).unwrap();
         let (forms, bias) = (weights.x_side.to_vec(), weights.bias.to_vec());

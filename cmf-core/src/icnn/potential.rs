@@ -1,16 +1,20 @@
 //! The network as a [`Potential`], evaluated on this machine's processor in f64 or f32.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::formula::{Curved, Formula, Linearised};
-use super::{Architecture, Weights};
+use super::{Architecture, GibbsFactor, Weights};
 use crate::error::{Error, Result};
+use crate::head_factor::HeadFactor;
 use crate::host::{Array, Host, Scalar};
 use crate::potential::{
     Contraction, Potential, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
     check_value_and_gradient,
 };
 use crate::preconditioner::Preconditioner;
+use crate::symmetric::{Spiked, Symmetric};
 
 /// Rows that one thread evaluates at a time: enough for efficient products, few enough for the
 /// intermediate arrays to stay in its cache.
@@ -25,6 +29,8 @@ const SECOND_ORDER_CHUNK: usize = 1;
 pub struct Icnn<T> {
     arch: Architecture,
     weights: Weights<Array<T>>,
+    /// The head on its own, where the Gibbs factor is of that.
+    gibbs: Option<Arc<HeadFactor>>,
 }
 
 impl<T: Scalar> Icnn<T> {
@@ -42,7 +48,11 @@ impl<T: Scalar> Icnn<T> {
                 return Err(Error::NotFinite(format!("a number of {name}")));
             }
         }
-        Ok(Icnn { arch, weights })
+        let gibbs = match arch.gibbs {
+            GibbsFactor::Whole => None,
+            GibbsFactor::Head => Some(Arc::new(head_factor(&arch, &weights)?)),
+        };
+        Ok(Icnn { arch, weights, gibbs })
     }
 
     /// The architecture.
@@ -64,7 +74,7 @@ impl<T: Scalar> Icnn<T> {
             let data = array.to_vec().iter().map(|v| U::from_f64(v.to_f64())).collect();
             Ok::<_, Error>(Array::matrix(data, rows, cols))
         })?;
-        Ok(Icnn { arch: self.arch.clone(), weights })
+        Icnn::new(self.arch.clone(), weights)
     }
 
     /// The interpreter for each of `n` rows or shares of them: few cannot keep the threads busy, which share each product
@@ -126,6 +136,22 @@ impl<T: Scalar> Icnn<T> {
     }
 }
 
+/// The head of a network on its own.
+fn head_factor<T: Scalar>(arch: &Architecture, weights: &Weights<Array<T>>) -> Result<HeadFactor> {
+    let f64s = |a: &Array<T>| a.to_vec().into_iter().map(T::to_f64).collect::<Vec<f64>>();
+    let x_side = f64s(&weights.x_side);
+    let head = x_side[(arch.x_side_rows() - arch.head_rows()) * arch.dim..].to_vec();
+    let precision = match &weights.spikes {
+        None => Symmetric::Full(head),
+        Some(spikes) => {
+            let floor = f64s(&spikes.floor)[0];
+            let values = f64s(&spikes.excess).iter().map(|v| v + floor).collect();
+            Spiked::new(floor, values, head)?.into()
+        }
+    };
+    HeadFactor::new(precision, f64s(&weights.centre))
+}
+
 /// A network with its passes at fixed points kept: [`Icnn::linearise`].
 pub struct LinearisedIcnn<'a, T> {
     network: &'a Icnn<T>,
@@ -169,6 +195,10 @@ impl<T: Scalar> Potential for Icnn<T> {
             let formula = self.formula(host);
             [formula.hvp(&formula.linearise(x), &v)]
         })
+    }
+
+    fn gibbs(&self) -> Option<&HeadFactor> {
+        self.gibbs.as_deref()
     }
 
     fn whitened(&self, near: &Preconditioner) -> Result<Option<Whitened>> {

@@ -3,7 +3,7 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Architecture, Head, Icnn, Spikes, Weights};
+use super::{Architecture, GibbsFactor, Head, Icnn, Spikes, Weights};
 use crate::error::{Error, Result};
 use crate::host::{Array, Scalar};
 use crate::linalg::{SymmetricEigen, matmul, to_rows, view};
@@ -56,7 +56,9 @@ impl<T: Scalar> Icnn<T> {
         let directions = (0..spikes * d).map(|i| f64::from(i % d == i / d));
         let x_side: Vec<f64> = forms.into_iter().chain(directions).collect();
         let centre = coordinates.whiten(&f64s(&weights.centre))?;
-        let arch = Architecture { head: Head::Spiked { rank: spikes }, ..arch.clone() };
+        // Draws of the head need no chains in these coordinates.
+        let (head, gibbs) = (Head::Spiked { rank: spikes }, GibbsFactor::Whole);
+        let arch = Architecture { head, gibbs, ..arch.clone() };
         let row = |numbers: &[f64]| Array::from_f64(numbers, 1, numbers.len());
         let excess: Vec<f64> = eigen.values[..spikes].iter().map(|v| v - 1.0).collect();
         let whitened = Weights {

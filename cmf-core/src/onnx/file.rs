@@ -52,11 +52,7 @@ impl ModelFile {
             }
             _ => {}
         }
-        // The engines take the outputs in this order, and no others.
-        if let Some(graph) = &mut proto.graph {
-            graph.output.retain(|o| o.name == "value" || o.name == "gradient");
-            graph.output.sort_by_key(|o| o.name != "value");
-        }
+        proto.graph.iter_mut().for_each(graph::keep_first_outputs);
         Ok(ModelFile { path, dim, proto, metadata })
     }
 
@@ -122,7 +118,7 @@ pub fn export(path: impl AsRef<Path>, network: &Icnn<f32>, metadata: &Metadata) 
     if metadata.architecture != *network.architecture() {
         return Err(Error::Invalid("the metadata describe another architecture than the network's".into()));
     }
-    let mut proto = graph::model(Function::ValueAndGradient, network)?;
+    let mut proto = graph::of_file(network)?;
     proto.metadata_props = metadata
         .to_properties()?
         .into_iter()

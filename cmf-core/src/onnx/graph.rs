@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::icnn::formula::Formula;
 use crate::icnn::{Icnn, Weights};
 use crate::ops::Ops;
+use crate::potential::Potential;
 
 /// Version of the file format that goes with [`OPSET`] (ONNX 1.11).
 const IR_VERSION: i64 = 8;
@@ -44,6 +45,22 @@ impl Function {
 
 /// The ONNX model of one function of the network.
 pub(super) fn model(function: Function, network: &Icnn<f32>) -> Result<pb::ModelProto> {
+    recorded(function, network, false)
+}
+
+/// The graph of a model file: the value and gradient of w, and of V as gibbs_value [batch] and gibbs_gradient [batch, d]
+/// where that is another function.
+pub(super) fn of_file(network: &Icnn<f32>) -> Result<pb::ModelProto> {
+    recorded(Function::ValueAndGradient, network, network.gibbs().is_some())
+}
+
+/// Leaves the outputs that engines take from a model file's graph, in their order.
+pub(super) fn keep_first_outputs(graph: &mut pb::GraphProto) {
+    graph.output.retain(|o| o.name == "value" || o.name == "gradient");
+    graph.output.sort_by_key(|o| o.name != "value");
+}
+
+fn recorded(function: Function, network: &Icnn<f32>, with_gibbs: bool) -> Result<pb::ModelProto> {
     let ops = match function {
         Function::ValueAndGradient | Function::Hvp => GraphBuilder::new(),
         Function::Hessian | Function::HessianContraction => GraphBuilder::with_precise_tails(),
@@ -58,6 +75,11 @@ pub(super) fn model(function: Function, network: &Icnn<f32>) -> Result<pb::Model
             let (value, gradient) = formula.value_and_gradient(&x);
             ops.output("value", &ops.squeeze(&value, 1));
             ops.output("gradient", &gradient);
+            if with_gibbs {
+                let (value, gradient) = formula.head_value_and_gradient(&x);
+                ops.output("gibbs_value", &ops.squeeze(&value, 1));
+                ops.output("gibbs_gradient", &gradient);
+            }
         }
         Function::Hvp => {
             let v = ops.input("v", &[batch, d]);

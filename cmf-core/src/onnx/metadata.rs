@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::moments;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
-use crate::icnn::{Architecture, Head};
+use crate::icnn::{Architecture, GibbsFactor, Head};
 use crate::potential::{Potential, rows};
 use crate::source::Source;
 
 /// Version of the set of properties below; files of a later version are refused.
 ///
 /// Version 2 brought `cmf.source`, version 3 spiked heads. A file says the first version whose programs read it rightly.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// Everything that a model file says about its model.
 #[derive(Debug, Clone, PartialEq)]
@@ -192,10 +192,11 @@ impl Metadata {
     /// The properties, by key, in a fixed order.
     pub(super) fn to_properties(&self) -> Result<Vec<(String, String)>> {
         self.validate()?;
-        let version = match (self.architecture.head, self.source) {
-            (Head::Spiked { .. }, _) => 3,
-            (Head::Full, Source::Gaussian) => 2,
-            (Head::Full, Source::Gibbs) => 1,
+        let version = match (self.architecture.gibbs, self.architecture.head, self.source) {
+            (GibbsFactor::Head, ..) => 4,
+            (_, Head::Spiked { .. }, _) => 3,
+            (_, Head::Full, Source::Gaussian) => 2,
+            (_, Head::Full, Source::Gibbs) => 1,
         };
         let mut properties = vec![
             ("cmf.format_version".into(), version.to_string()),

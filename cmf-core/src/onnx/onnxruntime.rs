@@ -21,6 +21,7 @@ use super::graph::{self, Function};
 use super::probes;
 use super::tract;
 use crate::error::{Error, Result};
+use crate::head_factor::HeadFactor;
 use crate::icnn::Icnn;
 use crate::potential::{
     Contraction, Potential, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
@@ -135,8 +136,11 @@ impl OrtModel {
     /// not the recorded one.
     pub fn load(file: &ModelFile, runtime: &'static OnnxRuntime, device: Device) -> Result<Self> {
         let network = file.network()?;
-        let own = network.as_ref().map(|n| graph::model(Function::ValueAndGradient, n)).transpose()?;
-        let known = own.is_some_and(|own| own.graph == file.proto().graph);
+        let own = network.as_ref().map(graph::of_file).transpose()?;
+        let known = own.is_some_and(|mut own| {
+            own.graph.iter_mut().for_each(graph::keep_first_outputs);
+            own.graph == file.proto().graph
+        });
         let stranger = (!known).then(|| Stranger { proto: file.proto().clone(), bounded: Mutex::default() });
         let first = file.proto().encode_to_vec();
         let model = OrtModel { stranger, ..OrtModel::new(file.dim(), network, first, runtime, device) };
@@ -353,6 +357,10 @@ impl Potential for OrtModel {
         }
     }
 
+    fn gibbs(&self) -> Option<&HeadFactor> {
+        self.network.as_ref()?.gibbs()
+    }
+
     fn whitened(&self, near: &Preconditioner) -> Result<Option<Whitened>> {
         let Some(network) = &self.network else { return Ok(None) };
         let Some((network, coordinates)) = network.whitened_network(near)? else { return Ok(None) };
@@ -403,7 +411,7 @@ impl SecondOrder for OrtModel {
 mod tests {
     use super::*;
     use crate::gaussian::Gaussian;
-    use crate::icnn::{Architecture, Head, initial_weights};
+    use crate::icnn::{Architecture, GibbsFactor, Head, initial_weights};
     use crate::onnx::{Metadata, Probe, export};
     use crate::ops::Activation;
 
@@ -422,6 +430,7 @@ mod tests {
             diagonal: true,
             activation,
             head: Head::Full,
+            gibbs: GibbsFactor::Whole,
         };
         let mut weights = initial_weights(&arch, &start, 1).unwrap();
         weights.output = crate::host::Array::matrix(vec![0.7; arch.units()], 1, arch.units());

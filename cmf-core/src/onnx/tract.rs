@@ -15,6 +15,7 @@ use super::graph::{self, Function};
 use super::memory;
 use super::probes;
 use crate::error::{Error, Result};
+use crate::head_factor::HeadFactor;
 use crate::icnn::Icnn;
 use crate::potential::{
     Contraction, Potential, SecondOrder, Whitened, check_hessian, check_hvp, check_value_and_gradient,
@@ -252,6 +253,10 @@ impl Potential for TractModel {
             Some(_) => self.evaluate(Planned::Hvp, n, [x, v], [hv]),
             None => differences::hvp(self, x, v, hv),
         }
+    }
+
+    fn gibbs(&self) -> Option<&HeadFactor> {
+        self.network.as_ref()?.gibbs()
     }
 
     fn whitened(&self, near: &Preconditioner) -> Result<Option<Whitened>> {

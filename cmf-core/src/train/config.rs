@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::least_squares::applies as least_squares_applies;
 use crate::energy::Domain;
 use crate::error::{Error, Result};
-use crate::icnn::Architecture;
+use crate::icnn::{Architecture, GibbsFactor};
 use crate::source::Source;
 
 /// What a run learns from, and the law that its potential transports to that.
@@ -161,6 +161,18 @@ impl TrainConfig {
             if self.conjugate_updates > 0 || self.conjugate_weight > 0.0 || self.sigma != 0.0 {
                 return Err(Error::Invalid(
                     "an energy has no data, so neither sigma nor conjugate_updates nor conjugate_weight go with it".into(),
+                ));
+            }
+        }
+        if self.architecture.gibbs == GibbsFactor::Head {
+            if self.method != Method::Samples {
+                return Err(Error::Invalid(
+                    "the Gibbs factor of the head goes with learning from samples".into(),
+                ));
+            }
+            if self.conjugate_updates > 0 || self.conjugate_weight > 0.0 {
+                return Err(Error::Invalid(
+                    "conjugate_updates and conjugate_weight learn w from the Gibbs factor of all of it, not of its head".into(),
                 ));
             }
         }

@@ -47,7 +47,7 @@ pub fn tiled(a: &[f64], probes: &[f64]) -> Vec<f64> {
 }
 
 /// Gradients ∇w at the rows of `x`.
-pub fn gradient(w: &Icnn<f32>, x: &[f64]) -> Result<Vec<f64>> {
+pub fn gradient(w: &dyn Potential, x: &[f64]) -> Result<Vec<f64>> {
     let (mut value, mut gradient) = (vec![0.0; x.len() / w.dim()], vec![0.0; x.len()]);
     w.value_and_gradient(x, &mut value, &mut gradient)?;
     Ok(gradient)

@@ -26,7 +26,7 @@ use burn::tensor::backend::AutodiffBackend;
 use super::activation::Activates;
 use super::config::TrainConfig;
 use super::inner::MOST_PROBED;
-use super::objective::{Batch, Likelihood, loss};
+use super::objective::{Batch, Law, Likelihood, loss};
 use super::ops::{BurnOps, Ranked};
 use super::parameters::Parameters;
 use crate::icnn::Weights;
@@ -83,7 +83,7 @@ pub fn differentiated<B: AutodiffBackend + Activates>(
             let alone = Likelihood { image: None, along: nothing.clone(), solved: nothing, probe };
             Batch {
                 data: batch.data.clone(),
-                particles: batch.particles.clone(),
+                source: Law::Head(None),
                 conjugate: None,
                 likelihood: Some(alone.controlled(noise.clone(), sigma, 1.0)),
             }
@@ -216,8 +216,12 @@ mod tests {
                 probe: on_burn(probe),
             };
             let parts = parts.controlled(on_burn(noise), sigma, if controlled { kappa } else { 0.0 });
-            let batch =
-                Batch { data: on_burn(&y), particles: zeros, conjugate: None, likelihood: Some(parts) };
+            let batch = Batch {
+                data: on_burn(&y),
+                source: Law::Particles(zeros),
+                conjugate: None,
+                likelihood: Some(parts),
+            };
             let loss = loss(&BurnOps::new(device), &arch, &parameters.weights(&arch), batch);
             let gradients = loss.backward();
             [&parameters.forms, &parameters.output, &parameters.mixing[0]].map(|p| {

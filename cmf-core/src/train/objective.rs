@@ -12,12 +12,20 @@ use crate::icnn::{Architecture, Weights};
 pub struct Batch<B: Backend> {
     /// Data y: [n, d].
     pub data: Tensor<B, 2>,
-    /// Gibbs particles x: [particles, d].
-    pub particles: Tensor<B, 2>,
+    /// The law that data are carried to.
+    pub source: Law<Tensor<B, 2>>,
     /// CMFGen's part: conjugate points ∇w*(x) [particles, d], and its weight.
     pub conjugate: Option<(Tensor<B, 2>, f64)>,
     /// The likelihood's part.
     pub likelihood: Option<Likelihood<Tensor<B, 2>>>,
+}
+
+/// Draws or moments of the Gibbs factor.
+pub enum Law<T> {
+    /// Particles x of e^{-w}: [particles, d].
+    Particles(T),
+    /// Of the head: Q^{-1} [d, d] of a full one, and nothing of a spiked one, whose determinant is a product.
+    Head(Option<T>),
 }
 
 /// What the likelihood's gradient needs at n points with k probes each.
@@ -53,6 +61,7 @@ pub fn rows<B: Backend>(a: &[f64], d: usize, device: &B::Device) -> Tensor<B, 2>
 /// * Likelihood: the gradient of E[-log ρ] is E ∂[w(∇w(y)) - log det ∇²w(y)] - E_P ∂w(x). The first
 ///   derivative is total: ∂w at the frozen image plus ∂∇w(y) along ∇w(∇w(y)); log det enters by one
 ///   probe or a few, ∂ log det H = E u' ∂H v with H u = v. From N(0, I) there are neither the frozen image nor P.
+///   For the Gibbs factor of the head V stands in the place of w at the image, and -½ log det Q in that of P.
 ///   What `noise_control` takes from these directions has mean 0.
 pub fn loss<B: Activates>(
     ops: &BurnOps<B>,
@@ -61,7 +70,7 @@ pub fn loss<B: Activates>(
     batch: Batch<B>,
 ) -> Tensor<B, 1> {
     let formula = Formula::new(ops, arch, weights);
-    let Batch { data, particles, conjugate, likelihood } = batch;
+    let Batch { data, source, conjugate, likelihood } = batch;
     let n = data.dims()[0];
     // Mean value at the first n rows minus mean value at the second, by one pass.
     let contrast = |first: Tensor<B, 2>, second: Tensor<B, 2>| {
@@ -78,11 +87,38 @@ pub fn loss<B: Activates>(
         let [data, along, solved, probe] = [data, along, solved, probe].map(Ranked::Two);
         let (first, second) = formula.directional([n, probes], &data, &along, [&solved, &probe]);
         total = total + (first.matrix() - second.matrix()).mean();
-        if let Some(image) = image {
-            total = total + contrast(image, particles);
-        }
+        total = match (image, source) {
+            (Some(image), Law::Particles(particles)) => total + contrast(image, particles),
+            (Some(image), Law::Head(inverse)) => {
+                let (value, _) = formula.head_value_and_gradient(&Ranked::Two(image));
+                total + value.matrix().mean() - log_det_of_head(arch, weights, inverse) * 0.5
+            }
+            (None, _) => total,
+        };
     }
     total
+}
+
+/// A scalar whose derivative in the head is that of log det Q: ⟨Q, Q^{-1}⟩ with the inverse held fixed, or the sum of
+/// logarithms of a spiked head's eigenvalues.
+fn log_det_of_head<B: Activates>(
+    arch: &Architecture,
+    weights: &Weights<Ranked<B>>,
+    inverse: Option<Tensor<B, 2>>,
+) -> Tensor<B, 1> {
+    let from = (1 + arch.rank) * arch.units();
+    match (&weights.spikes, inverse) {
+        (Some(spikes), _) => {
+            let (floor, excess) = (spikes.floor.clone().matrix(), spikes.excess.clone().matrix());
+            let across = (arch.dim - arch.head_rows()) as f64;
+            (floor.clone() + excess).log().sum() + floor.log().sum() * across
+        }
+        (None, Some(inverse)) => {
+            let rows = weights.x_side.clone().matrix().narrow(0, from, arch.dim);
+            (rows * inverse).sum()
+        }
+        (None, None) => unreachable!("a full head comes with its inverse"),
+    }
 }
 
 /// What the gradient of an energy's loss needs, at n points y with k directions each.

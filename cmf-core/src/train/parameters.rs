@@ -12,7 +12,7 @@ use super::activation::Activates;
 use super::ops::{BurnOps, Ranked};
 use crate::error::{Error, Result};
 use crate::host::{Array, Scalar};
-use crate::icnn::{Architecture, Head, Icnn, Spikes, Weights};
+use crate::icnn::{Architecture, GibbsFactor, Head, Icnn, Spikes, Weights};
 use crate::linalg::{SymmetricEigen, matmul, to_rows, view};
 use crate::ops::{Activation, Ops};
 use crate::symmetric::Spiked;
@@ -20,6 +20,10 @@ use crate::symmetric::Spiked;
 /// Share of the head's smallest eigenvalue that starts in its diagonal part, which keeps Q positive
 /// definite whatever R becomes.
 const DIAGONAL_SHARE: f64 = 0.5;
+
+/// The same where the Gibbs factor is of the head alone, whose least curvatures then fall far below the start's: its variance
+/// along the leading axes of digits grows to forty times the start's.
+const DIAGONAL_SHARE_OF_FACTOR: f64 = 0.02;
 
 /// How far forms may lie outside of a spiked head's directions, in units of the largest number: f32 rounds sums of a
 /// few thousand terms.
@@ -71,12 +75,12 @@ fn numbers<B: Backend>(tensor: Tensor<B, 2>) -> Result<Array<f32>> {
 }
 
 /// R and the free diagonal of Q = R R' + diag(softplus(δ)).
-fn full_head(head: &[f64], d: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+fn full_head(head: &[f64], d: usize, share: f64) -> Result<(Vec<f64>, Vec<f64>)> {
     let eigen = SymmetricEigen::new(head, d)?;
     if eigen.values[0].is_nan() || eigen.values[0] <= 0.0 {
         return Err(Error::NotPositiveDefinite("the head of the network".into()));
     }
-    let share = DIAGONAL_SHARE * eigen.values[0];
+    let share = share * eigen.values[0];
     Ok((eigen.apply(|v| (v - share).max(0.0).sqrt()), vec![softplus_inverse(share); d]))
 }
 
@@ -122,7 +126,11 @@ impl<B: Backend> Parameters<B> {
         let forms_of_x = &x_side[..forms * d];
         let (forms_free, root, free_diagonal) = match &weights.spikes {
             None => {
-                let (root, free) = full_head(head, d)?;
+                let share = match arch.gibbs {
+                    GibbsFactor::Whole => DIAGONAL_SHARE,
+                    GibbsFactor::Head => DIAGONAL_SHARE_OF_FACTOR,
+                };
+                let (root, free) = full_head(head, d, share)?;
                 (forms_of_x.to_vec(), root, free)
             }
             Some(spikes) => {

@@ -10,11 +10,11 @@ use rand_chacha::ChaCha8Rng;
 use super::energy::{factored, regression_parts};
 use super::inner;
 use super::least_squares;
-use super::objective::{Batch, Likelihood, loss, regression, rows};
+use super::objective::{Batch, Law, Likelihood, loss, regression, rows};
 use super::ops::{BurnOps, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::solve::hessian_solve;
-use super::trainer::Backend as Differentiating;
+use super::trainer::{Backend as Differentiating, inverse_to_differentiate};
 use super::{Method, TrainConfig, Trainer, Training};
 use crate::closed_form::Quadratic;
 use crate::density::{exact_log_density, exact_log_density_from_gaussian};
@@ -23,7 +23,7 @@ use crate::gaussian::Gaussian;
 use crate::gibbs_start::GibbsStart;
 use crate::host::{Array, Host};
 use crate::icnn::formula::Formula;
-use crate::icnn::{Architecture, Head, Icnn, Weights, initial_weights};
+use crate::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights, initial_weights};
 use crate::linalg::Cholesky;
 use crate::ops::{Activation, Ops};
 use crate::potential::{Potential, SecondOrder};
@@ -31,7 +31,15 @@ use crate::source::Source;
 
 fn architecture(dim: usize, diagonal: bool) -> Architecture {
     let activation = Activation::Softplus { beta: 1.5 };
-    Architecture { dim, widths: vec![6, 5], rank: 2, diagonal, activation, head: Head::Full }
+    Architecture {
+        dim,
+        widths: vec![6, 5],
+        rank: 2,
+        diagonal,
+        activation,
+        head: Head::Full,
+        gibbs: GibbsFactor::Whole,
+    }
 }
 
 /// A network around the start of some Gaussian data, with output weights that matter.
@@ -167,8 +175,16 @@ fn exact_likelihood(net: &Icnn<f64>, y: &[f64], particles: &[f64]) -> f64 {
 #[test]
 fn the_likelihood_loss_has_the_likelihoods_gradient() {
     for head in [Head::Full, Head::Spiked { rank: 2 }] {
-        assert_likelihood_gradient(network_with(3, true, head));
+        let network = network_with(3, true, head);
+        assert_likelihood_gradient(of_head_alone(&network));
+        assert_likelihood_gradient(network);
     }
+}
+
+/// The same network whose Gibbs factor is of its head.
+fn of_head_alone(net: &Icnn<f64>) -> Icnn<f64> {
+    let arch = Architecture { gibbs: GibbsFactor::Head, ..net.architecture().clone() };
+    Icnn::new(arch, net.weights().clone()).unwrap()
 }
 
 fn assert_likelihood_gradient(net: Icnn<f64>) {
@@ -184,7 +200,11 @@ fn assert_likelihood_gradient(net: Icnn<f64>) {
     let probe = inner::probes(&mut rng, points.len() / d, d);
     assert_eq!(probe.len(), d * points.len());
     let image = inner::gradient(&single, &points).unwrap();
-    let along = inner::gradient(&single, &image).unwrap();
+    let (along, source) = match single.gibbs() {
+        None => (inner::gradient(&single, &image), Law::Particles(particles.clone())),
+        Some(head) => (inner::gradient(head, &image), Law::Head(inverse_to_differentiate(head).unwrap())),
+    };
+    let along = along.unwrap();
     let metric = crate::preconditioner::Preconditioner::new(&identity(d).into()).unwrap();
     let y = inner::tiled(&points, &probe);
     let (solved, residual) = hessian_solve(&single, &metric, &y, &probe, 1e-6, 30).unwrap();
@@ -193,15 +213,22 @@ fn assert_likelihood_gradient(net: Icnn<f64>) {
     let on_burn = |a: &[f64]| rows::<Differentiating>(a, d, &device);
     let batch = Batch {
         data: on_burn(&points),
-        particles: on_burn(&particles),
+        source: match &source {
+            Law::Particles(x) => Law::Particles(on_burn(x)),
+            Law::Head(inverse) => Law::Head(inverse.as_ref().map(|a| on_burn(a))),
+        },
         conjugate: None,
         likelihood: Some(likelihood.map(|a| on_burn(&a))),
     };
     let ops = BurnOps::<Differentiating>::new(device);
     let gradients = loss(&ops, &arch, &parameters.weights(&arch), batch).backward();
 
-    assert_gradient(&parameters, &arch, &gradients, &directions, &|net| {
-        exact_likelihood(net, &points, &particles)
+    assert_gradient(&parameters, &arch, &gradients, &directions, &|net| match net.gibbs() {
+        None => exact_likelihood(net, &points, &particles),
+        Some(head) => {
+            let density = exact_log_density(net, head.log_z().unwrap(), &points).unwrap().value;
+            -density.iter().sum::<f64>() / density.len() as f64
+        }
     });
 }
 
@@ -240,13 +267,13 @@ fn assert_gradient(
             *param = param.clone().map(|t| t + tensor(scale));
             objective(&network_of(arch, &moved.weights(arch)).unwrap().cast().unwrap())
         };
-        let h = 1e-2;
-        let slope = (at(h) - at(-h)) / (2.0 * h);
         let Some(gradient) = pick(&mut moved).val().grad(gradients) else {
             // The directions of a spiked head are fixed.
             assert!(name == "head_root" && arch.head != Head::Full, "no gradient of {name}");
             continue;
         };
+        let h = 1e-2;
+        let slope = (at(h) - at(-h)) / (2.0 * h);
         let gradient: Vec<f32> = gradient.into_data().to_vec().unwrap();
         let along: f64 = gradient.iter().zip(direction).map(|(g, v)| f64::from(*g) * v).sum();
         // The differences' own error is of order h² = 1e-4 relative, weights rounded to f32 add 1e-5 / h.
@@ -289,8 +316,15 @@ fn the_regression_has_the_gradient_of_the_residuals_variance() {
 fn the_jacobian_by_hand_is_that_of_the_residual() {
     for (rank, beta) in [(1, 1.5), (2, 0.7)] {
         let (d, activation) = (3, Activation::Softplus { beta });
-        let arch =
-            Architecture { dim: d, widths: vec![4], rank, diagonal: false, activation, head: Head::Full };
+        let arch = Architecture {
+            dim: d,
+            widths: vec![4],
+            rank,
+            diagonal: false,
+            activation,
+            head: Head::Full,
+            gibbs: GibbsFactor::Whole,
+        };
         let mut rng = ChaCha8Rng::seed_from_u64(8);
         let mut random = |n: usize| -> Vec<f64> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
         let start = Gaussian::fit(&random(60), d, 0.3).unwrap().quadratic_start().unwrap();
@@ -458,6 +492,7 @@ pub(super) fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
             diagonal: false,
             activation: Activation::Softplus { beta: 1.0 },
             head: Head::Full,
+            gibbs: GibbsFactor::Whole,
         },
         sigma: 0.1,
         updates,
@@ -519,14 +554,25 @@ fn with_head(config: TrainConfig, head: Head) -> TrainConfig {
     TrainConfig { architecture: Architecture { head, ..config.architecture }, ..config }
 }
 
+pub(super) fn with_factor_of_head(config: TrainConfig) -> TrainConfig {
+    let architecture = Architecture { gibbs: GibbsFactor::Head, ..config.architecture };
+    TrainConfig { architecture, ..config }
+}
+
 #[test]
 fn a_resumed_run_ends_where_an_unbroken_one_does() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint");
     let spiked = Head::Spiked { rank: 1 };
-    for (amortise, head) in [(false, Head::Full), (true, Head::Full), (false, spiked)] {
-        // Both objectives, and the step in which λ_max is estimated anew.
-        let config = || with_head(TrainConfig { amortise, conjugate_weight: 0.5, ..config(30, 12) }, head);
+    let runs = [(false, Head::Full, 12), (true, Head::Full, 12), (false, spiked, 12), (false, Head::Full, 0)];
+    for (amortise, head, conjugate_updates) in runs {
+        // Both objectives, and the step in which λ_max is estimated anew; or the Gibbs factor of the head.
+        let weight = if conjugate_updates > 0 { 0.5 } else { 0.0 };
+        let config = || {
+            let run = TrainConfig { amortise, conjugate_weight: weight, ..config(30, conjugate_updates) };
+            let run = with_head(run, head);
+            if conjugate_updates > 0 { run } else { with_factor_of_head(run) }
+        };
         let mut unbroken = Trainer::new(config(), &ring_gaussian(head)).unwrap();
         let mut broken = Trainer::new(config(), &ring_gaussian(head)).unwrap();
         for _ in 0..30 {
@@ -663,10 +709,15 @@ fn each_objective_and_their_sum_learn_a_ring() {
         (Method::GaussianIcnn, 0, 0.0, Head::Full),
         (Method::GaussianIcnn, 400, 0.0, spiked),
     ];
-    for (method, conjugate_updates, conjugate_weight, head) in learned {
-        let case = format!("{method:?}, {conjugate_updates}, {conjugate_weight}, {head:?}");
+    let of_head = [Head::Full, spiked].map(|head| (Method::Samples, 0, 0.0, head, GibbsFactor::Head));
+    let learned =
+        learned.map(|(method, updates, weight, head)| (method, updates, weight, head, GibbsFactor::Whole));
+    for (method, conjugate_updates, conjugate_weight, head, gibbs) in learned.into_iter().chain(of_head) {
+        let case = format!("{method:?}, {conjugate_updates}, {conjugate_weight}, {head:?}, {gibbs:?}");
         let config = TrainConfig { method, conjugate_weight, ..config(400, conjugate_updates) };
-        let mut trainer = Trainer::new(with_head(config, head), &ring_gaussian(head)).unwrap();
+        let mut config = with_head(config, head);
+        config.architecture.gibbs = gibbs;
+        let mut trainer = Trainer::new(config, &ring_gaussian(head)).unwrap();
         let before = contrast(&trainer);
         for _ in 0..400 {
             let m = trainer.step(1000, &ring).unwrap();

@@ -18,7 +18,7 @@ use super::config::{Method, TrainConfig};
 use super::inner;
 use super::least_squares::DAMPING;
 use super::noise_control::{self, Differentiated};
-use super::objective::{Batch, Likelihood, rows};
+use super::objective::{Batch, Law, Likelihood, rows};
 use super::ops::Ranked;
 use super::parameters::{Parameters, network_of};
 use super::solve::hessian_solve;
@@ -27,11 +27,13 @@ use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::{Gaussian, QuadraticStart};
 use crate::gibbs_start::GibbsStart;
+use crate::head_factor::HeadFactor;
 use crate::icnn::{Icnn, Weights, initial_weights, initial_weights_for_samples};
 use crate::potential::Potential;
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Mala, Sampler};
 use crate::source::Source;
+use crate::symmetric::Symmetric;
 
 /// The differentiating backend of this machine's processor.
 pub(super) type Backend = Autodiff<Flex>;
@@ -122,6 +124,20 @@ pub(super) fn decay(config: &TrainConfig, update: usize) -> f64 {
     config.average.min(update as f64 / (update as f64 + 10.0))
 }
 
+/// Q^{-1} of a full head, by which its determinant is differentiated: [d, d].
+pub(super) fn inverse_to_differentiate(head: &HeadFactor) -> Result<Option<Vec<f64>>> {
+    match head.precision() {
+        Symmetric::Full(_) => Ok(Some(head.covariance()?.dense().into_owned())),
+        Symmetric::Spiked(_) => Ok(None),
+    }
+}
+
+/// What stands for the particles of a run that needs none: [particles, d].
+pub(super) fn draws_of(head: &HeadFactor, config: &TrainConfig) -> Result<Vec<f64>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+    head.draw(&inner::normal(&mut rng, config.particles * head.dim()))
+}
+
 /// A batch of data, by the numbers of its rows, and its noise.
 pub(super) struct DataRows {
     indices: Vec<usize>,
@@ -191,7 +207,7 @@ impl Trainer {
         };
         let parameters = Parameters::from_network(&network, &Default::default())?;
         let particles = match (known, config.method.source()) {
-            (Some(network), Source::Gibbs) => {
+            (Some(network), Source::Gibbs) if network.gibbs().is_none() => {
                 let (n, seed) = (config.particles, rng.random());
                 gibbs.gibbs(network, n, WARM_UP_STEPS, seed, &mut |_| true)?.state.x
             }
@@ -243,7 +259,10 @@ impl Training for Trainer {
     }
 
     fn particles(&self) -> Result<Vec<f64>> {
-        Ok(self.particles.clone())
+        match self.network()?.gibbs() {
+            Some(head) => draws_of(head, &self.config),
+            None => Ok(self.particles.clone()),
+        }
     }
 
     fn step(&mut self, of: usize, read: &ReadRows<'_>) -> Result<Metrics> {
@@ -255,7 +274,11 @@ impl Training for Trainer {
         let Begun { parameters, weights, network } = self.begin()?;
         let drawn = draw_rows(&self.config, &mut self.rng, of)?;
         let y = drawn.read(self.config.sigma, read)?;
-        let acceptance = self.move_particles(&network)?;
+        let acceptance = match network.gibbs() {
+            // The gradient needs no draws of a Gaussian.
+            Some(_) => self.find_lambda(&network, &y).map(|()| 1.0)?,
+            None => self.move_particles(&network)?,
+        };
 
         let (likelihood, weight) = self.config.objective(self.update);
         let (conjugate_residual, guess_residual) =
@@ -266,7 +289,10 @@ impl Training for Trainer {
         let on_burn = |a: &[f64]| rows::<Backend>(a, arch.dim, &device);
         let batch = Batch {
             data: on_burn(&y),
-            particles: on_burn(&self.particles),
+            source: match network.gibbs() {
+                Some(head) => Law::Head(inverse_to_differentiate(head)?.map(|inverse| on_burn(&inverse))),
+                None => Law::Particles(on_burn(&self.particles)),
+            },
             conjugate: (weight > 0.0).then(|| (on_burn(&self.conjugates), weight)),
             likelihood: parts.map(|parts| parts.map(|a| on_burn(&a))),
         };
@@ -337,7 +363,10 @@ impl Trainer {
         let image = inner::gradient(network, y)?;
         let (image, along) = match self.config.method.source() {
             Source::Gibbs => {
-                let along = inner::gradient(network, &image)?;
+                let along = match network.gibbs() {
+                    Some(head) => inner::gradient(head, &image)?,
+                    None => inner::gradient(network, &image)?,
+                };
                 (Some(image), along)
             }
             Source::Gaussian => (None, image),
@@ -349,19 +378,27 @@ impl Trainer {
         Ok((Likelihood { image, along, solved, probe }, residual))
     }
 
+    /// Every so often, λ_max over the first of `points` [n, d].
+    fn find_lambda(&mut self, network: &Icnn<f32>, points: &[f64]) -> Result<()> {
+        if !self.update.is_multiple_of(LAMBDA_EVERY) {
+            return Ok(());
+        }
+        let len = points.len().min(self.power.len());
+        let (points, power) = (&points[..len], &mut self.power[..len]);
+        self.lambda = inner::lambda_max(network, &self.metric, points, power, LAMBDA_ITERATIONS)?;
+        match self.lambda.is_finite() {
+            true => Ok(()),
+            false => Err(Error::NotFinite("the largest Hessian eigenvalue".into())),
+        }
+    }
+
     /// Metropolis-adjusted Langevin steps on the particles; returns the mean probability that they were accepted, by
     /// which the next ones' size is tuned. The first goes by λ_max.
     ///
     /// From N(0, I), the exact transition over the same time of an Ornstein-Uhlenbeck process.
     pub(super) fn move_particles(&mut self, network: &Icnn<f32>) -> Result<f64> {
-        if self.update.is_multiple_of(LAMBDA_EVERY) {
-            let probed = &self.particles[..self.power.len()];
-            let found = inner::lambda_max(network, &self.metric, probed, &mut self.power, LAMBDA_ITERATIONS)?;
-            self.lambda = found;
-            if !self.lambda.is_finite() {
-                return Err(Error::NotFinite("the largest Hessian eigenvalue".into()));
-            }
-        }
+        let probed = self.particles[..self.power.len()].to_vec();
+        self.find_lambda(network, &probed)?;
         if self.update == 0 {
             self.langevin_step = self.config.langevin_step / self.lambda;
         }

@@ -17,7 +17,7 @@ pub struct Metrics {
     pub seconds: f64,
     /// Whether the update was CMFGen's, the likelihood's or an energy's.
     pub objective: &'static str,
-    /// The largest eigenvalue over particles of the Hessian preconditioned by the start's.
+    /// The largest eigenvalue over particles, or over data where there are none, of the Hessian preconditioned by the start's.
     pub lambda_max: f64,
     /// rms residual of the conjugate solves (CMFGen) or worst relative residual of the linear solves.
     pub residual: f64,
@@ -50,7 +50,7 @@ pub trait Training {
     /// The averaged network.
     fn network(&self) -> Result<Icnn<f32>>;
 
-    /// The particles of the source: [particles, d].
+    /// The particles of the source, or as many draws of it where a run needs none: [particles, d].
     fn particles(&self) -> Result<Vec<f64>>;
 
     /// Takes one update on training data of `rows` rows.

@@ -2,7 +2,7 @@
 
 use cmf_core::gaussian::Gaussian;
 use cmf_core::host::Array;
-use cmf_core::icnn::{Architecture, Head, Icnn, Weights, initial_weights};
+use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights, initial_weights};
 use cmf_core::ops::Activation;
 use cmf_core::potential::Whitened;
 use cmf_core::preconditioner::Preconditioner;
@@ -25,13 +25,29 @@ pub fn random_network(
     activation: Activation,
 ) -> Icnn<f64> {
     let widths = widths.to_vec();
-    random_weights(Architecture { dim, widths, rank, diagonal, activation, head: Head::Full })
+    random_weights(Architecture {
+        dim,
+        widths,
+        rank,
+        diagonal,
+        activation,
+        head: Head::Full,
+        gibbs: GibbsFactor::Whole,
+    })
 }
 
 /// The same with a head of `k` directions, two squared forms a unit and diagonal terms.
 pub fn random_spiked(dim: usize, widths: &[usize], k: usize, activation: Activation) -> Icnn<f64> {
     let (widths, head) = (widths.to_vec(), Head::Spiked { rank: k });
-    random_weights(Architecture { dim, widths, rank: 2, diagonal: true, activation, head })
+    random_weights(Architecture {
+        dim,
+        widths,
+        rank: 2,
+        diagonal: true,
+        activation,
+        head,
+        gibbs: GibbsFactor::Whole,
+    })
 }
 
 /// The same of any architecture.

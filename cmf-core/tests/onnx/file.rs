@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use cmf_core::gaussian::Gaussian;
-use cmf_core::icnn::Icnn;
+use cmf_core::head_factor::HeadFactor;
+use cmf_core::icnn::{Architecture, GibbsFactor, Icnn};
 use cmf_core::onnx::{Data, LogZ, Metadata, ModelFile, Shape, TractModel, export};
 use cmf_core::ops::Activation;
 use cmf_core::symmetric::Spiked;
-use cmf_core::{Error, Source};
+use cmf_core::{Error, Potential, Source};
 use prost::Message;
 use tract_onnx::pb;
 
@@ -222,12 +223,54 @@ fn a_file_says_a_source_that_is_not_the_gibbs_factor() {
     }
 }
 
+/// Files of such a model are of version 4 and hold V for other programs, which the engines take from the weights.
+#[test]
+fn a_file_holds_the_gibbs_factor_of_the_head() {
+    use tract_onnx::prelude::*;
+    let activation = Activation::Softplus { beta: 2.0 };
+    for network in [network(), random_spiked(6, &[5, 4], 2, activation)] {
+        let arch = Architecture { gibbs: GibbsFactor::Head, ..network.architecture().clone() };
+        let network: Icnn<f64> = Icnn::new(arch, network.weights().clone()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        let metadata = full_metadata(&network);
+        export(&path, &network.cast().unwrap(), &metadata).unwrap();
+        let file = ModelFile::open(&path).unwrap();
+        assert_eq!(file.metadata(), Some(&metadata));
+        let proto = pb::ModelProto::decode(&std::fs::read(&path).unwrap()[..]).unwrap();
+        assert_eq!(proto.metadata_props[0].value, "4");
+
+        let (d, x) = (6, [0.3, -0.2, 0.9, 0.0, -1.1, 0.4]);
+        let gradient_of = |head: &HeadFactor| {
+            let (mut value, mut gradient) = ([0.0], [0.0; 6]);
+            head.value_and_gradient(&x, &mut value, &mut gradient).unwrap();
+            [value.to_vec(), gradient.to_vec()]
+        };
+        let want = gradient_of(network.gibbs().unwrap());
+        let engine = TractModel::load(&file).unwrap();
+        let of_engine = gradient_of(engine.gibbs().unwrap());
+        let mut graph = tract_onnx::onnx().model_for_path(&path).unwrap();
+        graph.set_input_fact(0, f32::fact([1, d]).into()).unwrap();
+        let input = Tensor::from_shape(&[1, d], &x.map(|v| v as f32)).unwrap();
+        let found =
+            graph.into_optimized().unwrap().into_runnable().unwrap().run(tvec![input.into()]).unwrap();
+        for (i, (want, of_engine)) in want.iter().zip(of_engine).enumerate() {
+            let of_file = found[2 + i].try_as_plain_ram().and_then(|a| a.as_slice::<f32>()).unwrap();
+            for ((want, engine), file) in want.iter().zip(of_engine).zip(of_file) {
+                // The rounding of f32, of numbers of about 1.
+                let near = |found: f64| (found - want).abs() < 1e-5 * (1.0 + want.abs());
+                assert!(near(engine) && near(f64::from(*file)), "{want} {engine} {file}");
+            }
+        }
+    }
+}
+
 #[test]
 fn versions_out_of_range_are_refused() {
     assert_says(&changed(|m| m.opset_import[0].version = 99), &["operator set 99", "13 to 18"]);
     assert_says(&changed(|m| m.ir_version = 100), &["version 100", "4 to 13"]);
-    let message = changed(|m| m.metadata_props[0].value = "4".into());
-    assert_says(&message, &["cmf.format_version is 4", "reads 1 to 3"]);
+    let message = changed(|m| m.metadata_props[0].value = "5".into());
+    assert_says(&message, &["cmf.format_version is 5", "reads 1 to 4"]);
     // A file of version 2 says its source.
     let message = changed(|m| m.metadata_props[0].value = "2".into());
     assert_says(&message, &["cmf.source", "missing"]);

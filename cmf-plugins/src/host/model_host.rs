@@ -8,6 +8,7 @@ use cmf_core::density::{
 };
 use cmf_core::gaussian::Gaussian;
 use cmf_core::gibbs_start::GibbsStart;
+use cmf_core::head_factor::HeadFactor;
 use cmf_core::potential::rows;
 use cmf_core::{SecondOrder, Source};
 use cmf_plugin::{
@@ -185,6 +186,11 @@ impl Host for ModelHost<'_> {
     fn gaussian(&self) -> Result<(Vec<f64>, Vec<f64>)> {
         let gaussian = self.opened()?.gaussian;
         Ok((gaussian.mean.clone(), gaussian.covariance.dense().into_owned()))
+    }
+
+    fn head_factor(&self) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
+        let numbers = |head: &HeadFactor| (head.centre().to_vec(), head.precision().dense().into_owned());
+        Ok(self.opened()?.w.gibbs().map(numbers))
     }
 
     fn uniform(&self, out: &mut [f64]) -> Result<()> {

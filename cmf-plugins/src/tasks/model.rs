@@ -1,20 +1,24 @@
 //! The host's model as a potential of the core, so that a task can use the core's algorithms.
 
+use cmf_core::head_factor::HeadFactor;
 use cmf_core::potential::{check_contraction, check_hessian, check_hvp, check_value_and_gradient};
 use cmf_core::{Potential, Result, SecondOrder};
 use cmf_plugin::Host;
 
-use crate::error::core_error;
+use crate::error::{core_error, plugin_error};
 
 /// w of the host.
 pub(super) struct HostPotential<'a> {
     host: &'a dyn Host,
     dim: usize,
+    gibbs: Option<HeadFactor>,
 }
 
 impl<'a> HostPotential<'a> {
     pub(super) fn new(host: &'a dyn Host) -> cmf_plugin::Result<Self> {
-        Ok(HostPotential { host, dim: host.model()?.shape.dim() })
+        let head = host.head_factor()?.map(|(centre, precision)| HeadFactor::new(precision, centre));
+        let gibbs = head.transpose().map_err(plugin_error)?;
+        Ok(HostPotential { host, dim: host.model()?.shape.dim(), gibbs })
     }
 }
 
@@ -31,6 +35,10 @@ impl Potential for HostPotential<'_> {
     fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
         check_hvp(self.dim, x, v, hv)?;
         self.host.hvp(x, v, hv).map_err(core_error)
+    }
+
+    fn gibbs(&self) -> Option<&HeadFactor> {
+        self.gibbs.as_ref()
     }
 }
 

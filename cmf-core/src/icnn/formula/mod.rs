@@ -251,6 +251,23 @@ impl<'a, O: Ops> Formula<'a, O> {
         (self.value_of(&forward), self.gradient_of(&forward, &backward))
     }
 
+    /// (V(x), ∇V(x)) of the head on its own, V(x) = ½ (x-a)' Q (x-a): [n, d] -> ([n, 1], [n, d]).
+    pub fn head_value_and_gradient(&self, x: &O::Tensor) -> (O::Tensor, O::Tensor) {
+        let (ops, w) = (self.ops, self.weights);
+        let centred = ops.sub(x, &w.centre);
+        let rows = self.head_rows();
+        let head = ops.matmul(&centred, &ops.transpose(&rows));
+        let value = ops.scale(&self.head_form(&centred, &head, &centred, &head), 0.5);
+        let gradient = match &w.spikes {
+            None => head,
+            Some(spikes) => {
+                let along = ops.matmul(&ops.mul(&head, &spikes.excess), &rows);
+                ops.add(&along, &ops.mul(&centred, &spikes.floor))
+            }
+        };
+        (value, gradient)
+    }
+
     /// e = q act''(s) of each layer: [n, width].
     fn curvatures(&self, forward: &Forward<O::Tensor>, backward: &Backward<O::Tensor>) -> Vec<O::Tensor> {
         (0..self.layers()).map(|l| self.ops.mul(&backward.q[l], &self.act(&forward.s[l], 2))).collect()

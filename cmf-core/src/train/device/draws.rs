@@ -11,6 +11,7 @@ use super::super::config::TrainConfig;
 use super::super::inner;
 use super::super::trainer::{DataRows, draw_rows};
 use crate::error::{Error, Result};
+use crate::icnn::GibbsFactor;
 use crate::sampler::standard_normals;
 use crate::source::Source;
 
@@ -33,6 +34,8 @@ impl Chance {
 pub(super) enum Moves {
     /// Langevin steps towards the Gibbs factor.
     Langevin(Vec<Chance>),
+    /// Nothing: the Gibbs factor of the head needs none.
+    Nothing,
     /// One exact step of N(0, I)'s Ornstein-Uhlenbeck process: [n, d].
     Exact(Vec<f64>),
 }
@@ -54,6 +57,7 @@ impl Draws {
         let rows = draw_rows(config, &mut rng, of)?;
         let moves = match config.method.source() {
             Source::Gaussian => Moves::Exact(inner::normal(&mut rng, n * d)),
+            Source::Gibbs if config.architecture.gibbs == GibbsFactor::Head => Moves::Nothing,
             Source::Gibbs => {
                 Moves::Langevin((0..config.langevin_steps).map(|_| Chance::draw(&mut rng, n, d)).collect())
             }

@@ -28,18 +28,20 @@ use super::average::Average;
 use super::checkpoint::{Numbers, Packed, State, pack_amortiser, unpack_amortiser};
 use super::config::{Method, TrainConfig};
 use super::noise_control::{self, Differentiated};
-use super::objective::{Batch, Likelihood, loss, rows};
+use super::objective::{Batch, Law, Likelihood, loss, rows};
 use super::ops::{BurnOps, Precise, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::trainer::{
-    Backend as HostBackend, LAMBDA_EVERY, LAMBDA_ITERATIONS, Optimisers, adam, decay, tuned,
+    Backend as HostBackend, LAMBDA_EVERY, LAMBDA_ITERATIONS, Optimisers, adam, decay, draws_of,
+    inverse_to_differentiate, tuned,
 };
 use super::training::{Metrics, ReadRows, Training};
 use crate::error::{Error, Result};
 use crate::gaussian::QuadraticStart;
 use crate::gibbs_start::GibbsStart;
+use crate::head_factor::HeadFactor;
 use crate::icnn::formula::Formula;
-use crate::icnn::{Architecture, Icnn, Weights};
+use crate::icnn::{Architecture, GibbsFactor, Icnn, Weights};
 use crate::potential::Potential as HostPotential;
 use crate::source::Source;
 use conjugate::conjugate;
@@ -110,7 +112,8 @@ fn in_forms<B: AutodiffBackend + Activates>(
     let x = rows::<B>(x, arch.dim, device);
     let likelihood =
         Likelihood { image: Some(x.clone()), along: x.clone(), solved: x.clone(), probe: x.clone() };
-    let batch = Batch { data: x.clone(), particles: x * 0.5, conjugate: None, likelihood: Some(likelihood) };
+    let source = Law::Particles(x.clone() * 0.5);
+    let batch = Batch { data: x, source, conjugate: None, likelihood: Some(likelihood) };
     let loss = loss(&BurnOps::new(device.clone()), arch, &parameters.weights(arch), batch);
     let gradient = parameters.forms.val().grad(&loss.backward());
     gradient.map_or_else(|| Err(Error::Engine { engine: "burn", message: "no derivative".into() }), read)
@@ -239,12 +242,15 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
     fn move_particles(
         &mut self,
         w: &Potential<'_, B::InnerBackend>,
+        y: &Tensor<B::InnerBackend, 2>,
         moves: &Moves,
     ) -> Result<Tensor<B::InnerBackend, 1>> {
         if self.update.is_multiple_of(LAMBDA_EVERY) {
-            let probed = self.particles.clone().narrow(0, 0, self.power.dims()[0]);
-            let (found, power) = lambda_max(w, &self.metric, &probed, self.power.clone(), LAMBDA_ITERATIONS);
-            self.power = power;
+            let points = if let Moves::Nothing = moves { y } else { &self.particles };
+            let n = points.dims()[0].min(self.power.dims()[0]);
+            let [probed, power] = [points, &self.power].map(|a| a.clone().narrow(0, 0, n));
+            let (found, power) = lambda_max(w, &self.metric, &probed, power, LAMBDA_ITERATIONS);
+            self.power = self.power.clone().slice_assign([0..n, 0..self.config.architecture.dim], power);
             self.lambda = scalar(found)?;
             if !self.lambda.is_finite() {
                 return Err(Error::NotFinite("the largest Hessian eigenvalue".into()));
@@ -254,6 +260,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
             self.langevin_step = self.config.langevin_step / self.lambda;
         }
         match moves {
+            Moves::Nothing => Ok(Tensor::ones([1], &self.device)),
             Moves::Exact(noise) => {
                 let kept = (-(self.config.langevin_steps as f64) * self.config.langevin_step).exp();
                 let fresh = self.upload(noise) * (1.0 - kept * kept).sqrt();
@@ -303,6 +310,19 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
         (choose(&finite, solved.residual, &infinite).max(), guess_residual)
     }
 
+    /// Q^{-1} of a full head, [d, d], from the processor: a factor of d³/3 operations that tensors do not have.
+    fn inverse_of_head(&self, weights: &Weights<Ranked<B::InnerBackend>>) -> Result<Option<Tensor<B, 2>>> {
+        let arch = &self.config.architecture;
+        if arch.head.rank().is_some() {
+            return Ok(None);
+        }
+        let from = (1 + arch.rank) * arch.units();
+        let precision = read(weights.x_side.clone().matrix().narrow(0, from, arch.dim))?;
+        let head = HeadFactor::new(precision, vec![0.0; arch.dim])?;
+        let inverse = inverse_to_differentiate(&head)?;
+        Ok(inverse.map(|inverse| Tensor::from_inner(self.upload(&inverse))))
+    }
+
     /// What the likelihood needs at the batch `y`, and the worst relative residual of its solves.
     fn likelihood_parts(
         &self,
@@ -312,7 +332,13 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
     ) -> Result<(Likelihood<Tensor<B::InnerBackend, 2>>, f64)> {
         let image = at(w, y).1;
         let (image, along) = match self.config.method.source() {
-            Source::Gibbs => (Some(image.clone()), at(w, &image).1),
+            Source::Gibbs => {
+                let along = match self.config.architecture.gibbs {
+                    GibbsFactor::Whole => at(w, &image).1,
+                    GibbsFactor::Head => w.head_value_and_gradient(&ranked(&image)).1.matrix(),
+                };
+                (Some(image), along)
+            }
             Source::Gaussian => (None, image),
         };
         let probe = self.upload(probes);
@@ -341,7 +367,10 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
     }
 
     fn particles(&self) -> Result<Vec<f64>> {
-        read(self.particles.clone())
+        match self.network()?.gibbs() {
+            Some(head) => draws_of(head, &self.config),
+            None => read(self.particles.clone()),
+        }
     }
 
     fn step(&mut self, of: usize, read_rows: &ReadRows<'_>) -> Result<Metrics> {
@@ -359,7 +388,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         let w = Formula::new(&ops, &arch, &inner);
         let draws = self.ahead.next(&self.config, self.update, of, &self.rng)?;
         let y = self.upload(&draws.rows.read(self.config.sigma, read_rows)?);
-        let accepted = self.move_particles(&w, &draws.moves)?;
+        let accepted = self.move_particles(&w, &y, &draws.moves)?;
 
         let (likelihood, weight) = self.config.objective(self.update);
         let conjugate = (weight > 0.0).then(|| self.solve_conjugates(&w));
@@ -367,7 +396,10 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         let (parts, solve_residual) = parts.transpose()?.unzip();
         let batch = Batch {
             data: Tensor::from_inner(y),
-            particles: Tensor::from_inner(self.particles.clone()),
+            source: match self.config.architecture.gibbs {
+                GibbsFactor::Whole => Law::Particles(Tensor::from_inner(self.particles.clone())),
+                GibbsFactor::Head => Law::Head(self.inverse_of_head(&inner)?),
+            },
             conjugate: (weight > 0.0).then(|| (Tensor::from_inner(self.conjugates.clone()), weight)),
             likelihood: parts.map(|parts| parts.map(Tensor::from_inner)),
         };

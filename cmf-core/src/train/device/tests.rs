@@ -8,7 +8,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::super::ops::{BurnOps, Precise, Ranked, product};
 use super::super::parameters::{Parameters, network_of};
-use super::super::tests::{config, energy_config, network, one_point, ring, ring_gaussian, run_on_noise};
+use super::super::tests::{
+    config, energy_config, network, one_point, ring, ring_gaussian, run_on_noise, with_factor_of_head,
+};
 use super::super::{Method, TrainConfig, Trainer, Training, inner, objective, solve};
 use super::draws::Chance;
 use super::{DeviceTrainer, Metric, conjugate, hessian_solve, lambda_max, langevin, read};
@@ -284,6 +286,7 @@ fn updates_are_the_hosts<B: Device>() {
         TrainConfig { ..config(12, 12) },
         TrainConfig { conjugate_weight: 0.5, amortise: true, ..config(12, 6) },
         TrainConfig { method: Method::GaussianIcnn, ..config(12, 6) },
+        with_factor_of_head(config(12, 0)),
     ];
     for config in runs {
         let mut host = Trainer::new(config.clone(), &ring_gaussian(Head::Full)).unwrap();
