@@ -85,7 +85,7 @@ fn lines(metadata: &Metadata) -> Vec<(&'static str, String)> {
     lines.push((
         "log Z",
         match metadata.log_z {
-            Some(z) => format!("{:.3} nats, standard error {:.3}", z.value, z.standard_error),
+            Some(z) => z.to_string(),
             None => "not estimated: log-densities lack their constant".into(),
         },
     ));

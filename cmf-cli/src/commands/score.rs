@@ -206,7 +206,7 @@ impl Score {
         }
         if let Some((mean, error)) = mean {
             let log_z = model.metadata.log_z.map_or(String::new(), |z| {
-                format!("; log Z {:.3}, standard error {:.3}", z.value, z.standard_error)
+                format!("; log Z {z}")
             });
             let error = error.map_or(String::new(), |e| format!(", standard error {e:.3}"));
             self.report.note(format!("mean of {}: {mean:.3} nats{error} ({method}{log_z})", scored.len()));

@@ -72,13 +72,22 @@ impl Shape {
     }
 }
 
-/// An estimate of log Z, in nats.
+/// log Z in nats, estimated or known.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LogZ {
-    /// The estimate.
+    /// The number.
     pub value: f64,
-    /// Its standard error.
+    /// Its standard error, 0 where it is known.
     pub standard_error: f64,
+}
+
+impl std::fmt::Display for LogZ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.standard_error {
+            0.0 => write!(f, "{:.3} nats, known exactly", self.value),
+            error => write!(f, "{:.3} nats, standard error {error:.3}", self.value),
+        }
+    }
 }
 
 /// The data a model was trained on.
