@@ -1,4 +1,4 @@
-//! `cmf-cli sample`: Langevin draws of the Gibbs factor, moved to the data by the conjugate's gradient.
+//! `cmf-cli sample`: draws of the Gibbs factor, moved to the data by the conjugate's gradient.
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +21,9 @@ use crate::table::{write_csv, write_npy};
 ///
 /// Each sample is its own Markov chain x ~ e^{-w}/Z (Metropolis-adjusted Langevin, preconditioned by
 /// the data's covariance) that is mapped to data by the convex solve y = argmax <x,y> - w(y). Samples
-/// whose solve does not converge are reported and left out. Of a generative input-convex network (`train
-/// --method gaussian-icnn`) x is drawn from N(0, I) itself.
+/// whose solve does not converge are reported and left out. Where the source is a Gaussian x is drawn from it exactly:
+/// the Gibbs factor of the potential's quadratic head (`train --gibbs head`), or N(0, I) of a generative input-convex
+/// network (`train --method gaussian-icnn`).
 #[derive(Args)]
 #[command(after_help = "\
 The model learns data to which noise of a known standard deviation was added (see `cmf-cli info`).
@@ -60,7 +61,7 @@ pub struct Sample {
     /// Seed of the random numbers; the same seed gives the same samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Langevin steps; the first half tunes the step size
+    /// Langevin steps, where the source is not a Gaussian; the first half tunes the step size
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
     steps: u32,
     /// Images in a row of the grid [default: a square grid]

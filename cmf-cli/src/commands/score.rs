@@ -21,8 +21,8 @@ use crate::{batch, images, interrupt};
 
 /// Print the log-density of images or data under a model.
 ///
-/// log rho(y) = -w(grad w(y)) + log det Hess w(y) - log Z, in nats (with |x|^2/2 for w(x), x = grad w(y), where
-/// the model's source is N(0, I)): one line per image or data row on
+/// log rho(y) = -w(grad w(y)) + log det Hess w(y) - log Z, in nats (with the quadratic head of w, or |x|^2/2, for w(x),
+/// x = grad w(y), where the model's source is the head's Gibbs factor or N(0, I)): one line per image or data row on
 /// standard output, tab-separated, and the mean on standard error. The log-determinant is exact up to
 /// 2048 dimensions and estimated with a standard error above; the output says which. The standard error
 /// of log Z is common to all rows and is given beside the mean.
@@ -205,9 +205,7 @@ impl Score {
             self.report.warn("the model has no log Z: these log-densities lack their constant");
         }
         if let Some((mean, error)) = mean {
-            let log_z = model.metadata.log_z.map_or(String::new(), |z| {
-                format!("; log Z {z}")
-            });
+            let log_z = model.metadata.log_z.map_or(String::new(), |z| format!("; log Z {z}"));
             let error = error.map_or(String::new(), |e| format!(", standard error {e:.3}"));
             self.report.note(format!("mean of {}: {mean:.3} nats{error} ({method}{log_z})", scored.len()));
         }

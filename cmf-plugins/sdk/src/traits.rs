@@ -134,7 +134,8 @@ pub trait Task: Send + Sync {
     fn run(&self, host: &dyn Host) -> Result<()>;
 }
 
-/// What is known of the model w, with P_w = e^{-w}/Z and data y = ∇w*(x), x ~ P_w.
+/// What is known of the model w, with data y = ∇w*(x), x ~ P_w. P_w is e^{-w}/Z, or the Gaussian of the same form with w's
+/// quadratic part alone: draw from it with [`Host::gibbs`], and take densities of the data from [`Host::log_density`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ModelInfo {
     /// How the d values of a point y are laid out.
@@ -292,7 +293,7 @@ pub trait Host: Files {
     fn contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()>;
     /// y_i = ∇w*(x_i), with how each row ended. `x`, `y`: [n, d].
     fn conjugate(&self, x: &[f64], y: &mut [f64]) -> Result<Vec<ConjugateRow>>;
-    /// Draws of P_w, each the end of its own chain of `steps` steps; other draws at every call. `x`: [n, d].
+    /// Draws of P_w, each the end of its own chain of `steps` steps, or exact where P_w is a Gaussian; other draws at every call. `x`: [n, d].
     fn gibbs(&self, steps: usize, x: &mut [f64]) -> Result<GibbsReport>;
     /// log ρ(y_i), and ∇ log ρ(y_i) if `score` is given. `y`, `score`: [n, d].
     fn log_density(&self, y: &[f64], score: Option<&mut [f64]>) -> Result<Vec<DensityRow>>;
