@@ -122,7 +122,8 @@ typedef struct cmf_dataset_factory {
 
 #define CMF_TASK "cmf.task/1"
 
-/* What is known of the model w, with P_w = exp(-w)/Z and data y = grad w*(x), x ~ P_w. */
+/* What is known of the model w, with data y = grad w*(x), x ~ P_w. P_w is exp(-w)/Z, or the Gaussian of the same form
+   with w's quadratic part alone: draw from it with `gibbs`, and take densities of the data from `log_density`. */
 typedef struct cmf_model_info {
     size_t dim;              /* d */
     size_t rank;             /* as in cmf_dataset_info, for the points y */
@@ -185,7 +186,7 @@ typedef struct cmf_host {
     int32_t (*conjugate)(void *context, size_t n, size_t d, const double *x, double *y, int32_t *status,
                          double *residual, cmf_error *error);
     /* -> n draws of P_w [n, d], each the end of its own chain of `steps` steps (at least 8), the first half
-       of which tunes. Other draws at every call. */
+       of which tunes, or exact where P_w is a Gaussian. Other draws at every call. */
     int32_t (*gibbs)(void *context, size_t n, size_t d, size_t steps, double *x, cmf_gibbs_report *report,
                      cmf_error *error);
     /* y [n, d] -> log rho [n] in nats, standard_error [n] of estimates (0: exact), status [n]; score = its
