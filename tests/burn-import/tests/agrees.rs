@@ -6,8 +6,11 @@ use cmf_burn_import::{eight_gaussians, faces, mnist};
 use cmf_core::onnx::{ModelFile, TractModel};
 use cmf_core::potential::Potential;
 
-/// What a model that burn-onnx wrote says of the rows x.
-type Imported = fn(Tensor<Flex, 2>) -> (Tensor<Flex, 1>, Tensor<Flex, 2>);
+/// Values [n] and gradients [n, d].
+type Answers = (Tensor<Flex, 1>, Tensor<Flex, 2>);
+
+/// What a model that burn-onnx wrote says of w at the rows x, and of V where the file holds that.
+type Imported = fn(Tensor<Flex, 2>) -> (Answers, Option<Answers>);
 
 fn bytes(weights: &[u8]) -> Bytes {
     Bytes::from_bytes_vec(weights.to_vec())
@@ -27,37 +30,54 @@ fn agree(name: &str, imported: Imported) {
     for n in [1, 2, 7] {
         let x = rows(&mean, n);
         let wide: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
-        let (mut value, mut gradient) = (vec![0.0; n], vec![0.0; n * d]);
-        tract.value_and_gradient(&wide, &mut value, &mut gradient).unwrap();
-        let (values, gradients) =
-            imported(Tensor::from_data(TensorData::new(x, [n, d]), &Default::default()));
-        let (values, gradients): (Vec<f32>, Vec<f32>) =
-            (values.into_data().into_vec().unwrap(), gradients.into_data().into_vec().unwrap());
-        // The bars between engines: two orders in which f32 sums of thousands of terms may be taken.
-        for (a, b) in value.iter().zip(&values) {
-            assert!((a - f64::from(*b)).abs() <= 1e-5 * a.abs().max(1.0), "{name}, {n} rows: {a} {b}");
-        }
-        let largest = gradient.iter().fold(0.0_f64, |m, g| m.max(g.abs()));
-        assert!(largest > 1e-2, "{name}: a gradient that shows nothing");
-        for (a, b) in gradient.iter().zip(&gradients) {
-            assert!((a - f64::from(*b)).abs() <= 1e-4 * largest, "{name}, {n} rows: {a} {b}");
+        let (of_w, of_v) = imported(Tensor::from_data(TensorData::new(x, [n, d]), &Default::default()));
+        compare(&format!("{name}, {n} rows"), &tract, &wide, of_w);
+        assert_eq!(of_v.is_some(), tract.gibbs().is_some(), "{name}");
+        if let Some((head, of_v)) = tract.gibbs().zip(of_v) {
+            compare(&format!("{name}, V, {n} rows"), head, &wide, of_v);
         }
     }
 }
 
+fn compare(what: &str, w: &dyn Potential, x: &[f64], (values, gradients): Answers) {
+    let (mut value, mut gradient) = (vec![0.0; x.len() / w.dim()], vec![0.0; x.len()]);
+    w.value_and_gradient(x, &mut value, &mut gradient).unwrap();
+    let (values, gradients): (Vec<f32>, Vec<f32>) =
+        (values.into_data().into_vec().unwrap(), gradients.into_data().into_vec().unwrap());
+    // The bars between engines: two orders in which f32 sums of thousands of terms may be taken.
+    for (a, b) in value.iter().zip(&values) {
+        assert!((a - f64::from(*b)).abs() <= 1e-5 * a.abs().max(1.0), "{what}: {a} {b}");
+    }
+    let largest = gradient.iter().fold(0.0_f64, |m, g| m.max(g.abs()));
+    assert!(largest > 1e-2, "{what}: a gradient that shows nothing");
+    for (a, b) in gradient.iter().zip(&gradients) {
+        assert!((a - f64::from(*b)).abs() <= 1e-4 * largest, "{what}: {a} {b}");
+    }
+}
+
+/// The four outputs of a file that holds V.
+fn with_gibbs<A, B>((value, gradient, of_v, slope): (A, B, A, B)) -> ((A, B), Option<(A, B)>) {
+    ((value, gradient), Some((of_v, slope)))
+}
+
 #[test]
 fn mnist_read_by_burn_onnx_agrees_with_tract() {
-    agree("mnist", |x| mnist::Model::from_bytes(bytes(mnist::WEIGHTS), &Default::default()).forward(x));
+    agree("mnist", |x| {
+        with_gibbs(mnist::Model::from_bytes(bytes(mnist::WEIGHTS), &Default::default()).forward(x))
+    });
 }
 
 #[test]
 fn faces_read_by_burn_onnx_agree_with_tract() {
-    agree("faces", |x| faces::Model::from_bytes(bytes(faces::WEIGHTS), &Default::default()).forward(x));
+    agree("faces", |x| {
+        with_gibbs(faces::Model::from_bytes(bytes(faces::WEIGHTS), &Default::default()).forward(x))
+    });
 }
 
 #[test]
 fn eight_gaussians_read_by_burn_onnx_agree_with_tract() {
     agree("eight-gaussians", |x| {
-        eight_gaussians::Model::from_bytes(bytes(eight_gaussians::WEIGHTS), &Default::default()).forward(x)
+        let model = eight_gaussians::Model::from_bytes(bytes(eight_gaussians::WEIGHTS), &Default::default());
+        (model.forward(x), None)
     });
 }
