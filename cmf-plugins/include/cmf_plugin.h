@@ -2,7 +2,6 @@
  *
  * A plugin is a dynamic library that exports one symbol, `cmf_plugin_entry`. It offers energies, data sets
  * and tasks through factories, each asked for by a versioned id.
- *
  * Rules that hold everywhere unless a comment says otherwise:
  * - Ownership. Arrays belong to the caller and are borrowed for the call: read const ones, fill the others,
  *   keep no pointer. No memory is allocated on one side and freed on the other.
@@ -17,7 +16,6 @@
  * - Status. Functions that return int32_t answer CMF_OK or an error code, and on an error put words in
  *   `error` (never NULL). What they have written by then has no meaning.
  * - No exception, panic or longjmp may leave a function.
- *
  * Versions. The major number changes when old plugins can no longer be used. Structs never grow: new powers are
  * new factory ids, and the minor number counts them. A host of 1.m takes plugins that need 1.0 to 1.m. */
 #ifndef CMF_PLUGIN_H
@@ -122,8 +120,7 @@ typedef struct cmf_dataset_factory {
 
 #define CMF_TASK "cmf.task/1"
 
-/* What is known of the model w, with data y = grad w*(x), x ~ P_w. P_w is exp(-w)/Z, or the Gaussian of the same form
-   with w's quadratic part alone: draw from it with `gibbs`, and take densities of the data from `log_density`. */
+/* What is known of the model w: data are y = grad w*(x), x ~ P_w, and P_w is exp(-w)/Z or a Gaussian (`head_factor`). */
 typedef struct cmf_model_info {
     size_t dim;              /* d */
     size_t rank;             /* as in cmf_dataset_info, for the points y */
@@ -221,6 +218,8 @@ typedef struct cmf_host {
     void (*progress)(void *context, double fraction);            /* share of the work that is done, 0 to 1 */
     void (*log)(void *context, uint32_t level, const char *text); /* a line for the user */
     int32_t (*cancelled)(void *context); /* not 0: stop soon and return CMF_CANCELLED */
+    /* Where P_w is a Gaussian N(a, Q^-1): centre a [d] and precision Q [d, d]. CMF_UNSUPPORTED where it is exp(-w)/Z. */
+    int32_t (*head_factor)(void *context, size_t d, double *centre, double *precision, cmf_error *error);
 } cmf_host;
 
 typedef struct cmf_task_factory {

@@ -76,7 +76,8 @@ fn layouts() -> Vec<Layout> {
             result,
             progress,
             log,
-            cancelled
+            cancelled,
+            head_factor
         ),
         layout!("cmf_task_factory", CmfTaskFactory, count, entries, run),
         layout!("cmf_plugin", CmfPlugin, abi_major, abi_minor, name, version, get_factory),

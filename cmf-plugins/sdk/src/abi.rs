@@ -142,6 +142,9 @@ pub struct CmfInputInfo {
 /// The numbers a call writes: `uniform` and `normal`.
 pub type Draw = unsafe extern "C" fn(*mut c_void, usize, *mut f64, *mut CmfError) -> i32;
 
+/// A vector [d] and a matrix [d, d] of a law: `gaussian` and `head_factor`.
+pub type Moments = unsafe extern "C" fn(*mut c_void, usize, *mut f64, *mut f64, *mut CmfError) -> i32;
+
 #[repr(C)]
 pub struct CmfHost {
     pub context: *mut c_void,
@@ -187,7 +190,7 @@ pub struct CmfHost {
             *mut CmfError,
         ) -> i32,
     >,
-    pub gaussian: Option<unsafe extern "C" fn(*mut c_void, usize, *mut f64, *mut f64, *mut CmfError) -> i32>,
+    pub gaussian: Option<Moments>,
     pub uniform: Option<Draw>,
     pub normal: Option<Draw>,
     pub seed: Option<unsafe extern "C" fn(*mut c_void) -> u64>,
@@ -220,6 +223,7 @@ pub struct CmfHost {
     pub progress: Option<unsafe extern "C" fn(*mut c_void, f64)>,
     pub log: Option<unsafe extern "C" fn(*mut c_void, u32, *const c_char)>,
     pub cancelled: Option<unsafe extern "C" fn(*mut c_void) -> i32>,
+    pub head_factor: Option<Moments>,
 }
 
 #[repr(C)]

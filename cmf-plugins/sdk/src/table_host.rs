@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_void};
 
 use crate::abi::{CmfError, CmfGibbsReport, CmfHost, CmfInputInfo, CmfModelInfo, NO_INPUT};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::guard::{call, text_of};
 use crate::traits::{
     ConjugateRow, DensityRow, DensityStatus, Files, GibbsReport, Host, Input, Level, ModelInfo, RowStatus,
@@ -57,6 +57,16 @@ impl<'a> TableHost<'a> {
         // SAFETY: the table is the host's and `info` is ours.
         call(|error| unsafe { model(self.table.context, &mut info, error) })?;
         Ok(info)
+    }
+
+    /// A vector [d] and a matrix [d, d].
+    fn moments(&self, what: &str, moments: Option<crate::abi::Moments>) -> Result<(Vec<f64>, Vec<f64>)> {
+        let (d, f) = (self.model()?.shape.dim(), there(what, moments)?);
+        let (mut vector, mut matrix) = (vec![0.0; d], vec![0.0; d * d]);
+        let (v, m) = (vector.as_mut_ptr(), matrix.as_mut_ptr());
+        // SAFETY: both are as long as said.
+        call(|error| unsafe { f(self.table.context, d, v, m, error) })?;
+        Ok((vector, matrix))
     }
 
     fn draw(&self, what: &str, draw: Option<crate::abi::Draw>, out: &mut [f64]) -> Result<()> {
@@ -169,13 +179,15 @@ impl Host for TableHost<'_> {
     }
 
     fn gaussian(&self) -> Result<(Vec<f64>, Vec<f64>)> {
-        let d = self.model()?.shape.dim();
-        let f = there("gaussian", self.table.gaussian)?;
-        let (mut mean, mut covariance) = (vec![0.0; d], vec![0.0; d * d]);
-        let (m, c) = (mean.as_mut_ptr(), covariance.as_mut_ptr());
-        // SAFETY: both are as long as said.
-        call(|error| unsafe { f(self.table.context, d, m, c, error) })?;
-        Ok((mean, covariance))
+        self.moments("gaussian", self.table.gaussian)
+    }
+
+    fn head_factor(&self) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
+        match self.moments("head_factor", self.table.head_factor) {
+            Ok(moments) => Ok(Some(moments)),
+            Err(e) if e.status == Status::Unsupported => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn uniform(&self, out: &mut [f64]) -> Result<()> {

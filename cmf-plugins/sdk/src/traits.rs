@@ -300,10 +300,8 @@ pub trait Host: Files {
     /// Mean [d] and covariance [d, d] of the noisy data.
     fn gaussian(&self) -> Result<(Vec<f64>, Vec<f64>)>;
     /// Centre a [d] and precision Q [d, d] of the Gibbs factor N(a, Q^{-1}) of a model whose Gibbs factor is of its quadratic
-    /// head alone; none where it is e^{-w}/Z. Only tasks within the host's program can know.
-    fn head_factor(&self) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
-        Err(Error::unsupported("the Gibbs factor's own numbers: use `gibbs` and `log_density`"))
-    }
+    /// head alone; none where it is e^{-w}/Z.
+    fn head_factor(&self) -> Result<Option<(Vec<f64>, Vec<f64>)>>;
     /// Uniform random numbers on [0, 1).
     fn uniform(&self, out: &mut [f64]) -> Result<()>;
     /// Standard normal random numbers.

@@ -51,6 +51,7 @@ impl<'a> HostTable<'a> {
             progress: Some(progress),
             log: Some(log),
             cancelled: Some(cancelled),
+            head_factor: Some(head_factor),
         };
         HostTable { table, _context: context }
     }
@@ -300,6 +301,26 @@ unsafe extern "C" fn gaussian(
         let (m, s) = context.host.gaussian()?;
         arrays.write("mean", mean, Some(d))?.copy_from_slice(&m);
         arrays.write("covariance", covariance, d.checked_mul(d))?.copy_from_slice(&s);
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn head_factor(
+    context: *mut c_void,
+    d: usize,
+    centre: *mut f64,
+    precision: *mut f64,
+    error: *mut CmfError,
+) -> i32 {
+    // SAFETY: as above.
+    enter(unsafe { error.as_mut() }, || unsafe {
+        let (context, mut arrays) = (of(context)?, Arrays::default());
+        context.len(1, d)?;
+        let Some((a, q)) = context.host.head_factor()? else {
+            return Err(Error::unsupported("the Gibbs factor of this model is exp(-w)/Z"));
+        };
+        arrays.write("centre", centre, Some(d))?.copy_from_slice(&a);
+        arrays.write("precision", precision, d.checked_mul(d))?.copy_from_slice(&q);
         Ok(())
     })
 }
