@@ -91,7 +91,7 @@ pub struct Train {
     #[arg(long, conflicts_with_all = ["data", "energy", "set", "domain", "Settings", "init"])]
     resume: bool,
     /// Start from the weights in this model file, whose network is then that of the run
-    #[arg(long, value_name = "MODEL", conflicts_with_all = ["widths", "rank", "diagonal", "activation", "beta", "head"])]
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["widths", "rank", "diagonal", "activation", "beta", "head", "gibbs"])]
     init: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,

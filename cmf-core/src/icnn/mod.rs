@@ -61,9 +61,10 @@ impl Head {
 ///
 /// For data at y + t in place of y the conjugate moment measure has another potential, and the further t, the further lies
 /// the mass of its Gibbs factor from the data: beyond the reach of units whose forms fall towards it, which leave the head
-/// alone there. [`GibbsFactor::Head`] is this limit in the coordinates of the data. One function no longer has to bend for
-/// the data and, at the same places, not to bend for the Gibbs factor: after 1,000 updates digits have 535 nats instead
-/// of 512, and ten times as much of their variance along the leading axis.
+/// alone there. [`GibbsFactor::Head`] is this limit in the coordinates of the data: one function no longer has to bend for
+/// the data and, at the same places, not to bend for the Gibbs factor. After 1,000 updates 200 test digits have 535.6 nats
+/// instead of 512.1, and draws a variance of 7.0 along the leading axis instead of 0.9 (digits: 5.2); after 8,000 500 of them
+/// 550.8 instead of 526.3, and draws 3.3 instead of 1.0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GibbsFactor {

@@ -167,12 +167,12 @@ impl TrainConfig {
         if self.architecture.gibbs == GibbsFactor::Head {
             if self.method != Method::Samples {
                 return Err(Error::Invalid(
-                    "the Gibbs factor of the head goes with learning from samples".into(),
+                    "the Gibbs factor of the head goes with conjugate moment measures that are learned from samples".into(),
                 ));
             }
             if self.conjugate_updates > 0 || self.conjugate_weight > 0.0 {
                 return Err(Error::Invalid(
-                    "conjugate_updates and conjugate_weight learn w from the Gibbs factor of all of it, not of its head".into(),
+                    "conjugate_updates and conjugate_weight go with the Gibbs factor of all of w, not with that of its head".into(),
                 ));
             }
         }

@@ -22,7 +22,7 @@ use crate::symmetric::Spiked;
 const DIAGONAL_SHARE: f64 = 0.5;
 
 /// The same where the Gibbs factor is of the head alone, whose least curvatures then fall far below the start's: its variance
-/// along the leading axes of digits grows to forty times the start's.
+/// along the leading axes of digits grows to thirty times the start's.
 const DIAGONAL_SHARE_OF_FACTOR: f64 = 0.02;
 
 /// How far forms may lie outside of a spiked head's directions, in units of the largest number: f32 rounds sums of a

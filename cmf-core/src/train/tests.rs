@@ -560,6 +560,16 @@ pub(super) fn with_factor_of_head(config: TrainConfig) -> TrainConfig {
 }
 
 #[test]
+fn the_factor_of_the_head_goes_with_the_likelihood_of_samples_alone() {
+    let refused = |config: TrainConfig| with_factor_of_head(config).validate().unwrap_err().to_string();
+    assert!(with_factor_of_head(config(5, 0)).validate().is_ok());
+    assert!(refused(config(5, 2)).contains("conjugate_updates"));
+    assert!(refused(TrainConfig { conjugate_weight: 0.5, ..config(5, 0) }).contains("conjugate_weight"));
+    let method = Method::GaussianIcnn;
+    assert!(refused(TrainConfig { method, ..config(5, 0) }).contains("learned from samples"));
+}
+
+#[test]
 fn a_resumed_run_ends_where_an_unbroken_one_does() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint");
