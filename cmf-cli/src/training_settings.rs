@@ -31,7 +31,7 @@ pub struct Settings {
     #[arg(long, value_name = "N", default_value_t = 0)]
     conjugate_updates: usize,
     /// Weight of the conjugate objective beside the likelihood, after the first updates [default: 0, for data of up
-    /// to 3 coordinates 1]
+    /// to 3 coordinates 1; --gibbs head takes none]
     #[arg(long, value_name = "W")]
     conjugate_weight: Option<f64>,
     /// Learn a network that guesses conjugates, and start their solves from its guesses instead of from the
@@ -69,7 +69,7 @@ pub struct Settings {
     /// 3 coordinates 512, for energies 1536 in up to 3 dimensions and 0 above]
     #[arg(long)]
     batch: Option<usize>,
-    /// Persistent particles of the source [default: 128, for data of up to 3 coordinates 512, for energies 1536 in up to
+    /// Persistent particles of the source, of which --gibbs head has none [default: 128, for data of up to 3 coordinates 512, for energies 1536 in up to
     /// 3 dimensions, 2048 in up to 10]
     #[arg(long)]
     particles: Option<usize>,
@@ -85,7 +85,7 @@ pub struct Settings {
 /// A method of learning from samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Choice {
-    /// A conjugate moment measure: the Gibbs factor e^-w/Z of the potential itself
+    /// A conjugate moment measure: the Gibbs factor of the potential itself, as --gibbs says
     Cmf,
     /// The generative input-convex network: N(0, I)
     GaussianIcnn,

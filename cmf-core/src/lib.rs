@@ -3,7 +3,7 @@
 //! A conjugate moment measure writes a distribution as ρ = (∇w*)#P_w with P_w = e^{-w}/Z_w and one
 //! convex potential w (Vesseron, Béthune and Cuturi, 2025, Theorem 1). Sampling draws x ~ P_w by
 //! Langevin dynamics and returns y = ∇w*(x), a convex solve; the density is
-//! ρ(y) = exp(-w(∇w(y))) det ∇²w(y) / Z_w (their equation 9).
+//! ρ(y) = exp(-w(∇w(y))) det ∇²w(y) / Z_w (their equation 9). [`icnn::GibbsFactor`] says when P_w is of a part of w.
 //!
 //! Everything here works on one noun, [`Potential`]: solvers, samplers, densities and inpainting are
 //! written once for every engine. The optional halves are `onnx` (the model file and the tract

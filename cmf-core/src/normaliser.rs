@@ -87,6 +87,11 @@ impl AnnealedImportance {
         if self.chains < 2 || self.temperatures == 0 || self.leapfrog == 0 {
             return Err(Error::Invalid("log Z needs 2 chains, 1 temperature and 1 leapfrog step".into()));
         }
+        if w.gibbs().is_some() {
+            return Err(Error::Invalid(
+                "log Z of the Gibbs factor of the head is known: ask the head for it".into(),
+            ));
+        }
         let u = Whitened::new(w, start)?;
         let work = (PILOT_CHAINS + self.chains) as f64 * self.temperatures as f64;
         let mut done = 0;

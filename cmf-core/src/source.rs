@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// V = w, or its head where [`Potential::gibbs`](crate::Potential::gibbs) says so: a conjugate moment measure (Vesseron, Béthune and Cuturi, 2025, Theorem 1).
+    /// V = w: a conjugate moment measure (Vesseron, Béthune and Cuturi, 2025, Theorem 1). Or the head of w alone, where
+    /// [`Potential::gibbs`](crate::Potential::gibbs) says so.
     #[default]
     Gibbs,
     /// V = ½|x|², N(0, I): a generative input-convex network, their baseline.

@@ -96,6 +96,14 @@ def head_factor(arch, w):
     return w["centre"][0].astype(float), np.linalg.inv(w["x_side"][-arch.dim :].astype(float))
 
 
+def gibbs_value(arch, w, x, library):
+    """V(x), w or its head by what the Gibbs factor is of: [..., d] -> [...]."""
+    if arch.gibbs == "whole":
+        return value(arch, w, x, library)
+    off = x - w["centre"][0]
+    return 0.5 * (off @ w["x_side"][-arch.dim :] * off).sum(-1)
+
+
 def forward(arch, w, x, library):
     """The pre-activations of each layer, the squared forms a_r·x, and the head Q (x - a)."""
     n = arch.units

@@ -265,7 +265,7 @@ def second_order(program, path, arch, weights, repeats):
 
     def log_rho(y, w):
         potential = lambda x: network.value(arch, w, x, for_jax)
-        return jnp.linalg.slogdet(jax.hessian(potential)(y))[1] - potential(jax.grad(potential)(y))
+        return jnp.linalg.slogdet(jax.hessian(potential)(y))[1] - network.gibbs_value(arch, w, jax.grad(potential)(y), for_jax)
 
     w_torch = {name: torch.from_numpy(a.copy()) for name, a in weights.items()}
     for_torch = libraries(arch.activation)[1]
@@ -273,7 +273,7 @@ def second_order(program, path, arch, weights, repeats):
     def in_torch(y):
         factor = torch.linalg.cholesky(hessian_by_hand(arch, w_torch, y))
         gradient = network.value_and_gradient(arch, w_torch, y, for_torch)[1]
-        return 2 * factor.diagonal().log().sum() - network.value(arch, w_torch, gradient, for_torch)
+        return 2 * factor.diagonal().log().sum() - network.gibbs_value(arch, w_torch, gradient, for_torch)
 
     def torch_alone():
         with torch.inference_mode():
@@ -301,7 +301,7 @@ def second_order(program, path, arch, weights, repeats):
         gradient = lambda x: network.value_and_gradient(arch, w64, x, exact)[1]
         steps = h * np.eye(arch.dim)
         hessian = (gradient(y + steps) - gradient(y - steps)) / (2 * h)
-        return np.linalg.slogdet(hessian)[1] - network.value(arch, w64, gradient(y), exact)
+        return np.linalg.slogdet(hessian)[1] - network.gibbs_value(arch, w64, gradient(y), exact)
 
     found, slope = runs["JAX, value, gradient"]()
     y, slope = y.astype(np.float64), np.asarray(slope, np.float64)

@@ -65,7 +65,7 @@ pub struct Eval {
     /// Neighbours of precision and recall
     #[arg(long, value_name = "K", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     neighbours: u32,
-    /// Langevin steps of a model's draws
+    /// Langevin steps of a model's draws, where its source is not a Gaussian
     #[arg(long, default_value_t = 1000, requires = "model", value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
     steps: u32,
     /// What to do with the noise that the model learned with its data [default: remove for images, keep otherwise]

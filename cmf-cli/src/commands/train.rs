@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use cmf_core::energy::{self, Domain};
 use cmf_core::gaussian::Gaussian;
-use cmf_core::icnn::{Architecture, Icnn};
+use cmf_core::icnn::{Architecture, GibbsFactor, Icnn};
 use cmf_core::onnx::ModelFile;
 use cmf_core::train::{Method, Metrics, Trainer};
 use cmf_core::{Error, Potential, Result};
@@ -50,7 +50,7 @@ hundred of them, others Adam's. Before that its gradient is compared with its va
 looked for: a wrong gradient, NaN, or no finite normaliser end the command with a message.
 
 --method gaussian-icnn learns the baseline: the same network and solvers, but data are the image of N(0, I),
-not of e^-w/Z.
+not of a Gibbs factor of the potential.
 
 Examples:
   cmf-cli train --data mnist:data/mnist --out runs/mnist
@@ -224,6 +224,14 @@ impl Train {
             let message = format!("is a model of {found} numbers a row, {what} has {dim}");
             return Err(Error::file(path, message));
         }
+        // The baseline has N(0, I) for its source, whatever the file's model has.
+        let network = match self.settings.method() {
+            Method::GaussianIcnn => {
+                let arch = Architecture { gibbs: GibbsFactor::Whole, ..network.architecture().clone() };
+                Icnn::new(arch, network.weights().clone())?
+            }
+            _ => network,
+        };
         Ok(Some(Known { sigma: metadata.sigma, network, file: Init::read(path)? }))
     }
 

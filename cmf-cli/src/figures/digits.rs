@@ -103,7 +103,7 @@ pub fn samples(settings: &Settings, report: &Report) -> Result<Section> {
         "model": settings.model,
         "mnist": settings.mnist,
         "samples": number,
-        "langevin_steps": steps,
+        "langevin_steps": drawn.chains.as_ref().map(|_| steps),
         "transport_tolerance": ConjugateSolver::default().tolerance,
         "seed": settings.seed,
     });
@@ -122,7 +122,7 @@ pub fn samples(settings: &Settings, report: &Report) -> Result<Section> {
                 drawn.unconverged,
                 drawn.how()
             ),
-            "The model file was learned for hours. To compare methods, a conjugate moment measure and the baseline, whose \
+            "The model file was learned for longer. To compare methods, a conjugate moment measure and the baseline, whose \
              source is N(0, I), are learned here with the same settings by maximum likelihood, from the training digits of \
              --mnist. The Gaussian is where training starts."
                 .into(),

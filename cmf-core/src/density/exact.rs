@@ -22,7 +22,8 @@ pub struct ExactLogDensity {
 /// Bytes that the Hessians and inverses in flight may take.
 const WORKSPACE_BYTES: usize = 512 << 20;
 
-/// log ρ(y) = -w(G(y)) + log det H(y) - log Z of each row of `y` [n, d], by Cholesky of H.
+/// log ρ(y) = -w(G(y)) + log det H(y) - log Z of each row of `y` [n, d], by Cholesky of H, with the head in place of w where
+/// [`Potential::gibbs`](crate::Potential::gibbs) gives one.
 ///
 /// `log_z` in nats; with 0 the density is unnormalised. Memory: one [d, d] Hessian
 /// a thread of rayon's pool, within 512 MiB. Errors: shapes, and whatever the potential refuses; a row that has no

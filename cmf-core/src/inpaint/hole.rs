@@ -113,9 +113,9 @@ impl Hole {
         self.place(&offsets)
     }
 
-    /// [H(y) H(G(y)) H(y)]_hh of each row y of `points` [n, d]: n matrices [k, k].
+    /// [H(y) ∇²V(G(y)) H(y)]_hh of each row y of `points` [n, d]: n matrices [k, k].
     ///
-    /// It is the curvature of w(∇w(y)), the part of -log ρ that the log-determinant leaves, without its
+    /// It is the curvature of V(∇w(y)), with V = w or its head, the part of -log ρ that the log-determinant leaves, without its
     /// third-derivative term: positive definite, and for a quadratic potential the inverse of the
     /// conditional covariance. In a trained model it is an order of magnitude sharper across strokes.
     pub(super) fn curvatures(&self, w: &dyn SecondOrder, points: &[f64]) -> Result<Vec<Vec<f64>>> {
@@ -125,7 +125,13 @@ impl Hole {
         w.value_and_gradient(points, &mut value, &mut pushed)?;
         let (mut outer, mut inner) = (vec![0.0; n * d * d], vec![0.0; n * d * d]);
         w.hessian(points, &mut outer)?;
-        w.hessian(&pushed, &mut inner)?;
+        match w.gibbs() {
+            Some(head) => {
+                let precision = head.precision().dense();
+                inner.chunks_exact_mut(d * d).for_each(|m| m.copy_from_slice(&precision));
+            }
+            None => w.hessian(&pushed, &mut inner)?,
+        }
         let curvature = |(outer, inner): (&[f64], &[f64])| {
             let rows: Vec<f64> = self.hidden.iter().flat_map(|&i| &outer[i * d..][..d]).copied().collect();
             let half = matmul(&rows, inner, k, d, d);

@@ -48,7 +48,7 @@ impl<R: Rng> Walk<'_, R> {
     }
 }
 
-/// The largest eigenvalue of L' [H(y) H(G(y)) H(y)]_hh L over the rows of `zeta` [n, k]; at least 1.
+/// The largest eigenvalue of L' [H(y) ∇²V(G(y)) H(y)]_hh L over the rows of `zeta` [n, k]; at least 1.
 ///
 /// It is the curvature that the metric of the [`Whitening`] averages: 1 for a quadratic potential, three
 /// products an iteration. Step sizes are fractions of its inverse.
@@ -74,7 +74,10 @@ pub(super) fn curvature(
         }
         let (mut first, mut second) = (whitening.push_forward(&v, w.dim()), vec![0.0; points.len()]);
         w.hvp(&points, &first, &mut second)?;
-        w.hvp(&pushed, &second, &mut first)?;
+        match w.gibbs() {
+            Some(head) => head.hvp(&pushed, &second, &mut first)?,
+            None => w.hvp(&pushed, &second, &mut first)?,
+        }
         w.hvp(&points, &first, &mut second)?;
         v = whitening.pull_back(&second);
         top = v.chunks_exact(k).map(|row| dot(row, row).sqrt()).fold(1.0, f64::max);

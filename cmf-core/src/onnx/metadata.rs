@@ -12,7 +12,7 @@ use crate::source::Source;
 
 /// Version of the set of properties below; files of a later version are refused.
 ///
-/// Version 2 brought `cmf.source`, version 3 spiked heads. A file says the first version whose programs read it rightly.
+/// Version 2 brought `cmf.source`, version 3 spiked heads, version 4 Gibbs factors of the head. A file says the first version whose programs read it rightly.
 pub const FORMAT_VERSION: u32 = 4;
 
 /// Everything that a model file says about its model.

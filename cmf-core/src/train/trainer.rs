@@ -134,7 +134,9 @@ pub(super) fn inverse_to_differentiate(head: &HeadFactor) -> Result<Option<Vec<f
 
 /// What stands for the particles of a run that needs none: [particles, d].
 pub(super) fn draws_of(head: &HeadFactor, config: &TrainConfig) -> Result<Vec<f64>> {
+    // A stream of its own: held-out rows, which previews are compared with, have their noise from the first.
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+    rng.set_stream(1);
     head.draw(&inner::normal(&mut rng, config.particles * head.dim()))
 }
 

@@ -1,4 +1,4 @@
-//! Sample: Langevin draws of the Gibbs factor, moved to the data by the conjugate's gradient.
+//! Sample: draws of the Gibbs factor, moved to the data by the conjugate's gradient.
 
 use cmf_core::Source;
 use cmf_core::density::tweedie;
@@ -13,7 +13,7 @@ pub(super) const SAMPLE: Entry<dyn Task> = Entry {
     about: "Draw samples from a model",
     parameters: r#"{"type":"object","properties":{
         "number":{"type":"integer","description":"How many samples","default":64,"minimum":1,"maximum":1000000},
-        "steps":{"type":"integer","description":"Langevin steps; the first half tunes","default":1000,"minimum":8,"maximum":1000000},
+        "steps":{"type":"integer","description":"Langevin steps, where the source is not a Gaussian; the first half tunes","default":1000,"minimum":8,"maximum":1000000},
         "noise":{"type":"string","description":"What to do with the noise that the model learned: auto removes it from images","enum":["auto","keep","remove"],"default":"auto"}}}"#,
     create: |p| Ok(Box::new(Sample::new(p)?)),
 };

@@ -256,7 +256,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
                 return Err(Error::NotFinite("the largest Hessian eigenvalue".into()));
             }
         }
-        if self.update == 0 {
+        if self.update == 0 && !matches!(moves, Moves::Nothing) {
             self.langevin_step = self.config.langevin_step / self.lambda;
         }
         match moves {
