@@ -1,7 +1,7 @@
 //! Potentials in closed form: the quadratic and the log-sum-exp.
 
 use crate::error::{Error, Result, check_len};
-use crate::linalg::{dot, view};
+use crate::linalg::{centred, dot, view};
 use crate::potential::{
     Potential, SecondOrder, check_contraction, check_hessian, check_hvp, check_value_and_gradient,
 };
@@ -52,10 +52,7 @@ impl Potential for Quadratic {
     fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
         let d = self.dim();
         check_value_and_gradient(d, x, value, gradient)?;
-        let mut centred = x.to_vec();
-        for row in centred.chunks_exact_mut(d) {
-            row.iter_mut().zip(&self.centre).for_each(|(v, a)| *v -= a);
-        }
+        let centred = centred(x, &self.centre);
         let product = self.times_hessian(&centred);
         for (i, row) in gradient.chunks_exact_mut(d).enumerate() {
             row.iter_mut().enumerate().for_each(|(j, g)| *g = product[(i, j)]);

@@ -93,7 +93,16 @@ impl GibbsStart {
             return Err(Error::Invalid("the source of this model is N(0, I), not e^{-w}: use `draw`".into()));
         }
         if let Some(head) = w.gibbs() {
-            return exact(head, n, seed);
+            // As chains that were there at once.
+            let state = State::new(head, exact(head, n, seed)?)?;
+            let effective_sample_size = Some(n as f64);
+            return Ok(Samples {
+                state,
+                step_size: 0.0,
+                acceptance: 1.0,
+                r_hat: None,
+                effective_sample_size,
+            });
         }
         self.gibbs_in(w.whitened(&self.covariance)?.as_ref(), w, n, steps, seed, observe)
     }
@@ -138,7 +147,7 @@ impl GibbsStart {
         }
         let whitened = w.whitened(&self.covariance)?;
         let (source, chains) = match w.gibbs() {
-            Some(head) => (exact(head, n, seed)?.state.x, None),
+            Some(head) => (exact(head, n, seed)?, None),
             None => {
                 let chains = self.gibbs_in(whitened.as_ref(), w, n, steps, seed, observe)?;
                 (chains.state.x.clone(), Some(chains))
@@ -180,12 +189,9 @@ impl GibbsStart {
     }
 }
 
-/// `n` independent draws of the Gibbs factor of a head, as chains that were there at once.
-fn exact(head: &HeadFactor, n: usize, seed: u64) -> Result<Samples> {
-    let noise = standard_normals(&mut ChaCha8Rng::seed_from_u64(seed), n * head.dim());
-    let state = State::new(head, head.draw(&noise)?)?;
-    let effective_sample_size = Some(n as f64);
-    Ok(Samples { state, step_size: 0.0, acceptance: 1.0, r_hat: None, effective_sample_size })
+/// `n` independent draws of the Gibbs factor of a head: [n, d].
+fn exact(head: &HeadFactor, n: usize, seed: u64) -> Result<Vec<f64>> {
+    head.draw(&standard_normals(&mut ChaCha8Rng::seed_from_u64(seed), n * head.dim()))
 }
 
 /// Langevin chains from `x` [n, d] on.

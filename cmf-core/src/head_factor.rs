@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::LN_2PI;
-use crate::linalg::dot;
+use crate::linalg::{centred, dot};
 use crate::potential::{Potential, check_hvp, check_value_and_gradient};
 use crate::preconditioner::Preconditioner;
 use crate::symmetric::Symmetric;
@@ -64,10 +64,7 @@ impl Potential for HeadFactor {
     fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
         let d = self.dim();
         check_value_and_gradient(d, x, value, gradient)?;
-        let mut centred = x.to_vec();
-        for row in centred.chunks_exact_mut(d) {
-            row.iter_mut().zip(&self.centre).for_each(|(v, a)| *v -= a);
-        }
+        let centred = centred(x, &self.centre);
         gradient.copy_from_slice(&self.precision.times(&centred)?);
         let rows = centred.chunks_exact(d).zip(gradient.chunks_exact(d));
         value.iter_mut().zip(rows).for_each(|(value, (r, g))| *value = 0.5 * dot(r, g));

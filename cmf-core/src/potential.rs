@@ -38,6 +38,14 @@ pub trait Potential: Send + Sync {
     }
 }
 
+/// V, the potential of the Gibbs factor: the head where [`Potential::gibbs`] gives one, or w itself.
+pub(crate) fn gibbs_of(w: &dyn Potential) -> &dyn Potential {
+    match w.gibbs() {
+        Some(head) => head,
+        None => w,
+    }
+}
+
 /// A potential w in coordinates z with x = L z.
 pub struct Whitened {
     /// z ↦ w(L z), to within what [`Potential::whitened`] says.

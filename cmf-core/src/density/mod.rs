@@ -28,7 +28,7 @@ pub use score::{ScoreEstimator, ScoreReport};
 
 use crate::error::Result;
 use crate::linalg::dot;
-use crate::potential::Potential;
+use crate::potential::{Potential, gibbs_of};
 use crate::source::Source;
 
 /// Up to this dimension Hessians are formed and factored, so that log-densities are exact.
@@ -74,10 +74,7 @@ impl Pushed {
         let twice = match source {
             Source::Gibbs => {
                 let mut twice = vec![0.0; y.len()];
-                match w.gibbs() {
-                    Some(head) => head.value_and_gradient(&once, &mut value, &mut twice)?,
-                    None => w.value_and_gradient(&once, &mut value, &mut twice)?,
-                }
+                gibbs_of(w).value_and_gradient(&once, &mut value, &mut twice)?;
                 twice
             }
             Source::Gaussian => {

@@ -139,8 +139,8 @@ impl<T: Scalar> Icnn<T> {
 /// The head of a network on its own.
 fn head_factor<T: Scalar>(arch: &Architecture, weights: &Weights<Array<T>>) -> Result<HeadFactor> {
     let f64s = |a: &Array<T>| a.to_vec().into_iter().map(T::to_f64).collect::<Vec<f64>>();
-    let x_side = f64s(&weights.x_side);
-    let head = x_side[(arch.x_side_rows() - arch.head_rows()) * arch.dim..].to_vec();
+    let from = (arch.x_side_rows() - arch.head_rows()) * arch.dim;
+    let head = weights.x_side.to_vec()[from..].iter().map(|v| v.to_f64()).collect();
     let precision = match &weights.spikes {
         None => Symmetric::Full(head),
         Some(spikes) => {

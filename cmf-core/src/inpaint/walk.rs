@@ -7,7 +7,7 @@ use super::whitening::Whitening;
 use crate::density::ScoreEstimator;
 use crate::error::Result;
 use crate::linalg::dot;
-use crate::potential::Potential;
+use crate::potential::{Potential, gibbs_of};
 
 /// Chains [n, k] in whitened coordinates, moved by unadjusted Langevin with one probe's score.
 ///
@@ -74,10 +74,7 @@ pub(super) fn curvature(
         }
         let (mut first, mut second) = (whitening.push_forward(&v, w.dim()), vec![0.0; points.len()]);
         w.hvp(&points, &first, &mut second)?;
-        match w.gibbs() {
-            Some(head) => head.hvp(&pushed, &second, &mut first)?,
-            None => w.hvp(&pushed, &second, &mut first)?,
-        }
+        gibbs_of(w).hvp(&pushed, &second, &mut first)?;
         w.hvp(&points, &first, &mut second)?;
         v = whitening.pull_back(&second);
         top = v.chunks_exact(k).map(|row| dot(row, row).sqrt()).fold(1.0, f64::max);

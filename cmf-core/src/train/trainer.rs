@@ -29,7 +29,7 @@ use crate::gaussian::{Gaussian, QuadraticStart};
 use crate::gibbs_start::GibbsStart;
 use crate::head_factor::HeadFactor;
 use crate::icnn::{Icnn, Weights, initial_weights, initial_weights_for_samples};
-use crate::potential::Potential;
+use crate::potential::{Potential, gibbs_of};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Mala, Sampler};
 use crate::source::Source;
@@ -365,10 +365,7 @@ impl Trainer {
         let image = inner::gradient(network, y)?;
         let (image, along) = match self.config.method.source() {
             Source::Gibbs => {
-                let along = match network.gibbs() {
-                    Some(head) => inner::gradient(head, &image)?,
-                    None => inner::gradient(network, &image)?,
-                };
+                let along = inner::gradient(gibbs_of(network), &image)?;
                 (Some(image), along)
             }
             Source::Gaussian => (None, image),

@@ -295,12 +295,29 @@ unsafe extern "C" fn gaussian(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
+    unsafe { moments(context, d, ("mean", mean), ("covariance", covariance), error, |host| host.gaussian()) }
+}
+
+/// Writes a vector [d] and a matrix [d, d] of the host's, each under its name.
+///
+/// # Safety
+///
+/// As for the functions of the table.
+unsafe fn moments(
+    context: *mut c_void,
+    d: usize,
+    vector: (&str, *mut f64),
+    matrix: (&str, *mut f64),
+    error: *mut CmfError,
+    get: impl FnOnce(&dyn Host) -> Result<(Vec<f64>, Vec<f64>)>,
+) -> i32 {
+    // SAFETY: the caller's promise.
     enter(unsafe { error.as_mut() }, || unsafe {
         let (context, mut arrays) = (of(context)?, Arrays::default());
         context.len(1, d)?;
-        let (m, s) = context.host.gaussian()?;
-        arrays.write("mean", mean, Some(d))?.copy_from_slice(&m);
-        arrays.write("covariance", covariance, d.checked_mul(d))?.copy_from_slice(&s);
+        let (v, m) = get(context.host)?;
+        arrays.write(vector.0, vector.1, Some(d))?.copy_from_slice(&v);
+        arrays.write(matrix.0, matrix.1, d.checked_mul(d))?.copy_from_slice(&m);
         Ok(())
     })
 }
@@ -313,16 +330,12 @@ unsafe extern "C" fn head_factor(
     error: *mut CmfError,
 ) -> i32 {
     // SAFETY: as above.
-    enter(unsafe { error.as_mut() }, || unsafe {
-        let (context, mut arrays) = (of(context)?, Arrays::default());
-        context.len(1, d)?;
-        let Some((a, q)) = context.host.head_factor()? else {
-            return Err(Error::unsupported("the Gibbs factor of this model is exp(-w)/Z"));
-        };
-        arrays.write("centre", centre, Some(d))?.copy_from_slice(&a);
-        arrays.write("precision", precision, d.checked_mul(d))?.copy_from_slice(&q);
-        Ok(())
-    })
+    unsafe {
+        moments(context, d, ("centre", centre), ("precision", precision), error, |host| {
+            let whole = || Error::unsupported("the Gibbs factor of this model is exp(-w)/Z");
+            host.head_factor()?.ok_or_else(whole)
+        })
+    }
 }
 
 unsafe extern "C" fn uniform(context: *mut c_void, n: usize, out: *mut f64, error: *mut CmfError) -> i32 {

@@ -32,18 +32,17 @@ use super::objective::{Batch, Law, Likelihood, loss, rows};
 use super::ops::{BurnOps, Precise, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::trainer::{
-    Backend as HostBackend, LAMBDA_EVERY, LAMBDA_ITERATIONS, Optimisers, adam, decay, draws_of,
-    inverse_to_differentiate, tuned,
+    Backend as HostBackend, LAMBDA_EVERY, LAMBDA_ITERATIONS, Optimisers, adam, decay, draws_of, tuned,
 };
 use super::training::{Metrics, ReadRows, Training};
 use crate::error::{Error, Result};
 use crate::gaussian::QuadraticStart;
 use crate::gibbs_start::GibbsStart;
-use crate::head_factor::HeadFactor;
 use crate::icnn::formula::Formula;
 use crate::icnn::{Architecture, GibbsFactor, Icnn, Weights};
 use crate::potential::Potential as HostPotential;
 use crate::source::Source;
+use crate::symmetric::Symmetric;
 use conjugate::conjugate;
 use draws::{Ahead, Moves};
 use langevin::{lambda_max, langevin};
@@ -318,9 +317,8 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
         }
         let from = (1 + arch.rank) * arch.units();
         let precision = read(weights.x_side.clone().matrix().narrow(0, from, arch.dim))?;
-        let head = HeadFactor::new(precision, vec![0.0; arch.dim])?;
-        let inverse = inverse_to_differentiate(&head)?;
-        Ok(inverse.map(|inverse| Tensor::from_inner(self.upload(&inverse))))
+        let inverse = Symmetric::from(precision).inverse("the head")?;
+        Ok(Some(Tensor::from_inner(self.upload(&inverse.dense()))))
     }
 
     /// What the likelihood needs at the batch `y`, and the worst relative residual of its solves.
