@@ -9,6 +9,7 @@ use crate::conjugate::{ConjugateSolver, Solution};
 use crate::error::{Error, Result};
 use crate::gaussian::QuadraticStart;
 use crate::head_factor::HeadFactor;
+use crate::linalg::plus;
 use crate::potential::{Potential, Whitened};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Mala, Run, Samples, State, lambda_max, sample, standard_normals};
@@ -50,18 +51,11 @@ impl GibbsStart {
         Ok(GibbsStart { covariance, centre, source: start.source })
     }
 
-    fn plus_centre(&self, mut rows: Vec<f64>) -> Vec<f64> {
-        for row in rows.chunks_exact_mut(self.centre.len()) {
-            row.iter_mut().zip(&self.centre).for_each(|(v, a)| *v += a);
-        }
-        rows
-    }
-
     /// Exact draws of the source from standard normal numbers ξ: a + L ξ with L L' = P, or ξ itself.
     /// [n, d] -> [n, d].
     pub fn draw(&self, noise: &[f64]) -> Result<Vec<f64>> {
         match self.source {
-            Source::Gibbs => Ok(self.plus_centre(self.covariance.colour(noise)?)),
+            Source::Gibbs => Ok(plus(self.covariance.colour(noise)?, &self.centre)),
             Source::Gaussian => Ok(noise.to_vec()),
         }
     }
@@ -73,7 +67,7 @@ impl GibbsStart {
 
     /// a + P x, the gradient of the start's conjugate: [n, d] -> [n, d].
     pub fn map(&self, x: &[f64]) -> Result<Vec<f64>> {
-        Ok(self.plus_centre(self.covariance.colour(&self.covariance.pull_back(x)?)?))
+        Ok(plus(self.covariance.colour(&self.covariance.pull_back(x)?)?, &self.centre))
     }
 
     /// Draws `n` points of the Gibbs factor of `w`: exact ones of its head, or else each the end of its own chain from
@@ -174,6 +168,23 @@ impl GibbsStart {
         }
     }
 
+    /// ȳ + x - E ∇w(y) of points y like the data, in whitened coordinates: the conjugate, where the Hessian is the identity
+    /// there. `x`: [n, d] in these coordinates -> [n, d].
+    fn affine_start(&self, whitened: &Whitened, x: &[f64]) -> Result<Vec<f64>> {
+        let Whitened { potential, coordinates } = whitened;
+        let draws = self.draws(TYPICAL, &mut ChaCha8Rng::seed_from_u64(0))?;
+        let points = coordinates.whiten(&self.map(&draws)?)?;
+        let mut gradient = vec![0.0; points.len()];
+        potential.value_and_gradient(&points, &mut vec![0.0; TYPICAL], &mut gradient)?;
+        let offset: Vec<f64> = (0..potential.dim())
+            .map(|i| {
+                let of = |rows: &[f64]| rows.iter().skip(i).step_by(potential.dim()).sum::<f64>();
+                (of(&points) - of(&gradient)) / TYPICAL as f64
+            })
+            .collect();
+        Ok(plus(x.to_vec(), &offset))
+    }
+
     /// The conjugates of `x` [n, d], solved in whitened coordinates: y = L z with z = argmax ⟨L'x, z⟩ - w(L z).
     ///
     /// Residuals there are L' times those here: their tolerance is smaller by the geometric mean of P's square roots, and w
@@ -181,13 +192,17 @@ impl GibbsStart {
     fn conjugate_in(&self, whitened: &Whitened, x: &[f64]) -> Result<Vec<f64>> {
         let Whitened { potential, coordinates } = whitened;
         let usual = self.solver();
-        let scale = (self.covariance.log_det() / (2 * potential.dim()) as f64).exp();
+        let scale = (coordinates.log_det() / (2 * potential.dim()) as f64).exp();
         let solver = ConjugateSolver { tolerance: scale * usual.tolerance, preconditioner: None, ..usual };
-        let start = coordinates.whiten(&self.map(x)?)?;
-        let solution = solver.solve(potential.as_ref(), &coordinates.pull_back(x)?, Some(&start))?;
+        let x = coordinates.pull_back(x)?;
+        let start = self.affine_start(whitened, &x)?;
+        let solution = solver.solve(potential.as_ref(), &x, Some(&start))?;
         coordinates.colour(&solution.y)
     }
 }
+
+/// Points like the data by whose mean gradient conjugates' solves start.
+const TYPICAL: usize = 64;
 
 /// `n` independent draws of the Gibbs factor of a head: [n, d].
 fn exact(head: &HeadFactor, n: usize, seed: u64) -> Result<Vec<f64>> {

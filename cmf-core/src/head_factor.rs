@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::LN_2PI;
-use crate::linalg::{centred, dot};
+use crate::linalg::{centred, dot, plus};
 use crate::potential::{Potential, check_hvp, check_value_and_gradient};
 use crate::preconditioner::Preconditioner;
 use crate::symmetric::Symmetric;
@@ -48,11 +48,7 @@ impl HeadFactor {
 
     /// Exact draws a + L ξ with L L' = Q^{-1} from standard normal numbers ξ: [n, d] -> [n, d].
     pub fn draw(&self, noise: &[f64]) -> Result<Vec<f64>> {
-        let mut x = Preconditioner::new(&self.covariance()?)?.colour(noise)?;
-        for row in x.chunks_exact_mut(self.dim()) {
-            row.iter_mut().zip(&self.centre).for_each(|(v, a)| *v += a);
-        }
-        Ok(x)
+        Ok(plus(Preconditioner::new(&self.covariance()?)?.colour(noise)?, &self.centre))
     }
 }
 

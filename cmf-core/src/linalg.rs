@@ -126,7 +126,8 @@ impl SymmetricEigen {
     /// V f(Λ) V', the matrix function f of the decomposed matrix, row-major [d, d].
     pub fn apply(&self, f: impl Fn(f64) -> f64) -> Vec<f64> {
         let d = self.values.len();
-        let scaled = Mat::from_fn(d, d, |i, j| self.vectors[(i, j)] * f(self.values[j]));
+        let values: Vec<f64> = self.values.iter().map(|&v| f(v)).collect();
+        let scaled = Mat::from_fn(d, d, |i, j| self.vectors[(i, j)] * values[j]);
         to_rows((&scaled * self.vectors.transpose()).as_ref())
     }
 }
@@ -143,6 +144,14 @@ pub(crate) fn centred(y: &[f64], mean: &[f64]) -> Vec<f64> {
         row.iter_mut().zip(mean).for_each(|(v, m)| *v -= m);
     }
     out
+}
+
+/// The rows of `y` [n, d] plus `mean` [d].
+pub(crate) fn plus(mut y: Vec<f64>, mean: &[f64]) -> Vec<f64> {
+    for row in y.chunks_exact_mut(mean.len()) {
+        row.iter_mut().zip(mean).for_each(|(v, m)| *v += m);
+    }
+    y
 }
 
 /// ⟨a, b⟩ of equally long slices, summed in eight interleaved parts so that it vectorises.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::QuadraticStart;
-use crate::linalg::dot;
+use crate::linalg::{dot, plus};
 use crate::potential::{Potential, check_hvp, check_value_and_gradient};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Hmc, Sampler, State, standard_normals};
@@ -195,11 +195,7 @@ impl<'a> Whitened<'a> {
     }
 
     fn x(&self, z: &[f64]) -> Result<Vec<f64>> {
-        let mut x = self.factor.colour(z)?;
-        for row in x.chunks_exact_mut(self.dim()) {
-            row.iter_mut().zip(self.centre).for_each(|(x, a)| *x += a);
-        }
-        Ok(x)
+        Ok(plus(self.factor.colour(z)?, self.centre))
     }
 }
 

@@ -28,11 +28,13 @@ pub trait Potential: Send + Sync {
         None
     }
 
-    /// This potential in coordinates of its own in which its Hessian is about as close to the identity as in those of
-    /// `near`, for an implementer that evaluates it there with fewer operations; else none.
+    /// This potential in coordinates of its own for samples, given a P = `near` that is close to its inverse Hessian, from an
+    /// implementer that gains by them; else none. Of all of w they are for chains: the Hessian is about as close to the
+    /// identity there as in the coordinates of P, and an evaluation costs less. Of the head, whose draws need no chains, they
+    /// are for the solves of conjugates: the Hessian is closer to the identity where data are.
     ///
-    /// It may differ by a few hundredths of a nat where N(a, P) with P = `near` has its mass: enough for draws of e^{-w}, and
-    /// for the start of a solve that ends with w itself.
+    /// It may differ by a few hundredths of a nat where N(a, P), or the data, have their mass: enough for draws of e^{-w},
+    /// and for the start of a solve that ends with w itself.
     fn whitened(&self, _near: &Preconditioner) -> Result<Option<Whitened>> {
         Ok(None)
     }

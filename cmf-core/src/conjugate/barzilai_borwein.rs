@@ -27,22 +27,25 @@ impl Rule for BarzilaiBorwein {
 
     fn propose(&mut self, _: &mut Oracle<'_>, rows: &mut [&mut Row]) -> Result<()> {
         for row in rows {
-            row.direction = row.at.gradient.iter().map(|g| -g).collect();
+            row.descend();
             row.step = self.lengths[row.index];
         }
         Ok(())
     }
 
     /// Lengths ⟨s,s⟩/⟨s,dg⟩ (long) and ⟨s,dg⟩/⟨dg,dg⟩ (short); without curvature, ten times the last.
-    fn learn(&mut self, index: usize, s: Vec<f64>, dg: Vec<f64>) {
-        let curvature = dot(&s, &dg);
-        let length = &mut self.lengths[index];
-        if curvature > 0.0 {
-            let long = dot(&s, &s) / curvature;
-            let short = curvature / dot(&dg, &dg);
-            *length = if short < SHORT * long { short } else { long };
-        } else {
-            *length *= 10.0;
+    fn learn(&mut self, accepted: &[Option<&Row>]) {
+        for (length, row) in self.lengths.iter_mut().zip(accepted) {
+            let Some(row) = row else { continue };
+            let (s, dg): (Vec<f64>, Vec<f64>) = row.moved().zip(row.turned()).unzip();
+            let curvature = dot(&s, &dg);
+            if curvature > 0.0 {
+                let long = dot(&s, &s) / curvature;
+                let short = curvature / dot(&dg, &dg);
+                *length = if short < SHORT * long { short } else { long };
+            } else {
+                *length *= 10.0;
+            }
         }
     }
 }

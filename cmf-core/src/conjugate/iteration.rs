@@ -27,11 +27,12 @@ pub(super) trait Rule {
     /// Writes the direction and the first step length of each row, both in preconditioned coordinates.
     fn propose(&mut self, oracle: &mut Oracle<'_>, rows: &mut [&mut Row]) -> Result<()>;
 
-    /// Takes in an accepted step of row `index`: s = step, dg = change of the gradient.
-    fn learn(&mut self, index: usize, s: Vec<f64>, dg: Vec<f64>);
+    /// Takes in the steps that rows have just accepted: of each row of the block its state, if it has.
+    fn learn(&mut self, accepted: &[Option<&Row>]);
 }
 
 /// An iterate with what the potential said there.
+#[derive(Clone)]
 pub(super) struct Point {
     pub y: Vec<f64>,
     value: f64,
@@ -42,19 +43,26 @@ pub(super) struct Point {
 }
 
 impl Point {
+    /// A point that has not been seen.
+    fn unseen(y: Vec<f64>) -> Self {
+        Point { gradient: vec![0.0; y.len()], y, value: f64::NAN, residual: f64::INFINITY }
+    }
+
     fn is_finite(&self) -> bool {
         self.value.is_finite() && self.residual.is_finite()
     }
 }
 
-/// The state of one row.
+/// The state of one row. Its arrays are used again at every step.
 pub(super) struct Row {
     pub index: usize,
     pub at: Point,
+    /// The point to be judged, and after that, if it was accepted, the one before.
+    trial: Point,
     /// An earlier iterate, where it is better than `at`.
-    best: Option<Point>,
+    best: Option<Box<Point>>,
     pub direction: Vec<f64>,
-    /// L times the direction: what moves y.
+    /// L times the direction, what moves y; empty where that is the direction itself.
     displacement: Vec<f64>,
     pub step: f64,
     /// ⟨gradient, direction⟩ < 0 at `at`.
@@ -74,11 +82,13 @@ pub(super) struct Row {
 }
 
 impl Row {
-    fn new(index: usize, at: Point) -> Self {
+    /// A row whose start is its first trial.
+    fn new(index: usize, start: Vec<f64>) -> Self {
         Row {
             index,
-            mark: at.residual,
-            at,
+            mark: f64::INFINITY,
+            at: Point::unseen(start.clone()),
+            trial: Point::unseen(start),
             best: None,
             direction: Vec::new(),
             displacement: Vec::new(),
@@ -98,48 +108,64 @@ impl Row {
     fn secure_descent(&mut self) {
         self.slope = dot(&self.at.gradient, &self.direction);
         if !(self.slope < 0.0 && self.slope.is_finite() && self.step > 0.0 && self.step.is_finite()) {
-            self.direction = self.at.gradient.iter().map(|g| -g).collect();
+            self.descend();
             self.slope = -dot(&self.at.gradient, &self.at.gradient);
             self.step = 1.0;
         }
     }
 
-    fn write_trial(&self, out: &mut [f64]) {
-        let ends = self.at.y.iter().zip(&self.displacement).map(|(y, v)| y + self.step * v);
-        out.iter_mut().zip(ends).for_each(|(out, y)| *out = y);
+    /// Makes the direction the negative gradient.
+    pub fn descend(&mut self) {
+        self.direction.clear();
+        self.direction.extend(self.at.gradient.iter().map(|g| -g));
     }
 
-    /// Accepts the trial, and returns the step with its change of the gradient, or shortens the step.
-    fn judge(&mut self, trial: Point) -> Option<(Vec<f64>, Vec<f64>)> {
+    /// s, the step that was just accepted.
+    pub fn moved(&self) -> impl Iterator<Item = f64> {
+        self.direction.iter().map(|p| self.step * p)
+    }
+
+    /// dg, the change of the gradient along it.
+    pub fn turned(&self) -> impl Iterator<Item = f64> {
+        self.at.gradient.iter().zip(&self.trial.gradient).map(|(new, old)| new - old)
+    }
+
+    fn place_trial(&mut self) {
+        let displacement = if self.displacement.is_empty() { &self.direction } else { &self.displacement };
+        let ends = self.at.y.iter().zip(displacement).map(|(y, v)| y + self.step * v);
+        self.trial.y.iter_mut().zip(ends).for_each(|(out, y)| *out = y);
+    }
+
+    /// Accepts the trial or shortens the step.
+    fn judge(&mut self) {
         self.spent += 1;
         self.since += 1;
-        self.beyond = !trial.is_finite();
+        self.beyond = !self.trial.is_finite();
         if self.beyond {
             self.step *= 0.1;
             self.rejections += 1;
-            return None;
+            return;
         }
-        let slope = dot(&trial.gradient, &self.direction);
+        let slope = dot(&self.trial.gradient, &self.direction);
         if slope > -OVERSHOOT * self.slope {
             // The root of the secant through both slopes: exact for a quadratic.
             self.step *= -self.slope / (slope - self.slope);
             self.rejections += 1;
-            return None;
+            return;
         }
-        let s: Vec<f64> = self.direction.iter().map(|p| self.step * p).collect();
-        let dg: Vec<f64> = trial.gradient.iter().zip(&self.at.gradient).map(|(new, old)| new - old).collect();
         if slope <= self.slope {
             self.violations += 1;
         }
-        self.accept(trial);
-        Some((s, dg))
+        self.accept();
     }
 
-    fn accept(&mut self, trial: Point) {
-        let previous = std::mem::replace(&mut self.at, trial);
-        let best = self.best.take().unwrap_or(previous);
-        if best.residual < self.at.residual {
-            self.best = Some(best);
+    fn accept(&mut self) {
+        std::mem::swap(&mut self.at, &mut self.trial);
+        let previous = &self.trial;
+        match &self.best {
+            None if previous.residual < self.at.residual => self.best = Some(Box::new(previous.clone())),
+            Some(best) if best.residual >= self.at.residual => self.best = None,
+            _ => {}
         }
         if self.at.residual < PROGRESS * self.mark {
             self.mark = self.at.residual;
@@ -158,36 +184,39 @@ pub(super) struct Oracle<'a> {
     preconditioner: Option<&'a Preconditioner>,
     d: usize,
     calls: usize,
+    /// Points and gradients of the last call: [k, d] each.
+    points: Vec<f64>,
+    gradients: Vec<f64>,
 }
 
 impl Oracle<'_> {
-    /// Evaluates the candidates `y` [k, d] of the rows `indices` [k].
-    fn evaluate(&mut self, indices: &[usize], y: Vec<f64>) -> Result<Vec<Point>> {
-        let d = self.d;
-        let mut value = vec![0.0; indices.len()];
-        let mut gradient = vec![0.0; y.len()];
-        if !indices.is_empty() {
-            self.w.value_and_gradient(&y, &mut value, &mut gradient)?;
-            self.calls += 1;
+    /// Evaluates the trials of `rows`.
+    fn evaluate(&mut self, rows: &mut [Row]) -> Result<()> {
+        let (d, k) = (self.d, rows.len());
+        if k == 0 {
+            return Ok(());
         }
-        let mut residual = vec![0.0; indices.len()];
-        let rows = gradient.par_chunks_mut(d).zip(&mut value).zip(&mut residual);
-        let rows = rows.zip(y.par_chunks(d)).zip(indices).with_min_len(least_rows(d));
-        rows.for_each(|((((g, value), residual), y), &i)| {
-            let x = &self.x[i * d..][..d];
-            *value = dot(x, y) - *value;
+        let mut values = vec![0.0; k];
+        self.points.resize(k * d, 0.0);
+        self.gradients.resize(k * d, 0.0);
+        let points = self.points.par_chunks_mut(d).zip(&*rows).with_min_len(least_rows(d));
+        points.for_each(|(point, row)| point.copy_from_slice(&row.trial.y));
+        self.w.value_and_gradient(&self.points, &mut values, &mut self.gradients)?;
+        self.calls += 1;
+        let seen = self.gradients.par_chunks_mut(d).zip(&values).zip(&mut *rows).with_min_len(least_rows(d));
+        seen.for_each(|((g, value), row)| {
+            let x = &self.x[row.index * d..][..d];
+            row.trial.value = dot(x, &row.trial.y) - value;
             g.iter_mut().zip(x).for_each(|(g, x)| *g -= x);
-            *residual = (dot(g, g) / d as f64).sqrt();
+            row.trial.residual = (dot(g, g) / d as f64).sqrt();
+            row.trial.gradient.copy_from_slice(g);
         });
-        let gradient = pull_back(self.preconditioner, &gradient)?;
-        let rows = y.par_chunks(d).zip(gradient.par_chunks(d)).zip(&value).zip(&residual);
-        let points = rows.with_min_len(least_rows(d)).map(|(((y, gradient), &value), &residual)| Point {
-            y: y.to_vec(),
-            value,
-            gradient: gradient.to_vec(),
-            residual,
-        });
-        Ok(points.collect())
+        if let Some(preconditioner) = self.preconditioner {
+            let pulled = preconditioner.pull_back(&self.gradients)?;
+            let rows = rows.par_iter_mut().zip(pulled.par_chunks(d)).with_min_len(least_rows(d));
+            rows.for_each(|(row, g)| row.trial.gradient.copy_from_slice(g));
+        }
+        Ok(())
     }
 
     /// L' ∇²w(y) L v for `y`, `v` [k, d].
@@ -211,7 +240,9 @@ impl<'a> Iteration<'a> {
     pub fn new(solver: &'a ConjugateSolver, w: &'a dyn Potential, x: &'a [f64]) -> Self {
         let d = w.dim();
         let preconditioner = solver.preconditioner.as_deref();
-        Iteration { solver, oracle: Oracle { w, x, preconditioner, d, calls: 0 }, n: x.len() / d }
+        let (points, gradients) = (Vec::new(), Vec::new());
+        let oracle = Oracle { w, x, preconditioner, d, calls: 0, points, gradients };
+        Iteration { solver, oracle, n: x.len() / d }
     }
 
     /// Runs every row to its end from `start` [n, d].
@@ -221,11 +252,15 @@ impl<'a> Iteration<'a> {
         let mut solution =
             Solution { y: start, value: vec![f64::NEG_INFINITY; n], rows: vec![unseen; n], oracle_calls: 0 };
         let finite = |v: &[f64], i: usize| v[i * d..][..d].iter().all(|v| v.is_finite());
-        let indices: Vec<usize> =
-            (0..n).filter(|&i| finite(self.oracle.x, i) && finite(&solution.y, i)).collect();
-        let y = indices.iter().flat_map(|&i| solution.y[i * d..][..d].to_vec()).collect();
-        let points = self.oracle.evaluate(&indices, y)?;
-        let mut active: Vec<Row> = indices.iter().zip(points).map(|(&i, p)| Row::new(i, p)).collect();
+        let mut active: Vec<Row> = (0..n)
+            .filter(|&i| finite(self.oracle.x, i) && finite(&solution.y, i))
+            .map(|i| Row::new(i, solution.y[i * d..][..d].to_vec()))
+            .collect();
+        self.oracle.evaluate(&mut active)?;
+        for row in &mut active {
+            std::mem::swap(&mut row.at, &mut row.trial);
+            row.mark = row.at.residual;
+        }
         loop {
             active = self.retire(active, rule.patience(), &mut solution);
             if active.is_empty() {
@@ -233,18 +268,12 @@ impl<'a> Iteration<'a> {
                 return Ok(solution);
             }
             self.direct(&mut active, rule)?;
-            let indices: Vec<usize> = active.iter().map(|row| row.index).collect();
-            let mut trials = vec![0.0; active.len() * d];
-            let rows = trials.par_chunks_mut(d).zip(&active).with_min_len(least_rows(d));
-            rows.for_each(|(out, row)| row.write_trial(out));
-            let points = self.oracle.evaluate(&indices, trials)?;
-            let rows = active.par_iter_mut().zip(points).with_min_len(least_rows(d));
-            let steps: Vec<_> = rows.map(|(row, point)| row.judge(point)).collect();
-            for (index, step) in indices.into_iter().zip(steps) {
-                if let Some((s, dg)) = step {
-                    rule.learn(index, s, dg);
-                }
-            }
+            active.par_iter_mut().with_min_len(least_rows(d)).for_each(Row::place_trial);
+            self.oracle.evaluate(&mut active)?;
+            active.par_iter_mut().with_min_len(least_rows(d)).for_each(Row::judge);
+            let mut accepted = vec![None; n];
+            active.iter().filter(|row| row.fresh).for_each(|row| accepted[row.index] = Some(row));
+            rule.learn(&accepted);
         }
     }
 
@@ -252,12 +281,17 @@ impl<'a> Iteration<'a> {
     fn direct(&mut self, active: &mut [Row], rule: &mut dyn Rule) -> Result<()> {
         let mut fresh: Vec<&mut Row> = active.iter_mut().filter(|row| row.fresh).collect();
         rule.propose(&mut self.oracle, &mut fresh)?;
-        fresh.iter_mut().for_each(|row| row.secure_descent());
-        let directions: Vec<f64> = fresh.iter().flat_map(|row| row.direction.iter().copied()).collect();
-        let displacements = colour(self.oracle.preconditioner, &directions)?;
-        for (row, displacement) in fresh.into_iter().zip(displacements.chunks_exact(self.oracle.d)) {
-            row.displacement = displacement.to_vec();
+        let d = self.oracle.d;
+        fresh.par_iter_mut().with_min_len(least_rows(d)).for_each(|row| {
+            row.secure_descent();
             row.fresh = false;
+        });
+        let Some(preconditioner) = self.oracle.preconditioner else { return Ok(()) };
+        let directions: Vec<f64> = fresh.iter().flat_map(|row| row.direction.iter().copied()).collect();
+        let displacements = preconditioner.colour(&directions)?;
+        for (row, displacement) in fresh.into_iter().zip(displacements.chunks_exact(d)) {
+            row.displacement.clear();
+            row.displacement.extend_from_slice(displacement);
         }
         Ok(())
     }
@@ -271,7 +305,7 @@ impl<'a> Iteration<'a> {
                 continue;
             };
             let (i, d, steps) = (row.index, self.oracle.d, row.spent);
-            let point = row.best.unwrap_or(row.at);
+            let point = row.best.map_or(row.at, |best| *best);
             let finite = point.is_finite();
             let residual = if finite { point.residual } else { f64::INFINITY };
             solution.rows[i] = RowOutcome { status, residual, steps };

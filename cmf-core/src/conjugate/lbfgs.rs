@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::linalg::dot;
 
 /// A step with its change of gradient.
+#[derive(Default)]
 struct Pair {
     s: Vec<f64>,
     dg: Vec<f64>,
@@ -37,33 +38,42 @@ impl Rule for Lbfgs {
 
     fn propose(&mut self, _: &mut Oracle<'_>, rows: &mut [&mut Row]) -> Result<()> {
         rows.par_iter_mut().for_each(|row| {
-            row.direction = direction(&self.pairs[row.index], &row.at.gradient);
+            row.descend();
+            turn(&self.pairs[row.index], &mut row.direction);
             row.step = 1.0;
         });
         Ok(())
     }
 
-    fn learn(&mut self, index: usize, s: Vec<f64>, dg: Vec<f64>) {
-        let curvature = dot(&s, &dg);
-        // Pairs that are rounding would destroy the estimate's positive definiteness.
-        if curvature <= f64::EPSILON * (dot(&s, &s) * dot(&dg, &dg)).sqrt() {
-            return;
-        }
-        let pairs = &mut self.pairs[index];
-        if pairs.len() == self.memory {
-            pairs.pop_front();
-        }
-        pairs.push_back(Pair { s, dg, curvature });
+    fn learn(&mut self, accepted: &[Option<&Row>]) {
+        let memory = self.memory;
+        self.pairs.par_iter_mut().zip(accepted).for_each(|(pairs, row)| {
+            let Some(row) = row else { return };
+            // The oldest pair's arrays serve again.
+            let mut pair = match pairs.len() == memory {
+                true => pairs.pop_front(),
+                false => None,
+            }
+            .unwrap_or_default();
+            pair.s.clear();
+            pair.s.extend(row.moved());
+            pair.dg.clear();
+            pair.dg.extend(row.turned());
+            pair.curvature = dot(&pair.s, &pair.dg);
+            // Pairs that are rounding would destroy the estimate's positive definiteness.
+            if pair.curvature > f64::EPSILON * (dot(&pair.s, &pair.s) * dot(&pair.dg, &pair.dg)).sqrt() {
+                pairs.push_back(pair);
+            }
+        });
     }
 }
 
-/// The two-loop recursion for -H g (Nocedal and Wright, 2006, algorithm 7.4), with
+/// The two-loop recursion, which makes H q of q (Nocedal and Wright, 2006, algorithm 7.4), with
 /// H_0 = ⟨s,dg⟩/⟨dg,dg⟩ I of the newest pair.
-fn direction(pairs: &VecDeque<Pair>, gradient: &[f64]) -> Vec<f64> {
-    let mut q: Vec<f64> = gradient.iter().map(|g| -g).collect();
+fn turn(pairs: &VecDeque<Pair>, q: &mut [f64]) {
     let mut alphas = Vec::with_capacity(pairs.len());
     for pair in pairs.iter().rev() {
-        let alpha = dot(&pair.s, &q) / pair.curvature;
+        let alpha = dot(&pair.s, q) / pair.curvature;
         q.iter_mut().zip(&pair.dg).for_each(|(q, y)| *q -= alpha * y);
         alphas.push(alpha);
     }
@@ -72,8 +82,7 @@ fn direction(pairs: &VecDeque<Pair>, gradient: &[f64]) -> Vec<f64> {
         q.iter_mut().for_each(|q| *q *= scale);
     }
     for (pair, alpha) in pairs.iter().zip(alphas.into_iter().rev()) {
-        let k = alpha - dot(&pair.dg, &q) / pair.curvature;
+        let k = alpha - dot(&pair.dg, q) / pair.curvature;
         q.iter_mut().zip(&pair.s).for_each(|(q, s)| *q += k * s);
     }
-    q
 }

@@ -105,5 +105,5 @@ impl Rule for NewtonCg {
         }
     }
 
-    fn learn(&mut self, _: usize, _: Vec<f64>, _: Vec<f64>) {}
+    fn learn(&mut self, _: &[Option<&Row>]) {}
 }

@@ -125,6 +125,23 @@ impl<T: Scalar> Icnn<T> {
         Ok(LinearisedIcnn { network: self, rows, parts })
     }
 
+    /// The mean of the Hessians at the rows of `x` [n, d]: [d, d].
+    pub(crate) fn mean_hessian(&self, x: &[f64]) -> Result<Vec<f64>> {
+        // What is held at once stays small beside the network.
+        const AT_ONCE: usize = 4;
+        let d = self.arch.dim;
+        let n = (x.len() / d) as f64;
+        let mut mean = vec![0.0; d * d];
+        for some in x.chunks(AT_ONCE * d) {
+            let mut hessians = vec![0.0; some.len() * d];
+            self.hessian(some, &mut hessians)?;
+            for hessian in hessians.chunks_exact(d * d) {
+                mean.iter_mut().zip(hessian).for_each(|(m, h)| *m += h / n);
+            }
+        }
+        Ok(mean)
+    }
+
     /// act(s) of all units at the rows of `x` [n, d]: [n, N].
     pub(super) fn active(&self, x: &[f64]) -> Array<T> {
         let (n, host) = (x.len() / self.arch.dim, Host::parallel());

@@ -6,7 +6,7 @@ use rand_distr::StandardNormal;
 use crate::density::tweedie;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
-use crate::linalg::{Cholesky, matmul, to_rows, view};
+use crate::linalg::{Cholesky, matmul, plus, to_rows, view};
 use crate::potential::SecondOrder;
 use crate::source::Source;
 
@@ -106,11 +106,8 @@ impl Hole {
     }
 
     /// As [`place`](Self::place), for values less their Gaussian mean.
-    pub(super) fn place_about_mean(&self, mut offsets: Vec<f64>) -> Vec<f64> {
-        for row in offsets.chunks_exact_mut(self.len()) {
-            row.iter_mut().zip(&self.mean).for_each(|(v, m)| *v += m);
-        }
-        self.place(&offsets)
+    pub(super) fn place_about_mean(&self, offsets: Vec<f64>) -> Vec<f64> {
+        self.place(&plus(offsets, &self.mean))
     }
 
     /// [H(y) ∇²V(G(y)) H(y)]_hh of each row y of `points` [n, d]: n matrices [k, k].

@@ -80,6 +80,12 @@ pub fn random_weights(arch: Architecture) -> Icnn<f64> {
     Icnn::new(arch, weights).unwrap()
 }
 
+/// The same network with the Gibbs factor of its head.
+pub fn with_factor_of_head(w: &Icnn<f64>) -> Icnn<f64> {
+    let arch = Architecture { gibbs: GibbsFactor::Head, ..w.architecture().clone() };
+    Icnn::new(arch, w.weights().clone()).unwrap()
+}
+
 fn close(what: &str, a: &[f64], b: &[f64], tolerance: f64) {
     let scale = b.iter().fold(1.0f64, |m, v| m.max(v.abs()));
     for (i, (a, b)) in a.iter().zip(b).enumerate() {

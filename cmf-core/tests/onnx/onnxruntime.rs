@@ -10,7 +10,7 @@ use cmf_core::{Potential, SecondOrder};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::common::{conformance, random_network, uniform, whitened_agrees};
+use crate::common::{conformance, random_network, uniform, whitened_agrees, with_factor_of_head};
 use crate::{assert_close, metadata};
 
 pub fn runtime() -> &'static OnnxRuntime {
@@ -70,7 +70,9 @@ fn with_onnxruntime_the_conformance_suite_passes() {
 #[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
 fn with_onnxruntime_a_potential_is_evaluated_in_whitened_coordinates() {
     let reference = random_network(16, &[24, 20], 1, false, Activation::Softplus { beta: 2.0 });
-    whitened_agrees(&through_file(&reference), &reference, 5e-5);
+    for reference in [with_factor_of_head(&reference), reference] {
+        whitened_agrees(&through_file(&reference), &reference, 5e-5);
+    }
 }
 
 /// Callers at once, as the threads of a program are: each gets the answers that it would get alone.
