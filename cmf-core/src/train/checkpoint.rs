@@ -15,6 +15,7 @@ use super::average::Average;
 use super::config::TrainConfig;
 use super::least_squares::DAMPING;
 use super::parameters::Parameters;
+use super::solve_metric::metric_of;
 use super::trainer::{Optimisers, Trainer, optimisers};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -23,9 +24,9 @@ use crate::gibbs_start::GibbsStart;
 use crate::icnn::{Icnn, initial_weights};
 use crate::symmetric::Symmetric;
 
-/// Increases when the layout of the file changes. Version 3 added the damping at the end, 4 the Langevin step after it, 5
-/// κ after that; 2 to 4 are read too.
-const VERSION: u32 = 5;
+/// Increases when the layout of the file changes. Versions 3 to 6 added one number of [`Late`] after another; 2 to 5 are
+/// read too.
+const VERSION: u32 = 6;
 /// First bytes of every checkpoint.
 const MAGIC: &[u8; 8] = b"cmf-ckpt";
 
@@ -35,12 +36,20 @@ pub(super) struct State {
     pub(super) start: QuadraticStart,
     pub(super) learned: Packed,
     pub(super) numbers: Numbers,
+    pub(super) late: Late,
+}
+
+/// What came to the file after its version 2, in the order of the file.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Late {
     /// Of least-squares steps.
     pub(super) damping: f64,
     /// γ of the next Langevin steps; 0 before the first.
     pub(super) langevin_step: f64,
     /// κ of the likelihood's control variate; 0 before it is measured.
     pub(super) kappa: f64,
+    /// The Hessian's mean over data when it was last looked at [d, d]; empty before.
+    pub(super) mean_hessian: Vec<f64>,
 }
 
 /// What backends keep as modules, as bytes that each of them reads.
@@ -157,9 +166,8 @@ impl State {
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let config = serde_json::to_string(&self.config).map_err(|e| Error::Invalid(e.to_string()))?;
         let start = (self.start.hessian.numbers(), &self.start.centre, self.start.log_z);
-        let last = (self.damping, self.langevin_step, self.kappa);
-        let bytes = postcard::to_allocvec(&(VERSION, config, start, &self.learned, &self.numbers, last))
-            .map_err(|e| Error::file(path, e))?;
+        let body = (VERSION, config, start, &self.learned, &self.numbers, &self.late);
+        let bytes = postcard::to_allocvec(&body).map_err(|e| Error::file(path, e))?;
         write_atomically(path, |out| {
             out.write_all(MAGIC)?;
             out.write_all(&bytes)
@@ -187,19 +195,25 @@ impl State {
             .map_err(|e| Error::file(path, format!("the checkpoint's settings: {e}")))?;
         config.validate()?;
         let by_lambda = config.langevin_step / numbers.lambda;
-        let (damping, langevin_step, kappa) = match version {
-            2 => (DAMPING, by_lambda, 0.0),
-            3 => (postcard::from_bytes(rest).map_err(damaged)?, by_lambda, 0.0),
-            4 => {
-                let (damping, step) = postcard::from_bytes(rest).map_err(damaged)?;
-                (damping, step, 0.0)
+        let mut late =
+            Late { damping: DAMPING, langevin_step: by_lambda, kappa: 0.0, mean_hessian: Vec::new() };
+        match version {
+            2 => {}
+            3 => late.damping = postcard::from_bytes(rest).map_err(damaged)?,
+            4 => (late.damping, late.langevin_step) = postcard::from_bytes(rest).map_err(damaged)?,
+            5 => {
+                (late.damping, late.langevin_step, late.kappa) =
+                    postcard::from_bytes(rest).map_err(damaged)?;
             }
-            _ => postcard::from_bytes(rest).map_err(damaged)?,
-        };
+            _ => late = postcard::from_bytes(rest).map_err(damaged)?,
+        }
         let (d, head) = (config.architecture.dim, config.architecture.head);
         let hessian = Symmetric::from_numbers(hessian, d, head.rank()).map_err(|e| Error::file(path, e))?;
         let start = QuadraticStart { hessian, centre, log_z, source: config.method.source() };
-        Ok(State { config, start, learned, numbers, damping, langevin_step, kappa })
+        if ![0, d * d].contains(&late.mean_hessian.len()) {
+            return Err(Error::file(path, "the checkpoint is damaged: its mean Hessian is not [d, d]"));
+        }
+        Ok(State { config, start, learned, numbers, late })
     }
 }
 
@@ -211,7 +225,8 @@ impl Trainer {
 
     /// Goes on from a state.
     pub(super) fn from_state(state: State) -> Result<Self> {
-        let State { config, start, learned, numbers, damping, langevin_step, kappa } = state;
+        let State { config, start, learned, numbers, late } = state;
+        let Late { damping, langevin_step, kappa, mean_hessian } = late;
         let device = Default::default();
         let gibbs = GibbsStart::new(&start)?;
         let (parameters, optimisers) = learned.unpack(&config, &start, &device)?;
@@ -219,6 +234,8 @@ impl Trainer {
             numbers;
         Ok(Trainer {
             amortiser: unpack_amortiser(amortiser, &rng, &gibbs, &device)?,
+            solve_metric: metric_of(&mean_hessian, &gibbs.covariance)?,
+            mean_hessian,
             metric: gibbs.covariance,
             start,
             parameters: Some(parameters),
@@ -255,9 +272,12 @@ impl Trainer {
                 update: self.update,
                 seconds: self.seconds,
             },
-            damping: self.damping,
-            langevin_step: self.langevin_step,
-            kappa: self.kappa,
+            late: Late {
+                damping: self.damping,
+                langevin_step: self.langevin_step,
+                kappa: self.kappa,
+                mean_hessian: self.mean_hessian.clone(),
+            },
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::source::Source;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
 pub enum Method {
-    /// Samples, transported from the Gibbs factor e^{-w}/Z (CMFGen and maximum likelihood).
+    /// Samples, transported from the Gibbs factor of w or of its head (CMFGen and maximum likelihood).
     #[default]
     Samples,
     /// Samples, transported from N(0, I): the generative input-convex network.

@@ -25,6 +25,7 @@ mod objective;
 mod ops;
 mod parameters;
 mod solve;
+mod solve_metric;
 mod trainer;
 mod training;
 

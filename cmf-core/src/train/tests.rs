@@ -669,7 +669,12 @@ fn checkpoints_of_earlier_versions_go_on() {
     trainer.save(&path).unwrap();
     assert_eq!(Trainer::load(&path).unwrap().langevin_step, trainer.langevin_step);
     let mut bytes = std::fs::read(&path).unwrap();
-    assert_eq!(bytes[8], 5);
+    assert_eq!(bytes[8], 6);
+    // Version 5 had no mean Hessian, here one of no numbers, which are as many bytes as their length takes.
+    bytes[8] = 5;
+    bytes.truncate(bytes.len() - 1);
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(Trainer::load(&path).unwrap().langevin_step, trainer.langevin_step);
     // Version 4 knew no control variate.
     bytes[8] = 4;
     bytes.truncate(bytes.len() - 8);
@@ -682,6 +687,32 @@ fn checkpoints_of_earlier_versions_go_on() {
     let mut old = Trainer::load(&path).unwrap();
     assert_eq!(old.langevin_step, 0.3 / trainer.lambda);
     old.step(1000, &ring).unwrap();
+}
+
+/// In five dimensions updates look at the Hessian, the eleventh first.
+#[test]
+fn linear_solves_take_the_mean_hessian_for_their_metric_and_resume_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint");
+    let (mut unbroken, mut broken) = (run_on_noise(), run_on_noise());
+    for update in 1..=20 {
+        unbroken.step(10, &one_point).unwrap();
+        if update == 14 {
+            broken.save(&path).unwrap();
+            broken = Trainer::load(&path).unwrap();
+        }
+        broken.step(10, &one_point).unwrap();
+        assert_eq!(unbroken.mean_hessian.len(), if update > 10 { 25 } else { 0 });
+    }
+    let forms = |t: &Trainer| t.network().unwrap().weights().x_side.to_vec();
+    assert_eq!(forms(&unbroken), forms(&broken));
+    // P is (∇²w)^{-1} of the mean Hessian: L' H L = I.
+    let l_transposed = unbroken.solve_metric.colour(&identity(5)).unwrap();
+    let half = unbroken.solve_metric.pull_back(&unbroken.mean_hessian).unwrap();
+    let product = crate::linalg::matmul(&l_transposed, &half, 5, 5, 5);
+    // Rounding of f64, of a matrix whose condition number is some tens.
+    assert!(product.iter().zip(identity(5)).all(|(a, b)| (a - b).abs() < 1e-12), "{product:?}");
+    assert_ne!(l_transposed, unbroken.metric.colour(&identity(5)).unwrap());
 }
 
 #[test]

@@ -22,6 +22,7 @@ use super::objective::{Batch, Law, Likelihood, rows};
 use super::ops::Ranked;
 use super::parameters::{Parameters, network_of};
 use super::solve::hessian_solve;
+use super::solve_metric;
 use super::training::{Metrics, ReadRows, Training};
 use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
@@ -58,6 +59,9 @@ pub struct Trainer {
     pub(super) config: TrainConfig,
     pub(super) start: QuadraticStart,
     pub(super) metric: Arc<Preconditioner>,
+    /// The Hessian's mean over data when it was last looked at, empty before; and the metric of linear solves.
+    pub(super) mean_hessian: Vec<f64>,
+    pub(super) solve_metric: Arc<Preconditioner>,
     pub(super) parameters: Option<Parameters<Backend>>,
     pub(super) optimisers: Optimisers<Backend>,
     pub(super) average: Average,
@@ -228,6 +232,8 @@ impl Trainer {
             parameters: Some(parameters),
             config,
             start,
+            mean_hessian: Vec::new(),
+            solve_metric: gibbs.covariance.clone(),
             metric: gibbs.covariance,
             rng,
             particles,
@@ -372,9 +378,21 @@ impl Trainer {
         };
         let probe = inner::probes(&mut self.rng, self.config.batch, network.dim());
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
+        self.look_at_hessian(network, y)?;
         let points = inner::tiled(y, &probe);
-        let (solved, residual) = hessian_solve(network, &self.metric, &points, &probe, tolerance, most)?;
+        let (solved, residual) =
+            hessian_solve(network, &self.solve_metric, &points, &probe, tolerance, most)?;
         Ok((Likelihood { image, along, solved, probe }, residual))
+    }
+
+    /// Every so often, the mean Hessian over the first of the batch `y`, and the metric of linear solves with it.
+    fn look_at_hessian(&mut self, network: &Icnn<f32>, y: &[f64]) -> Result<()> {
+        let points = solve_metric::points(&self.config, self.update);
+        if points > 0 {
+            self.mean_hessian = network.mean_hessian(&y[..points * network.dim()])?;
+            self.solve_metric = solve_metric::metric_of(&self.mean_hessian, &self.metric)?;
+        }
+        Ok(())
     }
 
     /// Every so often, λ_max over the first of `points` [n, d].

@@ -16,6 +16,7 @@ mod solve;
 mod tests;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::prelude::*;
@@ -25,12 +26,13 @@ use rand_chacha::ChaCha8Rng;
 use super::activation::Activates;
 use super::amortiser::Amortiser;
 use super::average::Average;
-use super::checkpoint::{Numbers, Packed, State, pack_amortiser, unpack_amortiser};
+use super::checkpoint::{Late, Numbers, Packed, State, pack_amortiser, unpack_amortiser};
 use super::config::{Method, TrainConfig};
 use super::noise_control::{self, Differentiated};
 use super::objective::{Batch, Law, Likelihood, loss, rows};
 use super::ops::{BurnOps, Precise, Ranked};
 use super::parameters::{Parameters, network_of};
+use super::solve_metric::{self, metric_of};
 use super::trainer::{
     Backend as HostBackend, LAMBDA_EVERY, LAMBDA_ITERATIONS, Optimisers, adam, decay, draws_of, tuned,
 };
@@ -41,6 +43,7 @@ use crate::gibbs_start::GibbsStart;
 use crate::icnn::formula::Formula;
 use crate::icnn::{Architecture, GibbsFactor, Icnn, Weights};
 use crate::potential::Potential as HostPotential;
+use crate::preconditioner::Preconditioner;
 use crate::source::Source;
 use crate::symmetric::Symmetric;
 use conjugate::conjugate;
@@ -137,6 +140,11 @@ pub(super) struct DeviceTrainer<B: AutodiffBackend> {
     start: QuadraticStart,
     device: B::Device,
     metric: Metric<B::InnerBackend>,
+    /// The Hessian's mean over data when it was last looked at, empty before; and the metric of linear solves.
+    mean_hessian: Vec<f64>,
+    solve_metric: Metric<B::InnerBackend>,
+    /// The host's metric of the start.
+    covariance: Arc<Preconditioner>,
     /// a of the start: [1, d].
     centre: Tensor<B::InnerBackend, 2>,
     parameters: Option<Parameters<B>>,
@@ -162,7 +170,8 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
     /// Goes on from a state on `device`. Fails for runs that learn from an energy, which the host evaluates, and if
     /// the device's gradients and Hessian products are not the host's.
     pub(super) fn from_state(state: State, device: B::Device) -> Result<Self> {
-        let State { config, start, learned, numbers, damping, langevin_step, kappa } = state;
+        let State { config, start, learned, numbers, late } = state;
+        let Late { damping, langevin_step, kappa, mean_hessian } = late;
         if matches!(config.method, Method::Energy { .. }) {
             return Err(Error::Invalid(
                 "energies, their Hessians' factors and least-squares steps are computed by the processor"
@@ -184,6 +193,9 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
             average: average.collect(),
             amortiser: unpack_amortiser(amortiser, &rng, &gibbs, &device)?,
             metric: Metric::new(&gibbs.covariance, &device)?,
+            solve_metric: Metric::new(&*metric_of(&mean_hessian, &gibbs.covariance)?, &device)?,
+            mean_hessian,
+            covariance: gibbs.covariance,
             centre: upload(&gibbs.centre),
             particles: upload(&particles),
             conjugates: upload(&conjugates),
@@ -321,9 +333,25 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
         Ok(Some(Tensor::from_inner(self.upload(&inverse.dense()))))
     }
 
+    /// As the host's; the device averages, and the processor inverts.
+    fn look_at_hessian(
+        &mut self,
+        w: &Potential<'_, B::InnerBackend>,
+        y: &Tensor<B::InnerBackend, 2>,
+    ) -> Result<()> {
+        let points = solve_metric::points(&self.config, self.update);
+        if points > 0 {
+            let hessians = w.hessian(&w.curved(&ranked(&y.clone().narrow(0, 0, points)))).stacked();
+            self.mean_hessian = read(hessians.mean_dim(0))?;
+            let metric = metric_of(&self.mean_hessian, &self.covariance)?;
+            self.solve_metric = Metric::new(&metric, &self.device)?;
+        }
+        Ok(())
+    }
+
     /// What the likelihood needs at the batch `y`, and the worst relative residual of its solves.
     fn likelihood_parts(
-        &self,
+        &mut self,
         w: &Potential<'_, B::InnerBackend>,
         y: &Tensor<B::InnerBackend, 2>,
         probes: &[f64],
@@ -339,10 +367,11 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
             }
             Source::Gaussian => (None, image),
         };
+        self.look_at_hessian(w, y)?;
         let probe = self.upload(probes);
         let points = y.clone().repeat_dim(0, probe.dims()[0] / self.config.batch);
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
-        let (solved, residual) = hessian_solve(w, &self.metric, &points, &probe, tolerance, most)?;
+        let (solved, residual) = hessian_solve(w, &self.solve_metric, &points, &probe, tolerance, most)?;
         Ok((Likelihood { image, along, solved, probe }, residual))
     }
 }
@@ -468,9 +497,12 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
                 update: self.update,
                 seconds: self.seconds,
             },
-            damping: self.damping,
-            kappa: self.kappa,
-            langevin_step: self.langevin_step,
+            late: Late {
+                damping: self.damping,
+                langevin_step: self.langevin_step,
+                kappa: self.kappa,
+                mean_hessian: self.mean_hessian.clone(),
+            },
         };
         state.write(path)
     }

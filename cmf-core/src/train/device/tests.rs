@@ -65,7 +65,7 @@ on_devices! {
     conjugate_solves_are_the_hosts_step_by_step,
     a_row_that_is_not_finite_spoils_no_other,
     updates_are_the_hosts,
-    the_control_is_the_hosts,
+    control_and_metric_of_solves_are_the_hosts,
     checkpoints_move_between_host_and_device,
     a_device_learns_a_ring_as_well_as_the_host,
     a_device_refuses_energies_and_answers_that_are_not_the_hosts,
@@ -315,10 +315,10 @@ fn updates_are_the_hosts<B: Device>() {
     }
 }
 
-/// κ is measured in the first update and used in the second.
-fn the_control_is_the_hosts<B: Device>() {
+/// κ is measured in the first update and used in the second; the eleventh looks at the Hessian.
+fn control_and_metric_of_solves_are_the_hosts<B: Device>() {
     let (mut host, mut device) = (run_on_noise(), on_device::<B>(run_on_noise()));
-    for _ in 0..2 {
+    for _ in 0..12 {
         host.step(10, &one_point).unwrap();
         device.step(10, &one_point).unwrap();
     }
@@ -328,6 +328,9 @@ fn the_control_is_the_hosts<B: Device>() {
         device.kappa,
         host.kappa
     );
+    assert_eq!(host.mean_hessian.len(), 25);
+    let off = largest_difference(&device.mean_hessian, &host.mean_hessian);
+    assert!(off < B::OFF * host.mean_hessian.iter().fold(0.0, |top, v| v.max(top)), "{off:e}");
     let all = |t: &dyn Training| t.network().unwrap().weights().x_side.to_vec();
     let off = all(&device).iter().zip(all(&host)).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
     assert!(off < B::OFF, "{off:e}");
