@@ -3,9 +3,11 @@
 //! With G = ∇w and H = ∇²w (Vesseron, Béthune and Cuturi, 2025, equation 9):
 //!
 //! ```text
-//! log ρ(y)  = -w(G(y)) + log det H(y) - log Z
-//! ∇ log ρ(y) = -H(y) G(G(y)) + ∇_y log det H(y),   ∂_k log det H = ⟨H^{-1}, ∂_k H⟩
+//! log ρ(y)  = -V(G(y)) + log det H(y) - log Z
+//! ∇ log ρ(y) = -H(y) ∇V(G(y)) + ∇_y log det H(y),   ∂_k log det H = ⟨H^{-1}, ∂_k H⟩
 //! ```
+//!
+//! where V = w, or its quadratic head if the Gibbs factor is of that ([`Potential::gibbs`](crate::Potential::gibbs)).
 //!
 //! No conjugate appears, so a density costs two gradients and one Hessian. Exact numbers have the
 //! type [`ExactLogDensity`], estimates [`EstimatedLogDensity`]; neither ever holds a NaN.

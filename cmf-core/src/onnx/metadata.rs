@@ -28,7 +28,8 @@ pub struct Metadata {
     pub pixel_range: Option<[f64; 2]>,
     /// Standard deviation of the noise that was added to the data (`cmf.sigma`).
     pub sigma: f64,
-    /// log Z of the source in nats, log ∫ e^{-w}, if it was estimated (`cmf.log_z`).
+    /// log Z of the source in nats, log ∫ e^{-V} of the Gibbs factor's potential, if it is known or was estimated
+    /// (`cmf.log_z`).
     pub log_z: Option<LogZ>,
     /// Mean and covariance of the noisy data (`cmf.gaussian`): where samplers and inpainting start.
     pub gaussian: Option<Gaussian>,

@@ -144,7 +144,7 @@ pub struct ModelInfo {
     pub pixel_range: Option<(f64, f64)>,
     /// Standard deviation of the noise in the data.
     pub sigma: f64,
-    /// log Z in nats with its standard error, where it was estimated.
+    /// log Z in nats with its standard error (0 where it is known exactly), if the model has one.
     pub log_z: Option<(f64, f64)>,
     /// Whether Hessians, contractions and exact log-densities are to be had.
     pub has_hessian: bool,

@@ -129,7 +129,7 @@ typedef struct cmf_model_info {
     double sigma;            /* standard deviation of the noise in the data, in the units of y */
     double log_z;            /* log Z in nats, 0 without has_log_z */
     double log_z_error;      /* its standard error */
-    uint32_t has_log_z;      /* 0 or 1: whether log_z was estimated */
+    uint32_t has_log_z;      /* 0 or 1: whether log_z is known or estimated */
     uint32_t has_hessian;    /* 0 or 1: whether hessian, contraction and exact log-densities are to be had */
 } cmf_model_info;
 
