@@ -56,8 +56,8 @@ fn whitened_coordinates_leave_the_potential_as_it_is() {
     }
 }
 
-/// Where the Gibbs factor is of the head, coordinates are for conjugates: at points like the data the mean Hessian is the
-/// identity there, whatever metric they were found with.
+/// Where the Gibbs factor is of the head, coordinates are for conjugates: at points that vary as the data do the mean
+/// Hessian is the identity there, whatever metric they were found with.
 #[test]
 fn whitened_coordinates_for_conjugates_are_those_of_the_mean_hessian() {
     let (d, n) = (9, 4000);

@@ -19,14 +19,15 @@ const LEAST: f64 = 0.7;
 /// Points at which idle units are told from others. Of the 256 last units of a digits' network 113 were idle: they
 /// added 6e-4 ± 4e-4 nats together.
 const POINTS: usize = 64;
-/// Points over which the Hessian is averaged. With 4, 8, 16 and 64 of the digits'
-/// network the solve of a conjugate takes 32, 28, 26 and 25 gradients (39 in the coordinates of P).
+/// Points over which the Hessian is averaged. With 8, 16 and 64 in the digits' network the solve of a conjugate takes 30,
+/// 27 and 25 gradients (39 in the coordinates of P).
 const HESSIANS: usize = 16;
 
 impl<T: Scalar> Icnn<T> {
     /// The network z ↦ w(L z), without its idle units, and its L: [`for_chains`](Self::for_chains) where the Gibbs factor is
-    /// of all of w, [`for_conjugates`](Self::for_conjugates) where it is of the head, whose draws need no chains. None with a
-    /// spiked head, where L would cost more than it saves, and with diagonal terms, which are not diagonal in z.
+    /// of all of w, [`for_conjugates`](Self::for_conjugates) where it is of the head, whose draws need no chains. None where
+    /// nothing is gained, with a spiked head, where L would cost more than it saves, and with diagonal terms, which are not
+    /// diagonal in z.
     pub(crate) fn whitened_network(
         &self,
         near: &Preconditioner,
@@ -34,15 +35,18 @@ impl<T: Scalar> Icnn<T> {
         let arch = self.architecture();
         match (arch.head, arch.diagonal, arch.gibbs) {
             (Head::Full, false, GibbsFactor::Whole) => self.for_chains(near),
-            (Head::Full, false, GibbsFactor::Head) => self.for_conjugates(near).map(Some),
+            (Head::Full, false, GibbsFactor::Head) => self.for_conjugates(near),
             _ => Ok(None),
         }
     }
 
-    /// L with L'HL = I for the mean Hessian H at points like the data, y = a + P (x - a) of draws x of N(a, P).
+    /// L with L'HL = I for the mean Hessian H at points y = a + P (x - a) of draws x of N(a, P); none where rounding leaves
+    /// H indefinite.
     ///
-    /// Units bend where the data are: in the coordinates of P the Hessian of the digits' network has eigenvalues up to 20 there.
-    fn for_conjugates(&self, near: &Preconditioner) -> Result<(Icnn<T>, Preconditioner)> {
+    /// Units bend where the data are: in the coordinates of P the Hessian of the digits' network has eigenvalues up to 20
+    /// there. The points vary as the data do, about a instead of their mean a + P a; it is nearer to the pixels' dark end,
+    /// where most units bend (28 gradients with points about the mean).
+    fn for_conjugates(&self, near: &Preconditioner) -> Result<Option<(Icnn<T>, Preconditioner)>> {
         let centre = f64s(&self.weights().centre);
         let draws = self.typical_points(near)?;
         let points = plus(near.colour(&near.pull_back(&centred(&draws, &centre))?)?, &centre);
@@ -50,7 +54,11 @@ impl<T: Scalar> Icnn<T> {
         let (arch, weights) = (lean.architecture(), lean.weights());
         let d = arch.dim;
         let mean = Symmetric::from(lean.mean_hessian(&points[..HESSIANS * d])?);
-        let coordinates = Preconditioner::new(&mean.inverse("the mean Hessian")?)?;
+        let inverse = mean.inverse("the mean Hessian");
+        let coordinates = match inverse.and_then(|inverse| Preconditioner::new(&inverse)) {
+            Err(Error::NotPositiveDefinite(_)) => return Ok(None),
+            found => found?,
+        };
         let rows = f64s(&weights.x_side);
         let (forms, head) = rows.split_at(rows.len() - d * d);
         let half = coordinates.pull_back(head)?;
@@ -63,7 +71,7 @@ impl<T: Scalar> Icnn<T> {
             centre: row(&coordinates.whiten(&f64s(&weights.centre))?),
             ..weights.clone()
         };
-        Ok((in_whitened(arch.clone(), whitened)?, coordinates))
+        Ok(Some((in_whitened(arch.clone(), whitened)?, coordinates)))
     }
 
     /// L such that the head costs next to nothing and Hessians are about as close to the identity as in the coordinates of
