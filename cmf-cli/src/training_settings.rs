@@ -130,6 +130,11 @@ impl Settings {
         }
     }
 
+    /// Whether no update was asked to follow the conjugate objective.
+    pub fn by_likelihood(&self) -> bool {
+        self.conjugate_updates == 0 && self.conjugate_weight.unwrap_or(0.0) == 0.0
+    }
+
     /// The network that the settings ask for.
     pub fn architecture(&self, method: &Method, dim: usize) -> Architecture {
         let plane = is_plane(method, dim);
@@ -154,11 +159,10 @@ impl Settings {
             (None, _) if dim <= MOST_FULL => Head::Full,
             (None, _) => Head::Spiked { rank: DIRECTIONS },
         };
-        let by_likelihood = self.conjugate_updates == 0 && self.conjugate_weight.unwrap_or(0.0) == 0.0;
         let gibbs = match (self.gibbs, method) {
             (Some(GibbsChoice::Whole), _) => GibbsFactor::Whole,
             (Some(GibbsChoice::Head), _) => GibbsFactor::Head,
-            (None, Method::Samples) if !plane && by_likelihood => GibbsFactor::Head,
+            (None, Method::Samples) if !plane && self.by_likelihood() => GibbsFactor::Head,
             (None, _) => GibbsFactor::Whole,
         };
         Architecture { dim, widths, rank: self.rank, diagonal: self.diagonal, activation, head, gibbs }

@@ -260,6 +260,11 @@ fn a_head_of_few_directions_is_learned_resumed_and_used() {
     // The weights of the file, with its head, begin another run.
     let again = "--init faces/model.onnx --batch 16 --particles 16 --updates 2";
     run(folder.path(), &format!("train {set} {again} --out again")).ok();
+    run(folder.path(), &format!("train {set} {again} --conjugate-weight 1 --out other")).fails_with(&[
+        "faces/model.onnx",
+        "Gibbs factor of its quadratic head",
+        "--conjugate-weight",
+    ]);
     run(folder.path(), &format!("train {set} --head 70 --out other"))
         .fails_with(&["between 1 and 60 leading directions of 60 rows", "found 70"]);
     for (options, word) in

@@ -232,6 +232,14 @@ impl Train {
             }
             _ => network,
         };
+        let of_head = network.architecture().gibbs == GibbsFactor::Head;
+        if of_head && (self.energy.is_some() || !self.settings.by_likelihood()) {
+            return Err(Error::file(
+                path,
+                "has the Gibbs factor of its quadratic head, which goes with samples and their likelihood alone: expected \
+                 neither --energy nor --conjugate-weight nor --conjugate-updates, or a file whose Gibbs factor is of all of w",
+            ));
+        }
         Ok(Some(Known { sigma: metadata.sigma, network, file: Init::read(path)? }))
     }
 
@@ -305,8 +313,13 @@ fn say(bar: &ProgressBar, metrics: &Metrics, seen: Option<Seen>) {
         Some(deviation) => format!("deviation {deviation:.2} nats"),
         None => format!("residual {:.1e}", metrics.residual),
     };
+    // 1 is what a Gaussian source has, which takes no steps.
+    let accepted = match metrics.acceptance < 1.0 {
+        true => format!(", accepted {:.2}", metrics.acceptance),
+        false => String::new(),
+    };
     bar.set_message(format!(
-        "update {}, {figures}, lambda max {:.1}, accepted {:.2}{seen}",
-        metrics.update, metrics.lambda_max, metrics.acceptance
+        "update {}, {figures}, lambda max {:.1}{accepted}{seen}",
+        metrics.update, metrics.lambda_max
     ));
 }
