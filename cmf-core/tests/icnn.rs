@@ -14,7 +14,9 @@ use cmf_core::potential::Whitened;
 use cmf_core::preconditioner::Preconditioner;
 use cmf_core::symmetric::{Spiked, Symmetric};
 use cmf_core::{Potential, SecondOrder};
-use common::{conformance, random_network, random_spiked, uniform, whitened_agrees, with_factor_of_head};
+use common::{
+    conformance, random_network, random_spiked, random_weights, uniform, whitened_agrees, with_factor_of_head,
+};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -42,6 +44,33 @@ fn spiked_heads_agree_with_finite_differences() {
         let w = random_spiked(dim, &widths, k, SOFTPLUS);
         let x = uniform(&mut ChaCha8Rng::seed_from_u64(1), 4 * dim);
         conformance(&w, &x, 1e-15);
+    }
+}
+
+/// Of flat networks it is one product of all forms, of others an average.
+#[test]
+fn the_mean_hessian_is_the_average_of_the_hessians() {
+    let (d, n) = (5, 7);
+    let of_two = random_network(d, &[6], 2, false, SOFTPLUS);
+    let head = Head::Spiked { rank: 2 };
+    let spiked = random_weights(Architecture { head, ..of_two.architecture().clone() });
+    let others = [
+        random_network(d, &[6], 1, false, SOFTPLUS),
+        random_network(d, &[6], 1, true, SOFTPLUS),
+        random_network(d, &[6, 4], 1, false, SOFTPLUS),
+    ];
+    for w in others.into_iter().chain([of_two, spiked]) {
+        let x = uniform(&mut ChaCha8Rng::seed_from_u64(4), n * d);
+        let mut hessians = vec![0.0; n * d * d];
+        w.hessian(&x, &mut hessians).unwrap();
+        let host = Host::parallel();
+        let formula = Formula::new(&host, w.architecture(), w.weights());
+        let found = formula.mean_hessian(n, &Array::from_f64(&x, n, d)).to_vec();
+        for (k, found) in found.iter().enumerate() {
+            let want = hessians.iter().skip(k).step_by(d * d).sum::<f64>() / n as f64;
+            // Sums of some tens of terms of order 1.
+            assert!((found - want).abs() < 1e-12, "{:?}: {found} {want}", w.architecture());
+        }
     }
 }
 

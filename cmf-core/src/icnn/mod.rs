@@ -103,6 +103,11 @@ pub struct Architecture {
 }
 
 impl Architecture {
+    /// Whether there is one layer without diagonal terms, whose mean Hessian over many points costs what one does.
+    pub(crate) fn is_flat(&self) -> bool {
+        self.widths.len() == 1 && !self.diagonal
+    }
+
     /// Number N of hidden units.
     pub fn units(&self) -> usize {
         self.widths.iter().sum()

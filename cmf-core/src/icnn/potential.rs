@@ -11,7 +11,7 @@ use crate::head_factor::HeadFactor;
 use crate::host::{Array, Host, Scalar};
 use crate::potential::{
     Contraction, Potential, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
-    check_value_and_gradient,
+    check_value_and_gradient, rows,
 };
 use crate::preconditioner::Preconditioner;
 use crate::symmetric::{Spiked, Symmetric};
@@ -127,17 +127,16 @@ impl<T: Scalar> Icnn<T> {
 
     /// The mean of the Hessians at the rows of `x` [n, d]: [d, d].
     pub(crate) fn mean_hessian(&self, x: &[f64]) -> Result<Vec<f64>> {
-        // What is held at once stays small beside the network.
+        // Whole Hessians, which other than flat networks average, are large beside a network.
         const AT_ONCE: usize = 4;
-        let d = self.arch.dim;
-        let n = (x.len() / d) as f64;
+        let (d, host) = (self.arch.dim, Host::parallel());
+        let n = rows(x, d)?;
         let mut mean = vec![0.0; d * d];
-        for some in x.chunks(AT_ONCE * d) {
-            let mut hessians = vec![0.0; some.len() * d];
-            self.hessian(some, &mut hessians)?;
-            for hessian in hessians.chunks_exact(d * d) {
-                mean.iter_mut().zip(hessian).for_each(|(m, h)| *m += h / n);
-            }
+        for some in x.chunks(if self.arch.is_flat() { n.max(1) } else { AT_ONCE } * d) {
+            let m = some.len() / d;
+            let part = self.formula(&host).mean_hessian(m, &Array::from_f64(some, m, d));
+            let share = m as f64 / n as f64;
+            mean.iter_mut().zip(part.to_vec()).for_each(|(mean, h)| *mean += share * h.to_f64());
         }
         Ok(mean)
     }

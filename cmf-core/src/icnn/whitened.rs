@@ -16,11 +16,11 @@ use crate::symmetric::Symmetric;
 /// taken over there, and Q says little of the Hessian. Of 1,000 draws of digits the effective sample size was 3,220 with
 /// P's coordinates; with shares of 0.25, 0.5, 0.7 and 0.85 it was 2,440, 3,080, 3,150 and 3,200, in the same time.
 const LEAST: f64 = 0.7;
-/// Points at which idle units are told from others. Of the 256 last units of a digits' network 113 were idle: they
+/// Points at which idle units are told from others, and over which the Hessian is averaged. (With 8, 16 and 64 of them in the
+/// digits' network the solve of a conjugate takes 30, 27 and 25 gradients, 39 in the coordinates of P.) Of the 256 last units of a digits' network 113 were idle: they
 /// added 6e-4 ± 4e-4 nats together.
 const POINTS: usize = 64;
-/// Points over which the Hessian is averaged. With 8, 16 and 64 in the digits' network the solve of a conjugate takes 30,
-/// 27 and 25 gradients (39 in the coordinates of P).
+/// Points over which the Hessian of other than flat networks is averaged, whose every point costs.
 const HESSIANS: usize = 16;
 
 impl<T: Scalar> Icnn<T> {
@@ -45,7 +45,7 @@ impl<T: Scalar> Icnn<T> {
     ///
     /// Units bend where the data are: in the coordinates of P the Hessian of the digits' network has eigenvalues up to 20
     /// there. The points vary as the data do, about a instead of their mean a + P a; it is nearer to the pixels' dark end,
-    /// where most units bend (28 gradients with points about the mean).
+    /// where most units bend (with points about the mean a conjugate takes another gradient).
     fn for_conjugates(&self, near: &Preconditioner) -> Result<Option<(Icnn<T>, Preconditioner)>> {
         let centre = f64s(&self.weights().centre);
         let draws = self.typical_points(near)?;
@@ -53,7 +53,9 @@ impl<T: Scalar> Icnn<T> {
         let lean = self.without_idle_units(&points)?;
         let (arch, weights) = (lean.architecture(), lean.weights());
         let d = arch.dim;
-        let mean = Symmetric::from(lean.mean_hessian(&points[..HESSIANS * d])?);
+        let mean = Symmetric::from(
+            lean.mean_hessian(&points[..if arch.is_flat() { POINTS } else { HESSIANS } * d])?,
+        );
         let inverse = mean.inverse("the mean Hessian");
         let coordinates = match inverse.and_then(|inverse| Preconditioner::new(&inverse)) {
             Err(Error::NotPositiveDefinite(_)) => return Ok(None),

@@ -18,7 +18,7 @@ pub enum Ranked<B: Backend> {
 
 impl<B: Backend> Ranked<B> {
     /// The tensor as rank 3, with one matrix if it has rank 2.
-    pub(super) fn stacked(&self) -> Tensor<B, 3> {
+    fn stacked(&self) -> Tensor<B, 3> {
         match self {
             Ranked::Two(a) => a.clone().unsqueeze_dim(0),
             Ranked::Three(a) => a.clone(),

@@ -16,7 +16,7 @@ use crate::symmetric::Symmetric;
 /// Updates between two looks at the Hessian, and the first.
 const EVERY: usize = 50;
 const FIRST: usize = 10;
-/// Points of the batch over which it is averaged.
+/// Points of the batch over which it is averaged in other than flat networks, where every point costs.
 const POINTS: usize = 16;
 
 /// How many rows of its batch an update averages the Hessian over: none between two looks, in the plane, where two products
@@ -24,7 +24,11 @@ const POINTS: usize = 16;
 pub(super) fn points(config: &TrainConfig, update: usize) -> usize {
     let arch = &config.architecture;
     let useful = arch.head == Head::Full && arch.dim > MOST_PROBED;
-    if useful && update % EVERY == FIRST { POINTS.min(config.batch) } else { 0 }
+    match useful && update % EVERY == FIRST {
+        true if arch.is_flat() => config.batch,
+        true => POINTS.min(config.batch),
+        false => 0,
+    }
 }
 
 /// The metric of a mean Hessian [d, d]: P where none was looked at yet, and where its rounding left it indefinite.

@@ -68,6 +68,12 @@ impl<O: Ops> Formula<'_, O> {
             let along = ops.unsqueeze(&ops.matmul(&p, diagonal), 1);
             hessian = ops.add(&hessian, &ops.mul(&ops.unsqueeze(&ops.identity(d), 0), &along));
         }
+        self.with_head(hessian)
+    }
+
+    /// Hessians [n, d, d] plus Q.
+    fn with_head(&self, mut hessian: O::Tensor) -> O::Tensor {
+        let (ops, d) = (self.ops, self.arch.dim);
         let head = ops.unsqueeze(&self.head_rows(), 0);
         let Some(spikes) = &self.weights.spikes else {
             return ops.add(&hessian, &head);
@@ -76,6 +82,41 @@ impl<O: Ops> Formula<'_, O> {
         hessian = ops.add(&hessian, &ops.symmetric_product(&head, &weighted));
         let floor = ops.mul(&ops.identity(d), &spikes.floor);
         ops.add(&hessian, &ops.unsqueeze(&floor, 0))
+    }
+
+    /// The mean Hessian over the `n` rows of `x`: [n, d] -> [d, d].
+    ///
+    /// Of one layer without diagonal terms it is F' M F + Q, where F holds the forms b_i and a_{i,r} and M joins those of one
+    /// unit: about what one Hessian costs. Of others it is the average of n of them.
+    pub fn mean_hessian(&self, n: usize, x: &O::Tensor) -> O::Tensor {
+        let ops = self.ops;
+        let mean = |a: &O::Tensor| ops.scale(&ops.sum(a, 0), 1.0 / n as f64);
+        if !self.arch.is_flat() {
+            return ops.squeeze(&mean(&self.hessian(&self.curved(x))), 0);
+        }
+        let Linearised { forward, backward, curvature } = self.linearise(x);
+        let column = |a: &O::Tensor| ops.transpose(&mean(a));
+        // The slopes of J_i = b_i + Σ_r (a_{i,r}·x) a_{i,r} in its forms: 1 and a_{i,r}·x.
+        let forms: Vec<O::Tensor> = (0..=self.arch.rank).map(|block| self.block(block)).collect();
+        let e = &curvature[0];
+        let by_slope = |r: usize, a: &O::Tensor| match r {
+            0 => a.clone(),
+            _ => ops.mul(a, &forward.squared[r - 1]),
+        };
+        let weighted: Vec<O::Tensor> = (0..=self.arch.rank)
+            .map(|r| {
+                let row = by_slope(r, e);
+                let terms = (0..=self.arch.rank).map(|s| ops.mul(&column(&by_slope(s, &row)), &forms[s]));
+                let sum = self.total(terms);
+                match r {
+                    0 => sum,
+                    _ => ops.add(&sum, &ops.mul(&column(&backward.p[0]), &forms[r])),
+                }
+            })
+            .collect();
+        let stacked = |parts: &[O::Tensor]| ops.unsqueeze(&ops.concat(parts, 0), 0);
+        let hessian = self.with_head(ops.symmetric_product(&stacked(&forms), &stacked(&weighted)));
+        ops.squeeze(&hessian, 0)
     }
 
     /// ∇_x ⟨M, ∇²w(x)⟩ with the symmetric M held fixed: [n, d], [n, d, d] -> [n, d].

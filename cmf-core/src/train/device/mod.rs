@@ -341,8 +341,8 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
     ) -> Result<()> {
         let points = solve_metric::points(&self.config, self.update);
         if points > 0 {
-            let hessians = w.hessian(&w.curved(&ranked(&y.clone().narrow(0, 0, points)))).stacked();
-            self.mean_hessian = read(hessians.mean_dim(0))?;
+            let some = ranked(&y.clone().narrow(0, 0, points));
+            self.mean_hessian = read(w.mean_hessian(points, &some).matrix())?;
             let metric = metric_of(&self.mean_hessian, &self.covariance)?;
             self.solve_metric = Metric::new(&metric, &self.device)?;
         }
