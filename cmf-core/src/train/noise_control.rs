@@ -167,7 +167,7 @@ mod tests {
     /// Hidden units make the Hessian larger than the closed form's, and κ smaller: by a tenth at their first size.
     #[test]
     fn of_noise_alone_the_best_is_what_the_closed_form_says() {
-        let mut trainer = run_on_noise();
+        let mut trainer = run_on_noise(&[16, 8]);
         trainer.step(10, &one_point).unwrap();
         let want = 0.1f64.powf(2.0 / 3.0);
         assert!((trainer.kappa / want - 1.0).abs() < 0.2, "{} of {want}", trainer.kappa);
@@ -177,7 +177,7 @@ mod tests {
     fn a_resumed_run_knows_its_control() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("checkpoint");
-        let [mut unbroken, mut broken] = [run_on_noise(), run_on_noise()];
+        let [mut unbroken, mut broken] = [run_on_noise(&[16, 8]), run_on_noise(&[16, 8])];
         for _ in 0..55 {
             unbroken.step(10, &one_point).unwrap();
         }

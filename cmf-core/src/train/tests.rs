@@ -538,8 +538,9 @@ pub(super) fn ring_gaussian(head: Head) -> Gaussian {
 }
 
 /// A run on data that are one point of five dimensions and noise.
-pub(super) fn run_on_noise() -> Trainer {
+pub(super) fn run_on_noise(widths: &[usize]) -> Trainer {
     let mut config = config(60, 0);
+    config.architecture.widths = widths.to_vec();
     config.architecture.dim = 5;
     config.batch = 512;
     Trainer::new(config, &Gaussian::fit(&[0.5; 50], 5, 0.1).unwrap()).unwrap()
@@ -694,7 +695,7 @@ fn checkpoints_of_earlier_versions_go_on() {
 fn linear_solves_take_the_mean_hessian_for_their_metric_and_resume_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint");
-    let (mut unbroken, mut broken) = (run_on_noise(), run_on_noise());
+    let (mut unbroken, mut broken) = (run_on_noise(&[16, 8]), run_on_noise(&[16, 8]));
     for update in 1..=20 {
         unbroken.step(10, &one_point).unwrap();
         if update == 14 {

@@ -317,7 +317,13 @@ fn updates_are_the_hosts<B: Device>() {
 
 /// κ is measured in the first update and used in the second; the eleventh looks at the Hessian.
 fn control_and_metric_of_solves_are_the_hosts<B: Device>() {
-    let (mut host, mut device) = (run_on_noise(), on_device::<B>(run_on_noise()));
+    for widths in [&[16, 8][..], &[20]] {
+        control_and_metric_of::<B>(widths);
+    }
+}
+
+fn control_and_metric_of<B: Device>(widths: &[usize]) {
+    let (mut host, mut device) = (run_on_noise(widths), on_device::<B>(run_on_noise(widths)));
     for _ in 0..12 {
         host.step(10, &one_point).unwrap();
         device.step(10, &one_point).unwrap();
