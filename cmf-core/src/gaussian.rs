@@ -179,7 +179,7 @@ impl Gaussian {
 }
 
 /// The mean of the rows of `y` [n, d]: [d].
-fn mean(y: &[f64], d: usize) -> Result<Vec<f64>> {
+pub(crate) fn mean(y: &[f64], d: usize) -> Result<Vec<f64>> {
     let n = rows(y, d)?;
     if n == 0 {
         return Err(Error::Invalid("cannot fit a Gaussian to an empty data set".into()));

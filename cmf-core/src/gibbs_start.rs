@@ -7,9 +7,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::conjugate::{ConjugateSolver, Solution};
 use crate::error::{Error, Result};
-use crate::gaussian::QuadraticStart;
+use crate::gaussian::{QuadraticStart, mean};
 use crate::head_factor::HeadFactor;
-use crate::linalg::plus;
+use crate::linalg::{centred, plus};
 use crate::potential::{Potential, Whitened};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Mala, Run, Samples, State, lambda_max, sample, standard_normals};
@@ -176,18 +176,13 @@ impl GibbsStart {
         let points = coordinates.whiten(&self.map(&draws)?)?;
         let mut gradient = vec![0.0; points.len()];
         potential.value_and_gradient(&points, &mut vec![0.0; TYPICAL], &mut gradient)?;
-        let offset: Vec<f64> = (0..potential.dim())
-            .map(|i| {
-                let of = |rows: &[f64]| rows.iter().skip(i).step_by(potential.dim()).sum::<f64>();
-                (of(&points) - of(&gradient)) / TYPICAL as f64
-            })
-            .collect();
+        let offset = centred(&mean(&points, potential.dim())?, &mean(&gradient, potential.dim())?);
         Ok(plus(x.to_vec(), &offset))
     }
 
     /// The conjugates of `x` [n, d], solved in whitened coordinates: y = L z with z = argmax ⟨L'x, z⟩ - w(L z).
     ///
-    /// Residuals there are L' times those here: their tolerance is smaller by the geometric mean of P's square roots, and w
+    /// Residuals there are L' times those here: their tolerance is smaller by the geometric mean of L's scales, and w
     /// itself has the last word on every row.
     fn conjugate_in(&self, whitened: &Whitened, x: &[f64]) -> Result<Vec<f64>> {
         let Whitened { potential, coordinates } = whitened;

@@ -190,8 +190,7 @@ impl<'a> Whitened<'a> {
     fn new(w: &'a dyn Potential, start: &'a QuadraticStart) -> Result<Self> {
         let d = w.dim();
         check_len("centre of the Gaussian", start.centre.len(), d)?;
-        let covariance = start.hessian.inverse("the Hessian of the Gaussian")?;
-        Ok(Whitened { w, centre: &start.centre, factor: Arc::new(Preconditioner::new(&covariance)?) })
+        Ok(Whitened { w, centre: &start.centre, factor: Arc::new(start.inverse_hessian()?) })
     }
 
     fn x(&self, z: &[f64]) -> Result<Vec<f64>> {

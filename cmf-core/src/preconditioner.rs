@@ -46,6 +46,15 @@ impl Preconditioner {
         }
     }
 
+    /// The inverse of a mean Hessian [d, d]; none where rounding left it indefinite.
+    pub(crate) fn of_mean_hessian(mean: &[f64]) -> Result<Option<Self>> {
+        let inverse = Symmetric::from(mean.to_vec()).inverse("the mean Hessian");
+        match inverse.and_then(|inverse| Preconditioner::new(&inverse)) {
+            Err(Error::NotPositiveDefinite(_)) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
     /// P = L L' of an invertible L: [d, d], row-major.
     pub fn of_factor(factor: &[f64], d: usize) -> Result<Self> {
         check_len("preconditioner factor", factor.len(), d * d)?;

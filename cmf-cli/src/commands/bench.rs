@@ -30,9 +30,9 @@ use crate::timing::{Ceiling, Times, Work, time};
 #[derive(Args)]
 #[command(after_help = "\
 gradient, hvp and hessian are one call on a batch. score is the exact log-density of a point, score-gradient with
-its gradient; sample is 16 points by 100 Langevin steps (of a Gaussian source exact draws) and a conjugate solve; inpaint
-is the search for the mode in one half of a point; train is one update of the default settings for a network of this shape, with --device cuda
-on the GPU if this build has the feature `cuda`.
+its gradient; sample is 16 points by 100 Langevin steps (exact draws of a Gaussian source) and a conjugate solve;
+inpaint is the search for the mode in one half of a point; train is one update of the default settings for a network
+of this shape, with --device cuda on the GPU if this build has the feature `cuda`.
 
 Examples:
   cmf-cli bench models/mnist.onnx

@@ -19,8 +19,8 @@ use crate::run_directory::{Lesson, Run};
 /// Write the model of a run directory as one .onnx file.
 ///
 /// The model is that of the last checkpoint (averaged weights). log Z is estimated by annealed importance
-/// sampling and stored with its standard error, or known where the source is a Gaussian, and so are points with the model's answers, by which
-/// every program that runs the file can check itself.
+/// sampling and stored with its standard error, or known where the source is a Gaussian, and so are points with the
+/// model's answers, by which every program that runs the file can check itself.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

@@ -60,7 +60,7 @@ pub(super) struct Row {
     /// The point to be judged, and after that, if it was accepted, the one before.
     trial: Point,
     /// An earlier iterate, where it is better than `at`.
-    best: Option<Box<Point>>,
+    best: Option<Point>,
     pub direction: Vec<f64>,
     /// L times the direction, what moves y; empty where that is the direction itself.
     displacement: Vec<f64>,
@@ -163,7 +163,7 @@ impl Row {
         std::mem::swap(&mut self.at, &mut self.trial);
         let previous = &self.trial;
         match &self.best {
-            None if previous.residual < self.at.residual => self.best = Some(Box::new(previous.clone())),
+            None if previous.residual < self.at.residual => self.best = Some(previous.clone()),
             Some(best) if best.residual >= self.at.residual => self.best = None,
             _ => {}
         }
@@ -257,10 +257,7 @@ impl<'a> Iteration<'a> {
             .map(|i| Row::new(i, solution.y[i * d..][..d].to_vec()))
             .collect();
         self.oracle.evaluate(&mut active)?;
-        for row in &mut active {
-            std::mem::swap(&mut row.at, &mut row.trial);
-            row.mark = row.at.residual;
-        }
+        active.iter_mut().for_each(Row::accept);
         loop {
             active = self.retire(active, rule.patience(), &mut solution);
             if active.is_empty() {
@@ -305,7 +302,7 @@ impl<'a> Iteration<'a> {
                 continue;
             };
             let (i, d, steps) = (row.index, self.oracle.d, row.spent);
-            let point = row.best.map_or(row.at, |best| *best);
+            let point = row.best.unwrap_or(row.at);
             let finite = point.is_finite();
             let residual = if finite { point.residual } else { f64::INFINITY };
             solution.rows[i] = RowOutcome { status, residual, steps };

@@ -50,11 +50,8 @@ impl Rule for Lbfgs {
         self.pairs.par_iter_mut().zip(accepted).for_each(|(pairs, row)| {
             let Some(row) = row else { return };
             // The oldest pair's arrays serve again.
-            let mut pair = match pairs.len() == memory {
-                true => pairs.pop_front(),
-                false => None,
-            }
-            .unwrap_or_default();
+            let oldest = if pairs.len() == memory { pairs.pop_front() } else { None };
+            let mut pair = oldest.unwrap_or_default();
             pair.s.clear();
             pair.s.extend(row.moved());
             pair.dg.clear();

@@ -132,7 +132,8 @@ impl<T: Scalar> Icnn<T> {
         let (d, host) = (self.arch.dim, Host::parallel());
         let n = rows(x, d)?;
         let mut mean = vec![0.0; d * d];
-        for some in x.chunks(if self.arch.is_flat() { n.max(1) } else { AT_ONCE } * d) {
+        let at_once = if self.arch.is_flat() { n.max(1) } else { AT_ONCE };
+        for some in x.chunks(at_once * d) {
             let m = some.len() / d;
             let part = self.formula(&host).mean_hessian(m, &Array::from_f64(some, m, d));
             let share = m as f64 / n as f64;

@@ -10,15 +10,14 @@ use crate::host::{Array, Scalar};
 use crate::linalg::{SymmetricEigen, centred, matmul, plus, to_rows, view};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::standard_normals;
-use crate::symmetric::Symmetric;
 
 /// Directions along which the head is less than this share of P^{-1} keep a curvature of their own: the hidden units have
 /// taken over there, and Q says little of the Hessian. Of 1,000 draws of digits the effective sample size was 3,220 with
 /// P's coordinates; with shares of 0.25, 0.5, 0.7 and 0.85 it was 2,440, 3,080, 3,150 and 3,200, in the same time.
 const LEAST: f64 = 0.7;
-/// Points at which idle units are told from others, and over which the Hessian is averaged. (With 8, 16 and 64 of them in the
-/// digits' network the solve of a conjugate takes 30, 27 and 25 gradients, 39 in the coordinates of P.) Of the 256 last units of a digits' network 113 were idle: they
-/// added 6e-4 ± 4e-4 nats together.
+/// Points at which idle units are told from others, and over which the Hessian is averaged. Of the 256 last units of a
+/// digits' network 113 were idle: they added 6e-4 ± 4e-4 nats together. With 8, 16 and 64 points the solve of a conjugate
+/// takes 30, 27 and 25 gradients in a later network, 39 in the coordinates of P.
 const POINTS: usize = 64;
 /// Points over which the Hessian of other than flat networks is averaged, whose every point costs.
 const HESSIANS: usize = 16;
@@ -53,14 +52,9 @@ impl<T: Scalar> Icnn<T> {
         let lean = self.without_idle_units(&points)?;
         let (arch, weights) = (lean.architecture(), lean.weights());
         let d = arch.dim;
-        let mean = Symmetric::from(
-            lean.mean_hessian(&points[..if arch.is_flat() { POINTS } else { HESSIANS } * d])?,
-        );
-        let inverse = mean.inverse("the mean Hessian");
-        let coordinates = match inverse.and_then(|inverse| Preconditioner::new(&inverse)) {
-            Err(Error::NotPositiveDefinite(_)) => return Ok(None),
-            found => found?,
-        };
+        let averaged = if arch.is_flat() { POINTS } else { HESSIANS };
+        let mean = lean.mean_hessian(&points[..averaged * d])?;
+        let Some(coordinates) = Preconditioner::of_mean_hessian(&mean)? else { return Ok(None) };
         let rows = f64s(&weights.x_side);
         let (forms, head) = rows.split_at(rows.len() - d * d);
         let half = coordinates.pull_back(head)?;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::optim::Optimizer;
@@ -15,7 +16,7 @@ use super::average::Average;
 use super::config::TrainConfig;
 use super::least_squares::DAMPING;
 use super::parameters::Parameters;
-use super::solve_metric::metric_of;
+use super::solve_metric;
 use super::trainer::{Optimisers, Trainer, optimisers};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -234,7 +235,8 @@ impl Trainer {
             numbers;
         Ok(Trainer {
             amortiser: unpack_amortiser(amortiser, &rng, &gibbs, &device)?,
-            solve_metric: metric_of(&mean_hessian, &gibbs.covariance)?,
+            solve_metric: solve_metric::kept(&mean_hessian)?
+                .map_or_else(|| gibbs.covariance.clone(), Arc::new),
             mean_hessian,
             metric: gibbs.covariance,
             start,

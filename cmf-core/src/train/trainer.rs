@@ -389,8 +389,11 @@ impl Trainer {
     fn look_at_hessian(&mut self, network: &Icnn<f32>, y: &[f64]) -> Result<()> {
         let points = solve_metric::points(&self.config, self.update);
         if points > 0 {
-            self.mean_hessian = network.mean_hessian(&y[..points * network.dim()])?;
-            self.solve_metric = solve_metric::metric_of(&self.mean_hessian, &self.metric)?;
+            let mean = network.mean_hessian(&y[..points * network.dim()])?;
+            // An indefinite one leaves the metric of before, and a checkpoint what that stands for.
+            if let Some(metric) = Preconditioner::of_mean_hessian(&mean)? {
+                (self.mean_hessian, self.solve_metric) = (mean, Arc::new(metric));
+            }
         }
         Ok(())
     }

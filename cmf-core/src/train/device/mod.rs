@@ -16,7 +16,6 @@ mod solve;
 mod tests;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use burn::prelude::*;
@@ -32,7 +31,7 @@ use super::noise_control::{self, Differentiated};
 use super::objective::{Batch, Law, Likelihood, loss, rows};
 use super::ops::{BurnOps, Precise, Ranked};
 use super::parameters::{Parameters, network_of};
-use super::solve_metric::{self, metric_of};
+use super::solve_metric;
 use super::trainer::{
     Backend as HostBackend, LAMBDA_EVERY, LAMBDA_ITERATIONS, Optimisers, adam, decay, draws_of, tuned,
 };
@@ -143,8 +142,6 @@ pub(super) struct DeviceTrainer<B: AutodiffBackend> {
     /// The Hessian's mean over data when it was last looked at, empty before; and the metric of linear solves.
     mean_hessian: Vec<f64>,
     solve_metric: Metric<B::InnerBackend>,
-    /// The host's metric of the start.
-    covariance: Arc<Preconditioner>,
     /// a of the start: [1, d].
     centre: Tensor<B::InnerBackend, 2>,
     parameters: Option<Parameters<B>>,
@@ -193,9 +190,11 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
             average: average.collect(),
             amortiser: unpack_amortiser(amortiser, &rng, &gibbs, &device)?,
             metric: Metric::new(&gibbs.covariance, &device)?,
-            solve_metric: Metric::new(&*metric_of(&mean_hessian, &gibbs.covariance)?, &device)?,
+            solve_metric: Metric::new(
+                solve_metric::kept(&mean_hessian)?.as_ref().unwrap_or(&gibbs.covariance),
+                &device,
+            )?,
             mean_hessian,
-            covariance: gibbs.covariance,
             centre: upload(&gibbs.centre),
             particles: upload(&particles),
             conjugates: upload(&conjugates),
@@ -342,9 +341,10 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
         let points = solve_metric::points(&self.config, self.update);
         if points > 0 {
             let some = ranked(&y.clone().narrow(0, 0, points));
-            self.mean_hessian = read(w.mean_hessian(points, &some).matrix())?;
-            let metric = metric_of(&self.mean_hessian, &self.covariance)?;
-            self.solve_metric = Metric::new(&metric, &self.device)?;
+            let mean = read(w.mean_hessian(points, &some).matrix())?;
+            if let Some(metric) = Preconditioner::of_mean_hessian(&mean)? {
+                (self.mean_hessian, self.solve_metric) = (mean, Metric::new(&metric, &self.device)?);
+            }
         }
         Ok(())
     }
