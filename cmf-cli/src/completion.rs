@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use clap::ValueEnum;
-use cmf_core::inpaint::{Completions, Hole, Langevin, Mode, Start};
+use cmf_core::inpaint::{Completions, Langevin, Mode, Start};
 use cmf_core::{Error, Result};
 use serde::Serialize;
 
@@ -85,7 +85,7 @@ impl Painter {
         go_on: &dyn Fn(f64) -> bool,
     ) -> Result<Completed> {
         let w = self.model.engine.as_ref();
-        let hole = Hole::new(&self.model.gaussian, &problem.row, &problem.hidden)?;
+        let hole = self.model.hole(&problem.row, &problem.hidden)?;
         let monitor = |from: f64, to: f64| {
             move |share: f64| match go_on(from + (to - from) * share) {
                 true => ControlFlow::Continue(()),

@@ -83,7 +83,7 @@ impl Drawn {
     /// How the source was drawn, for a person.
     pub fn how(&self) -> String {
         let Some(samples) = &self.chains else {
-            return "the source is a Gaussian and was drawn exactly".into();
+            return "the source was drawn exactly".into();
         };
         let known = |v: Option<f64>, digits: usize| v.map_or("unknown".into(), |v| format!("{v:.digits$}"));
         format!(

@@ -18,6 +18,8 @@ mod images;
 mod interrupt;
 mod jpeg;
 mod mask;
+#[cfg(feature = "train")]
+mod mixture;
 mod model;
 mod pictures;
 mod plot;

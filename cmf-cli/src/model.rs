@@ -5,6 +5,7 @@ use std::path::Path;
 use cmf_core::density::MOST_EXACT;
 use cmf_core::gaussian::Gaussian;
 use cmf_core::gibbs_start::GibbsStart;
+use cmf_core::inpaint::Hole;
 use cmf_core::onnx::{Metadata, ModelFile, Shape};
 use cmf_core::{Error, Result, SecondOrder, Source};
 use cmf_plugins::host::Model as HostModel;
@@ -62,6 +63,15 @@ impl Model {
         GibbsStart::new(&self.gaussian.quadratic_start_from(self.metadata.source)?)
     }
 
+    /// The hole `hidden` in the point `y`, with what the model's start says of it.
+    pub fn hole(&self, y: &[f64], hidden: &[usize]) -> Result<Hole> {
+        let hole = Hole::new(&self.gaussian, y, hidden)?;
+        match &self.metadata.data_mixture {
+            Some(mixture) => hole.with_mixture(&self.gaussian, mixture),
+            None => Ok(hole),
+        }
+    }
+
     /// The dimension d.
     pub fn dim(&self) -> usize {
         self.metadata.architecture.dim
@@ -80,7 +90,13 @@ impl Model {
             log_z: m.log_z.map(|z| (z.value, z.standard_error)),
             has_hessian: self.dim() <= MOST_EXACT,
         };
-        HostModel { w: self.engine.as_ref(), source: m.source, gaussian: &self.gaussian, info }
+        HostModel {
+            w: self.engine.as_ref(),
+            source: m.source,
+            gaussian: &self.gaussian,
+            data_mixture: m.data_mixture.as_deref(),
+            info,
+        }
     }
 
     /// The pixels of an image model.

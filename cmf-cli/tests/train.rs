@@ -277,6 +277,43 @@ fn a_head_of_few_directions_is_learned_resumed_and_used() {
 }
 
 #[test]
+fn the_source_becomes_a_mixture_if_rows_suffice() {
+    let folder = folder();
+    let set = "--data synthetic-faces?rows=1200&side=8";
+    let settings = "--widths 8 --batch 16 --particles 16 --updates 6";
+    let trained = run(folder.path(), &format!("train {set} {settings} --out faces")).ok();
+    // 1080 rows are for training, 500 for each component.
+    for what in ["source: a mixture of 2 Gaussians along 50 directions", "data: a mixture of 2 Gaussians"] {
+        assert!(trained.stderr.contains(what), "{}", trained.stderr);
+    }
+    let components = |model: &str| {
+        let info = run(folder.path(), &format!("info {model} --json")).ok().json();
+        [&info["source_components"], &info["data_components"]].map(|n| n.as_u64().unwrap())
+    };
+    assert_eq!(components("faces/model.onnx"), [2, 2]);
+    let text = run(folder.path(), "info faces/model.onnx").ok().stdout;
+    assert!(text.contains("with a mixture of 2 Gaussians along 50 directions"), "{text}");
+    // Engines agree on its density, exports repeat, and every command takes it.
+    run(folder.path(), "verify faces/model.onnx").ok();
+    run(folder.path(), "export faces --out again.onnx").ok();
+    let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(bytes("faces/model.onnx"), bytes("again.onnx"));
+    run(folder.path(), "sample --model again.onnx -n 4 -o grid.png --separate s").ok();
+    let picture = names(&folder.path().join("s")).remove(0);
+    for estimate in ["mode", "mean"] {
+        let rest = format!("--mask-rect 2,2,4,4 --estimate {estimate} -o {estimate}.png");
+        run(folder.path(), &format!("inpaint --model again.onnx s/{picture} {rest}")).ok();
+    }
+    // One Gaussian where that is asked for, or where the Gibbs factor is of all of w.
+    run(folder.path(), &format!("train {set} {settings} --components 1 --out one")).ok();
+    assert_eq!(components("one/model.onnx"), [1, 1]);
+    run(folder.path(), &format!("train {set} {settings} --gibbs whole --components 2 --out other"))
+        .fails_with(&["components must be", "found 2"]);
+    run(folder.path(), &format!("train {set} {settings} --components 300 --out other"))
+        .fails_with(&["components must be at most 256, found 300"]);
+}
+
+#[test]
 fn a_run_starts_from_the_weights_of_a_model_file() {
     let folder = folder();
     run(folder.path(), &format!("{} --out first", circles(200))).ok();

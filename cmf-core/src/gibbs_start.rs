@@ -8,7 +8,6 @@ use rand_chacha::ChaCha8Rng;
 use crate::conjugate::{ConjugateSolver, Solution};
 use crate::error::{Error, Result};
 use crate::gaussian::{QuadraticStart, mean};
-use crate::head_factor::HeadFactor;
 use crate::linalg::{centred, plus};
 use crate::potential::{Potential, Whitened};
 use crate::preconditioner::Preconditioner;
@@ -88,7 +87,7 @@ impl GibbsStart {
         }
         if let Some(head) = w.gibbs() {
             // As chains that were there at once.
-            let state = State::new(head, exact(head, n, seed)?)?;
+            let state = State::new(head, head.draw(n, &mut ChaCha8Rng::seed_from_u64(seed))?)?;
             let effective_sample_size = Some(n as f64);
             return Ok(Samples {
                 state,
@@ -141,7 +140,7 @@ impl GibbsStart {
         }
         let whitened = w.whitened(&self.covariance)?;
         let (source, chains) = match w.gibbs() {
-            Some(head) => (exact(head, n, seed)?, None),
+            Some(head) => (head.draw(n, &mut ChaCha8Rng::seed_from_u64(seed))?, None),
             None => {
                 let chains = self.gibbs_in(whitened.as_ref(), w, n, steps, seed, observe)?;
                 (chains.state.x.clone(), Some(chains))
@@ -198,11 +197,6 @@ impl GibbsStart {
 
 /// Points like the data by whose mean gradient conjugates' solves start.
 const TYPICAL: usize = 64;
-
-/// `n` independent draws of the Gibbs factor of a head: [n, d].
-fn exact(head: &HeadFactor, n: usize, seed: u64) -> Result<Vec<f64>> {
-    head.draw(&standard_normals(&mut ChaCha8Rng::seed_from_u64(seed), n * head.dim()))
-}
 
 /// Langevin chains from `x` [n, d] on.
 fn chains(

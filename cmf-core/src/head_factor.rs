@@ -1,17 +1,28 @@
-//! The Gibbs factor of a potential's quadratic head alone: a Gaussian.
+//! The Gibbs factor of a potential's quadratic head alone: a Gaussian, or one with a mixture along few directions.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::LN_2PI;
-use crate::linalg::{centred, dot, plus};
+use crate::linalg::{Cholesky, centred, dot, matmul, plus, to_rows, view};
+use crate::mixture::Mixture;
 use crate::potential::{Potential, check_hvp, check_value_and_gradient};
 use crate::preconditioner::Preconditioner;
+use crate::sampler::standard_normals;
 use crate::symmetric::Symmetric;
 
 /// V(x) = ½ (x-a)' Q (x-a), so that e^{-V}/Z is N(a, Q^{-1}).
+///
+/// Or with a [`Mixture`] V(x) = ½ (x-a)' Q (x-a) + log φ(s) - log p(s) at s = F (x-a): the Gaussian's marginal along F is
+/// the mixture's instead, and Z is the same. Such a V is not convex; ∇w* carries its law to the data all the same.
 #[derive(Debug, Clone)]
 pub struct HeadFactor {
     precision: Symmetric,
     centre: Vec<f64>,
+    mixture: Option<Arc<Mixture>>,
 }
 
 impl HeadFactor {
@@ -22,7 +33,52 @@ impl HeadFactor {
         if precision.numbers().iter().chain(&centre).any(|v| !v.is_finite()) {
             return Err(Error::NotFinite("a number of the head".into()));
         }
-        Ok(HeadFactor { precision, centre })
+        Ok(HeadFactor { precision, centre, mixture: None })
+    }
+
+    /// The same with a mixture, whose directions F are those of [`directions`](Self::directions).
+    pub fn with_mixture(mut self, mixture: Arc<Mixture>) -> Result<Self> {
+        check_len("the directions of the mixture", mixture.dim(), self.dim())?;
+        self.mixture = Some(mixture);
+        Ok(self)
+    }
+
+    /// The mixture, if there is one.
+    pub fn mixture(&self) -> Option<&Arc<Mixture>> {
+        self.mixture.as_ref()
+    }
+
+    /// F [k, d] with F Q^{-1} F' = I, whose rows span those of `axes` [k, d]: R^{-1} V with R R' = V Q^{-1} V'.
+    pub fn directions(&self, axes: &[f64]) -> Result<Vec<f64>> {
+        let d = self.dim();
+        let k = crate::potential::rows(axes, d)?;
+        let spread = self.covariance()?.times(axes)?;
+        let gram = to_rows((view(axes, k, d) * view(&spread, k, d).transpose()).as_ref());
+        let mut inverse = faer::Mat::zeros(k, k);
+        let factor = Cholesky::new(&gram, k, "the head along the axes of a mixture")?.lower();
+        faer::linalg::triangular_inverse::invert_lower_triangular(
+            inverse.as_mut(),
+            factor.as_ref(),
+            faer::Par::Seq,
+        );
+        Ok(matmul(&to_rows(inverse.as_ref()), axes, k, k, d))
+    }
+
+    /// F (x - a) of each row of `x` [n, d], for directions F [k, d]: [n, k].
+    pub fn along(&self, directions: &[f64], x: &[f64]) -> Vec<f64> {
+        let (d, n) = (self.dim(), x.len() / self.dim());
+        let f = view(directions, directions.len() / d, d);
+        to_rows((view(&centred(x, &self.centre), n, d) * f.transpose()).as_ref())
+    }
+
+    /// The curvature of V at `x` [d] but for the part by which the components' shares change: [d, d]. Positive definite,
+    /// and without a mixture Q.
+    pub fn metric(&self, x: &[f64]) -> Cow<'_, [f64]> {
+        let mut metric = self.precision.dense();
+        if let Some(mixture) = &self.mixture {
+            mixture.add_metric(&centred(x, &self.centre), metric.to_mut());
+        }
+        metric
     }
 
     /// Q.
@@ -35,7 +91,7 @@ impl HeadFactor {
         &self.centre
     }
 
-    /// Q^{-1}; fails where Q is not positive definite.
+    /// Q^{-1}, without a mixture the covariance; fails where Q is not positive definite.
     pub fn covariance(&self) -> Result<Symmetric> {
         self.precision.inverse("the head")
     }
@@ -46,9 +102,15 @@ impl HeadFactor {
         Ok(0.5 * (self.dim() as f64 * LN_2PI - log_det))
     }
 
-    /// Exact draws a + L ξ with L L' = Q^{-1} from standard normal numbers ξ: [n, d] -> [n, d].
-    pub fn draw(&self, noise: &[f64]) -> Result<Vec<f64>> {
-        Ok(plus(Preconditioner::new(&self.covariance()?)?.colour(noise)?, &self.centre))
+    /// `n` exact draws: a + L ξ with L L' = Q^{-1} and standard normal numbers ξ, moved to the mixture if there is one.
+    /// [n, d].
+    pub fn draw(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<f64>> {
+        let covariance = self.covariance()?;
+        let mut x = Preconditioner::new(&covariance)?.colour(&standard_normals(rng, n * self.dim()))?;
+        if let Some(mixture) = &self.mixture {
+            x = mixture.redraw(x, &covariance, rng)?;
+        }
+        Ok(plus(x, &self.centre))
     }
 }
 
@@ -64,12 +126,18 @@ impl Potential for HeadFactor {
         gradient.copy_from_slice(&self.precision.times(&centred)?);
         let rows = centred.chunks_exact(d).zip(gradient.chunks_exact(d));
         value.iter_mut().zip(rows).for_each(|(value, (r, g))| *value = 0.5 * dot(r, g));
+        if let Some(mixture) = &self.mixture {
+            mixture.add_to(&centred, value, gradient);
+        }
         Ok(())
     }
 
     fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
         check_hvp(self.dim(), x, v, hv)?;
         hv.copy_from_slice(&self.precision.times(v)?);
+        if let Some(mixture) = &self.mixture {
+            mixture.add_hvp(&centred(x, &self.centre), v, hv);
+        }
         Ok(())
     }
 }
@@ -77,10 +145,8 @@ impl Potential for HeadFactor {
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;
-    use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::sampler::standard_normals;
     use crate::symmetric::Spiked;
 
     fn factors() -> [HeadFactor; 2] {
@@ -115,7 +181,7 @@ mod tests {
     fn draws_have_the_moments() {
         let n = 40_000;
         for factor in factors() {
-            let x = factor.draw(&standard_normals(&mut ChaCha8Rng::seed_from_u64(1), n * 2)).unwrap();
+            let x = factor.draw(n, &mut ChaCha8Rng::seed_from_u64(1)).unwrap();
             let want = factor.covariance().unwrap().dense().into_owned();
             let mean = |f: &dyn Fn(&[f64]) -> f64| x.chunks_exact(2).map(f).sum::<f64>() / n as f64;
             for i in 0..2 {

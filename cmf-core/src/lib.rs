@@ -25,6 +25,7 @@ pub mod icnn;
 pub mod inpaint;
 pub mod linalg;
 pub mod line;
+pub mod mixture;
 pub mod normaliser;
 pub mod ops;
 pub mod potential;

@@ -22,7 +22,7 @@ pub trait Potential: Send + Sync {
     /// `x`, `v`, `hv`: [n, d].
     fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()>;
 
-    /// The head of this potential on its own, where the Gibbs factor e^{-V} that ∇w* carries to the data is of that; none
+    /// The head of this potential on its own, with its mixture if it has one, where the Gibbs factor e^{-V} that ∇w* carries to the data is of that; none
     /// where V = w.
     fn gibbs(&self) -> Option<&HeadFactor> {
         None

@@ -284,6 +284,18 @@ impl Spectrum<'_> {
         }
     }
 
+    /// The eigenvectors of the `k` largest eigenvalues, or of those that are kept if they are fewer: [k, d], row-major.
+    pub fn leading(&self, k: usize) -> Vec<f64> {
+        match self {
+            Spectrum::Full(eigen) => {
+                let d = eigen.values.len();
+                (d - k.min(d)..d).rev().flat_map(|i| eigen.vector(i)).collect()
+            }
+            // In the order of their eigenvalues, which fall.
+            Spectrum::Spiked(s) => s.vectors[..k.min(s.values.len()) * s.dim()].to_vec(),
+        }
+    }
+
     /// Σ f(λ) over the d eigenvalues.
     pub fn sum(&self, f: impl Fn(f64) -> f64) -> f64 {
         match self {

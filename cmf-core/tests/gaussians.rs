@@ -80,6 +80,7 @@ fn config(method: Method, d: usize) -> TrainConfig {
         warm_up: 20,
         betas: (0.9, 0.99),
         average: 0.99,
+        components: 1,
         seed: 2,
     }
 }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use cmf_core::closed_form::{LogSumExp, Quadratic};
 use cmf_core::density::{exact_log_density, exact_log_density_and_score};
 use cmf_core::gaussian::Gaussian;
@@ -9,6 +11,7 @@ use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::host::{Array, Host};
 use cmf_core::icnn::formula::Formula;
 use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights, initial_weights};
+use cmf_core::mixture::Mixture;
 use cmf_core::ops::{Activation, Ops};
 use cmf_core::potential::Whitened;
 use cmf_core::preconditioner::Preconditioner;
@@ -390,9 +393,18 @@ fn the_start_is_the_gaussian_solution() {
 fn draws_from_the_factor_of_the_head_follow_the_density() {
     let [network, spiked] =
         [random_network(2, &[5, 4], 1, false, SOFTPLUS), random_spiked(2, &[5], 1, SOFTPLUS)];
-    for network in [network, spiked] {
+    let of_head = [network, spiked].map(|network| {
         let arch = Architecture { gibbs: GibbsFactor::Head, ..network.architecture().clone() };
-        let w = Icnn::new(arch, network.weights().clone()).unwrap();
+        Icnn::new(arch, network.weights().clone()).unwrap()
+    });
+    // Two Gaussians along one direction: neither density nor draws are those of one.
+    let mixed = of_head.clone().map(|w| {
+        let mut numbers = vec![2.0, 1.0];
+        numbers.extend(w.gibbs().unwrap().directions(&[1.0, -0.4]).unwrap());
+        numbers.extend([0.7, -0.8, 0.5, 0.3, 1.2, 0.4]);
+        w.with_mixture(Arc::new(Mixture::from_numbers(&numbers, 2).unwrap())).unwrap()
+    });
+    for w in of_head.into_iter().chain(mixed) {
         let log_z = w.gibbs().unwrap().log_z().unwrap();
         let n = 20_000;
         let unit = Gaussian { mean: vec![0.0; 2], covariance: vec![1.0, 0.0, 0.0, 1.0].into() };

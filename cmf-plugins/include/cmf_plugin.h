@@ -120,7 +120,7 @@ typedef struct cmf_dataset_factory {
 
 #define CMF_TASK "cmf.task/1"
 
-/* What is known of the model w: data are y = grad w*(x), x ~ P_w, and P_w is exp(-w)/Z or a Gaussian (`head_factor`). */
+/* What is known of the model w: data are y = grad w*(x), x ~ P_w, and P_w is exp(-w)/Z or of `head_factor`. */
 typedef struct cmf_model_info {
     size_t dim;              /* d */
     size_t rank;             /* as in cmf_dataset_info, for the points y */
@@ -164,7 +164,6 @@ enum { CMF_INFO = 0, CMF_WARNING = 1 }; /* levels of log; on an error, return it
 /* The host's tools. The table and all behind it live until `run` returns. All are [run]; pass `context` first. */
 typedef struct cmf_host {
     void *context; /* the host's; opaque */
-
     /* The model. Lengths as named; another d is CMF_INVALID. */
     int32_t (*model)(void *context, cmf_model_info *info, cmf_error *error);
     /* x [n, d] -> value w [n], gradient [n, d] */
@@ -183,7 +182,7 @@ typedef struct cmf_host {
     int32_t (*conjugate)(void *context, size_t n, size_t d, const double *x, double *y, int32_t *status,
                          double *residual, cmf_error *error);
     /* -> n draws of P_w [n, d], each the end of its own chain of `steps` steps (at least 8), the first half
-       of which tunes, or exact where P_w is a Gaussian. Other draws at every call. */
+       of which tunes, or exact where P_w is of `head_factor`. Other draws at every call. */
     int32_t (*gibbs)(void *context, size_t n, size_t d, size_t steps, double *x, cmf_gibbs_report *report,
                      cmf_error *error);
     /* y [n, d] -> log rho [n] in nats, standard_error [n] of estimates (0: exact), status [n]; score = its
@@ -192,12 +191,10 @@ typedef struct cmf_host {
                            double *standard_error, int32_t *status, double *score, cmf_error *error);
     /* -> mean [d] and covariance [d, d] of the noisy data */
     int32_t (*gaussian)(void *context, size_t d, double *mean, double *covariance, cmf_error *error);
-
     /* Random numbers from the host's seed; the order of the calls decides who gets which. */
     int32_t (*uniform)(void *context, size_t n, double *out, cmf_error *error); /* on [0, 1) */
     int32_t (*normal)(void *context, size_t n, double *out, cmf_error *error);  /* N(0, 1) */
     uint64_t (*seed)(void *context); /* the seed itself, for generators of the task's own */
-
     /* Files. Images are in the units of y: the model's pixel range, else 0 to 1. */
     size_t (*input_count)(void *context);
     int32_t (*input_info)(void *context, size_t index, cmf_input_info *info, cmf_error *error);
@@ -213,13 +210,16 @@ typedef struct cmf_host {
                            const double *values, cmf_error *error);
     /* A result for standard output: one flat JSON object. */
     int32_t (*result)(void *context, const char *json, cmf_error *error);
-
     /* Control. */
     void (*progress)(void *context, double fraction);            /* share of the work that is done, 0 to 1 */
     void (*log)(void *context, uint32_t level, const char *text); /* a line for the user */
     int32_t (*cancelled)(void *context); /* not 0: stop soon and return CMF_CANCELLED */
-    /* Where P_w is a Gaussian N(a, Q^-1): centre a [d] and precision Q [d, d]. CMF_UNSUPPORTED where it is exp(-w)/Z. */
+    /* Where P_w is N(a, Q^-1), or that with a `mixture`: a [d] and Q [d, d]. CMF_UNSUPPORTED where it is exp(-w)/Z. */
     int32_t (*head_factor)(void *context, size_t d, double *centre, double *precision, cmf_error *error);
+    /* The mixture in the place of a Gaussian's marginal along few directions F: of `head_factor` (law 0) or `gaussian` (1).
+     * *count is set to the count of its numbers, 0 where there is none; numbers [room] gets them if they fit: K, k, F [k, d],
+     * and of each of K components its weight, mean [k] and the rows of its Cholesky factor up to the diagonal. */
+    int32_t (*mixture)(void *context, uint32_t law, size_t room, double *numbers, size_t *count, cmf_error *error);
 } cmf_host;
 
 typedef struct cmf_task_factory {

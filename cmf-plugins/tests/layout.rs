@@ -77,7 +77,8 @@ fn layouts() -> Vec<Layout> {
             progress,
             log,
             cancelled,
-            head_factor
+            head_factor,
+            mixture
         ),
         layout!("cmf_task_factory", CmfTaskFactory, count, entries, run),
         layout!("cmf_plugin", CmfPlugin, abi_major, abi_minor, name, version, get_factory),

@@ -21,6 +21,10 @@ fn main() -> Result<()> {
     let y = gaussian.mean.clone();
     let hidden: Vec<usize> = (y.len() / 2..y.len()).collect();
     let hole = Hole::new(gaussian, &y, &hidden)?;
+    let hole = match &metadata.data_mixture {
+        Some(mixture) => hole.with_mixture(gaussian, mixture)?,
+        None => hole,
+    };
     let completion = Mode::default().complete(&w, &hole, &mut |_| ControlFlow::Continue(()))?;
 
     let density = exact_log_density(&w, log_z.value, &completion.filled)?;

@@ -41,7 +41,8 @@ def check(path, golden):
     batch, d = x.shape
     # Files whose Gibbs factor is of the head hold its potential too.
     known = {"value": [batch], "gradient": [batch, d]}
-    head = {"gibbs_value": [batch], "gibbs_gradient": [batch, d]}
+    head = "head" if "cmf.mixture" in {p.key for p in model.metadata_props} else "gibbs"
+    head = {f"{head}_value": [batch], f"{head}_gradient": [batch, d]}
     assert x.type == "tensor(float)" and isinstance(batch, str) and outputs in (known, known | head), (
         f"{path}: input {x.name} {x.shape} {x.type}, outputs {outputs}"
     )

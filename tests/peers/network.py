@@ -96,8 +96,35 @@ def head_factor(arch, w):
     return w["centre"][0].astype(float), np.linalg.inv(w["x_side"][-arch.dim :].astype(float))
 
 
+class Mixture(NamedTuple):
+    """The mixture in the Gibbs factor of the head, in float64: s = F (x - a) has the law sum_j pi_j N(mu_j, L_j L_j')."""
+
+    directions: Any
+    """F: [k, d]."""
+    weights: Any
+    """pi: [K]."""
+    means: Any
+    """mu: [K, k]."""
+    factors: Any
+    """L: [K, k, k]."""
+
+
+def mixture(arch, properties):
+    """That of `cmf.mixture`, or None: K, k, F, and of each component pi, mu and the rows of L up to the diagonal."""
+    if "cmf.mixture" not in properties:
+        return None
+    numbers = np.frombuffer(base64.b64decode(properties["cmf.mixture"]), "<f4").astype(float)
+    count, k = (int(v) for v in numbers[:2])
+    directions, rest = np.split(numbers[2:], [k * arch.dim])
+    weights, means, lower = np.split(rest.reshape(count, -1), [1, 1 + k], axis=1)
+    factors = np.zeros((count, k, k))
+    rows, columns = np.tril_indices(k)
+    factors[:, rows, columns] = lower
+    return Mixture(directions.reshape(k, -1), weights[:, 0] / weights.sum(), means, factors)
+
+
 def gibbs_value(arch, w, x, library):
-    """V(x), w or its head by what the Gibbs factor is of: [..., d] -> [...]."""
+    """V(x), w or its head by what the Gibbs factor is of, without a mixture: [..., d] -> [...]."""
     if arch.gibbs == "whole":
         return value(arch, w, x, library)
     off = x - w["centre"][0]

@@ -41,6 +41,8 @@ class Sampler:
         self.centre, self.covariance = torch.from_numpy(centre).float(), torch.from_numpy(covariance).float()
         self.factor = torch.from_numpy(np.linalg.cholesky(covariance)).float()
         self.of_head = [torch.from_numpy(a) for a in network.head_factor(self.arch, weights)]
+        found = network.mixture(self.arch, properties)
+        self.mixture = found and [torch.from_numpy(a) for a in found]
         self.gradients = 0
 
     def value_and_gradient(self, x):
@@ -52,7 +54,15 @@ class Sampler:
         if self.arch.gibbs == "whole":
             return self.langevin(n, steps)
         mean, covariance = self.of_head
-        return (mean + torch.randn(n, self.arch.dim).double() @ torch.linalg.cholesky(covariance).T).float()
+        x = torch.randn(n, self.arch.dim).double() @ torch.linalg.cholesky(covariance).T
+        if self.mixture:
+            # Along F x is standard normal; a component of the mixture takes its place there.
+            directions, weights, means, factors = self.mixture
+            own = x @ directions.T
+            of = torch.multinomial(weights, n, replacement=True)
+            s = means[of] + (factors[of] @ own[:, :, None])[:, :, 0]
+            x += (s - own) @ directions @ covariance
+        return (mean + x).float()
 
     def langevin(self, n, steps):
         """MALA: draws of e^-w, [n, d]; the first half of the steps tunes their size."""

@@ -259,7 +259,10 @@ def hessian_by_hand(arch, w, x):
 
 
 def second_order(program, path, arch, weights, repeats):
-    """Times the log-density of one point, alone and with its gradient, here and in the others, which are compared first."""
+    """Times the log-density of one point, alone and with its gradient, here and in the others, which are compared first.
+
+    A mixture in the Gibbs factor is evaluated here alone: some percent of a gradient, beside a dense Hessian nothing.
+    """
     exact, _, for_jax = libraries(arch.activation)
     y = np.random.default_rng(1).random(arch.dim, dtype=np.float32)
 

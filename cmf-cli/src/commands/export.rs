@@ -13,12 +13,14 @@ use serde_json::json;
 
 use crate::health::samples;
 use crate::interrupt;
+use crate::mixture::{fitted, law_of};
 use crate::report::{Outcome, Report};
 use crate::run_directory::{Lesson, Run};
 
 /// Write the model of a run directory as one .onnx file.
 ///
-/// The model is that of the last checkpoint (averaged weights). log Z is estimated by annealed importance
+/// The model is that of the last checkpoint (averaged weights); the mixture in its Gibbs factor is fitted to where they take
+/// the training data. log Z is estimated by annealed importance
 /// sampling and stored with its standard error, or known where the source is a Gaussian, and so are points with the
 /// model's answers, by which every program that runs the file can check itself.
 #[derive(Args)]
@@ -63,7 +65,12 @@ const LOG_Z_SEED: u64 = 0;
 
 /// Estimates log Z and writes the model of `run` to `path`.
 pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Result<LogZ> {
-    let network = run.trainer.network()?;
+    let gaussian = run.trainer.start().gaussian()?;
+    let network = with_mixture(run, run.trainer.network()?, report)?;
+    let data_mixture = match network.gibbs().and_then(|head| head.mixture()) {
+        Some(_) => fitted(run, "data", &law_of(&gaussian)?, &Ok, report)?,
+        None => None,
+    };
     let reference = network.cast::<f64>()?;
     let source = run.trainer.start().source;
     let log_z = match source {
@@ -111,8 +118,10 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
         },
         pixel_range: run.lesson.data().and_then(|data| data.pixel_range()).map(|(low, high)| [low, high]),
         sigma: config.sigma,
+        mixture: network.gibbs().and_then(|head| head.mixture().cloned()),
         log_z: Some(log_z),
-        gaussian: Some(run.trainer.start().gaussian()?),
+        gaussian: Some(gaussian),
+        data_mixture,
         recipe,
         data: Data { name: run.lesson.card(), sha256: run.lesson.sha256().into(), licence: licence_of_data },
         licence: licence.into(),
@@ -121,6 +130,20 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
     };
     onnx::export(path, &network, &metadata)?;
     Ok(log_z)
+}
+
+/// `network` with a mixture in the Gibbs factor of its head, if it has one and a mixture fits better.
+fn with_mixture(run: &Run, network: Icnn<f32>, report: &Report) -> Result<Icnn<f32>> {
+    let Some(head) = network.gibbs() else { return Ok(network) };
+    let map = |y: Vec<f64>| {
+        let mut x = vec![0.0; y.len()];
+        network.value_and_gradient(&y, &mut vec![0.0; y.len() / network.dim()], &mut x)?;
+        Ok(x)
+    };
+    match fitted(run, "source", head, &map, report)? {
+        Some(mixture) => network.with_mixture(mixture),
+        None => Ok(network),
+    }
 }
 
 fn estimate_log_z(run: &Run, network: &Icnn<f32>, report: &Report) -> Result<LogZ> {

@@ -73,7 +73,14 @@ fn lines(metadata: &Metadata) -> Vec<(&'static str, String)> {
         match metadata.source {
             Source::Gibbs => match arch.gibbs {
                 GibbsFactor::Whole => "the Gibbs factor e^-w/Z: a conjugate moment measure".into(),
-                GibbsFactor::Head => "the Gibbs factor of the potential's quadratic head: a Gaussian".into(),
+                GibbsFactor::Head => match &metadata.mixture {
+                    Some(m) => format!(
+                        "the Gibbs factor of the potential's quadratic head, with a mixture of {} Gaussians along {} directions",
+                        m.len(),
+                        m.directions()
+                    ),
+                    None => "the Gibbs factor of the potential's quadratic head: a Gaussian".into(),
+                },
             },
             Source::Gaussian => "N(0, I): a generative input-convex network".into(),
         },
@@ -107,6 +114,8 @@ fn document(file: &ModelFile) -> Value {
         "dimension": file.dim(),
         "foreign": false,
         "source": m.source,
+        "source_components": m.mixture.as_ref().map_or(1, |m| m.len()),
+        "data_components": m.data_mixture.as_ref().map_or(1, |m| m.len()),
         "shape": m.shape,
         "architecture": m.architecture,
         "parameters": m.architecture.parameter_count(),

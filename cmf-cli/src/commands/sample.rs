@@ -21,7 +21,7 @@ use crate::table::{write_csv, write_npy};
 ///
 /// Each sample is its own Markov chain x ~ e^{-w}/Z (Metropolis-adjusted Langevin, preconditioned by
 /// the data's covariance) that is mapped to data by the convex solve y = argmax <x,y> - w(y). Samples
-/// whose solve does not converge are reported and left out. Where the source is a Gaussian x is drawn from it exactly:
+/// whose solve does not converge are reported and left out. Where the source is a Gaussian, or a mixture, x is drawn from it exactly:
 /// the Gibbs factor of the potential's quadratic head (`train --gibbs head`), or N(0, I) of a generative input-convex
 /// network (`train --method gaussian-icnn`).
 #[derive(Args)]

@@ -3,11 +3,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use cmf_core::Potential;
 use cmf_core::gaussian::Gaussian;
+use cmf_core::head_factor::HeadFactor;
 use cmf_core::host::Array;
 use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, initial_weights};
+use cmf_core::mixture::Mixture;
 use cmf_core::onnx::{Data, LogZ, Metadata, Probe, Shape, export};
 use cmf_core::ops::Activation;
 use image::{GrayImage, ImageBuffer, Luma, LumaA};
@@ -101,7 +104,13 @@ pub fn model(side: usize) -> PathBuf {
     let made = if side == 8 { &SMALL } else { &LARGE };
     made.get_or_init(|| {
         let shape = Shape::Image { height: side, width: side, channels: 1 };
-        write_model(&format!("images-{side}"), shape, &smooth_images(side), Some([0.0, 1.0]))
+        write_model(
+            &format!("images-{side}"),
+            shape,
+            &smooth_images(side),
+            Some([0.0, 1.0]),
+            GibbsFactor::Whole,
+        )
     })
     .clone()
 }
@@ -110,7 +119,16 @@ pub fn model(side: usize) -> PathBuf {
 pub fn flat_model() -> PathBuf {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     let gaussian = || Gaussian { mean: vec![1.0, -2.0], covariance: vec![2.0, 0.6, 0.6, 0.5].into() };
-    MADE.get_or_init(|| write_model("flat", Shape::Flat { dim: 2 }, &gaussian(), None)).clone()
+    MADE.get_or_init(|| write_model("flat", Shape::Flat { dim: 2 }, &gaussian(), None, GibbsFactor::Whole))
+        .clone()
+}
+
+/// A model of images of 8x8 with mixtures in the Gibbs factor of its head and in the data's Gaussian.
+pub fn mixed_model() -> PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    let shape = Shape::Image { height: 8, width: 8, channels: 1 };
+    let write = || write_model("mixed", shape, &smooth_images(8), Some([0.0, 1.0]), GibbsFactor::Head);
+    MADE.get_or_init(write).clone()
 }
 
 /// Grey images of mean 0.5 whose pixels correlate over about two pixels, with noise of SIGMA added.
@@ -127,7 +145,13 @@ fn smooth_images(side: usize) -> Gaussian {
 
 pub const SIGMA: f64 = 0.05;
 
-fn write_model(name: &str, shape: Shape, gaussian: &Gaussian, pixel_range: Option<[f64; 2]>) -> PathBuf {
+fn write_model(
+    name: &str,
+    shape: Shape,
+    gaussian: &Gaussian,
+    pixel_range: Option<[f64; 2]>,
+    gibbs: GibbsFactor,
+) -> PathBuf {
     let start = gaussian.quadratic_start().unwrap();
     let architecture = Architecture {
         dim: gaussian.dim(),
@@ -136,12 +160,29 @@ fn write_model(name: &str, shape: Shape, gaussian: &Gaussian, pixel_range: Optio
         diagonal: false,
         activation: Activation::Softplus { beta: 4.0 },
         head: Head::Full,
-        gibbs: GibbsFactor::Whole,
+        gibbs,
     };
     let mut weights = initial_weights(&architecture, &start, 1).unwrap();
     // Without its hidden units the network is the Gaussian's potential, whose log Z is known.
     weights.output = Array::matrix(vec![0.0; architecture.units()], 1, architecture.units());
-    let network: Icnn<f32> = Icnn::new(architecture.clone(), weights).unwrap().cast().unwrap();
+    let mut network: Icnn<f32> = Icnn::new(architecture.clone(), weights).unwrap().cast().unwrap();
+    // Two Gaussians along one direction of the head, and of the data.
+    let mixture = |law: &HeadFactor| {
+        let mut numbers = vec![2.0, 1.0];
+        numbers
+            .extend(law.directions(&vec![1.0; gaussian.dim()]).unwrap().iter().map(|&v| f64::from(v as f32)));
+        numbers.extend([0.75, -0.5, 0.5, 0.25, 1.5, 0.75]);
+        Arc::new(Mixture::from_numbers(&numbers, gaussian.dim()).unwrap())
+    };
+    let (mut of_source, mut of_data) = (None, None);
+    if let Some(head) = network.gibbs() {
+        let precision = gaussian.covariance.inverse("S").unwrap();
+        of_data = Some(mixture(&HeadFactor::new(precision, gaussian.mean.clone()).unwrap()));
+        of_source = Some(mixture(head));
+    }
+    if let Some(mixture) = &of_source {
+        network = network.with_mixture(mixture.clone()).unwrap();
+    }
     let points: Vec<f64> =
         (0..3).flat_map(|k| gaussian.mean.iter().map(move |m| m + 0.1 * k as f64)).collect();
     let metadata = Metadata {
@@ -151,6 +192,8 @@ fn write_model(name: &str, shape: Shape, gaussian: &Gaussian, pixel_range: Optio
         // Exact here; an error is stated so that tests can see it printed.
         log_z: Some(LogZ { value: start.log_z, standard_error: 0.25 }),
         gaussian: Some(gaussian.clone()),
+        mixture: of_source,
+        data_mixture: of_data,
         data: Data { name: "made for tests".into(), ..Data::default() },
         probes: Probe::record(&network.cast::<f64>().unwrap(), &points).unwrap(),
         ..Metadata::new(architecture)

@@ -8,7 +8,7 @@ use image::{GrayImage, Luma};
 use npyz::NpyFile;
 
 use crate::build::{cc, cli, example, own, root};
-use crate::common::{flat_model, folder, gradient, half_hidden, model};
+use crate::common::{flat_model, folder, gradient, half_hidden, mixed_model, model};
 
 fn npy(path: &Path) -> Vec<f64> {
     NpyFile::new(&std::fs::read(path).unwrap()[..]).unwrap().into_vec().unwrap()
@@ -16,11 +16,20 @@ fn npy(path: &Path) -> Vec<f64> {
 
 #[test]
 fn built_in_tasks_give_the_same_numbers_and_pixels_through_the_library() {
+    same_through_the_library(&model(8));
+}
+
+/// Without the mixtures a library's tasks would have other densities, and completions that start elsewhere.
+#[test]
+fn so_do_those_of_a_model_with_mixtures() {
+    same_through_the_library(&mixed_model());
+}
+
+fn same_through_the_library(model: &Path) {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
     half_hidden(8).save(path("hole.png")).unwrap();
     gradient(8).save(path("grey.png")).unwrap();
-    let model = model(8);
     let model = model.to_str().unwrap();
     let library = own();
     let run = |task: &str, out: &str, more: &[&str]| {

@@ -71,7 +71,8 @@ pub enum GibbsFactor {
     /// All of w: V = w (Vesseron, Béthune and Cuturi, 2025, Theorem 1).
     #[default]
     Whole,
-    /// Its quadratic head: V(x) = ½ (x-a)' Q (x-a), so that the factor is N(a, Q^{-1}) and log Z is known.
+    /// Its quadratic head: V(x) = ½ (x-a)' Q (x-a), so that the factor is N(a, Q^{-1}) and log Z is known, or that with a
+    /// [`Mixture`](crate::mixture::Mixture) along few directions.
     Head,
 }
 

@@ -9,6 +9,7 @@ use super::{Architecture, GibbsFactor, Weights};
 use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
 use crate::host::{Array, Host, Scalar};
+use crate::mixture::Mixture;
 use crate::potential::{
     Contraction, Potential, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
     check_value_and_gradient, rows,
@@ -65,6 +66,17 @@ impl<T: Scalar> Icnn<T> {
         &self.weights
     }
 
+    /// The same network, with a mixture along few directions of its head's Gibbs factor.
+    ///
+    /// Fails where the Gibbs factor is of all of w.
+    pub fn with_mixture(mut self, mixture: Arc<Mixture>) -> Result<Self> {
+        let Some(head) = self.gibbs.as_deref() else {
+            return Err(Error::Invalid("a mixture goes with the Gibbs factor of the head".into()));
+        };
+        self.gibbs = Some(Arc::new(head.clone().with_mixture(mixture)?));
+        Ok(self)
+    }
+
     /// The same network in another precision.
     pub fn cast<U: Scalar>(&self) -> Result<Icnn<U>> {
         let named = self.weights.named(&self.arch);
@@ -74,7 +86,11 @@ impl<T: Scalar> Icnn<T> {
             let data = array.to_vec().iter().map(|v| U::from_f64(v.to_f64())).collect();
             Ok::<_, Error>(Array::matrix(data, rows, cols))
         })?;
-        Icnn::new(self.arch.clone(), weights)
+        let cast = Icnn::new(self.arch.clone(), weights)?;
+        match self.gibbs.as_ref().and_then(|head| head.mixture()) {
+            Some(mixture) => cast.with_mixture(mixture.clone()),
+            None => Ok(cast),
+        }
     }
 
     /// The interpreter for each of `n` rows or shares of them: few cannot keep the threads busy, which share each product

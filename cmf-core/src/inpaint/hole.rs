@@ -1,12 +1,14 @@
 //! The hole: which coordinates are hidden, and the Gaussian of them given the known ones.
 
 use rand::{Rng, RngExt};
+use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
 use crate::density::tweedie;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
-use crate::linalg::{Cholesky, matmul, plus, to_rows, view};
+use crate::linalg::{Cholesky, SymmetricEigen, centred, matmul, plus, to_rows, view};
+use crate::mixture::{Conditional, Mixture, inverse_of_spread};
 use crate::potential::SecondOrder;
 use crate::source::Source;
 
@@ -19,6 +21,24 @@ pub struct Hole {
     mean: Vec<f64>,
     /// Cov(y_h | y_known).
     covariance: Cholesky,
+    mixture: Option<Mixed>,
+}
+
+/// What a mixture says of the hidden coordinates: s | y_known, and how they follow it.
+struct Mixed {
+    conditional: Conditional,
+    /// F_h C: [m, k], with C = Cov(y_h | y_known) under the Gaussian.
+    cross: Vec<f64>,
+    /// T^{-1} of T = F_h C F_h': [m, m].
+    inverse: Vec<f64>,
+    /// F_h': [k, m].
+    columns: Vec<f64>,
+    /// s̄ = F (ȳ - mean), ȳ with the Gaussian's conditional mean: [m].
+    centre: Vec<f64>,
+    /// E[y_h | y_known] under the mixture: [k].
+    mean: Vec<f64>,
+    /// The same within the likeliest component: [k].
+    likeliest: Vec<f64>,
 }
 
 impl Hole {
@@ -52,7 +72,39 @@ impl Hole {
             "the conditional covariance of the hole",
         )?;
         let known = (0..d).filter(|&i| known[i]).collect();
-        Ok(Hole { y, hidden: hidden.to_vec(), known, mean: conditional.mean, covariance })
+        Ok(Hole { y, hidden: hidden.to_vec(), known, mean: conditional.mean, covariance, mixture: None })
+    }
+
+    /// The same hole in the eyes of a mixture in the place of `gaussian`'s marginal along few directions.
+    ///
+    /// With C = Cov(y_h | y_known) and s = F (y - m), what is known has s | y_known ~ N(s̄, T), T = F_h C F_h', under the
+    /// Gaussian; under the mixture s has another law, and given s the hidden coordinates follow as they did:
+    /// E[y_h | y_known, s] = ȳ_h + C F_h' T^{-1} (s - s̄).
+    pub fn with_mixture(mut self, gaussian: &Gaussian, mixture: &Mixture) -> Result<Self> {
+        check_len("the directions of the mixture", mixture.dim(), self.y.len())?;
+        let (k, m) = (self.len(), mixture.directions());
+        let columns = mixture.columns(&self.hidden);
+        let lower = to_rows(self.covariance.lower().as_ref());
+        // L'F_h' and C F_h', by columns of F_h'.
+        let half = to_rows((view(&lower, k, k).transpose() * view(&columns, k, m)).as_ref());
+        let cross = to_rows((view(&lower, k, k) * view(&half, k, m)).transpose());
+        let spread = to_rows((view(&half, k, m).transpose() * view(&half, k, m)).as_ref());
+        let spread = SymmetricEigen::new(&spread, m)?;
+        let centre = mixture.coordinates(&centred(&self.place(&self.mean), &gaussian.mean));
+        let conditional = mixture.condition(&centre, &spread)?;
+        let mut mixed = Mixed {
+            inverse: inverse_of_spread(&spread),
+            conditional,
+            cross,
+            columns,
+            centre,
+            mean: vec![],
+            likeliest: vec![],
+        };
+        mixed.mean = plus(mixed.follow(&mixed.conditional.mean(), &mixed.centre), &self.mean);
+        mixed.likeliest = plus(mixed.follow(mixed.conditional.likeliest(), &mixed.centre), &self.mean);
+        self.mixture = Some(mixed);
+        Ok(self)
     }
 
     /// The number k of hidden coordinates.
@@ -80,14 +132,27 @@ impl Hole {
         self.place(&self.mean)
     }
 
-    /// E[y_h | y_known] under the Gaussian: [k].
-    pub(super) fn mean(&self) -> &[f64] {
-        &self.mean
+    /// E[y_h | y_known] under the start, Gaussian or mixture: [k].
+    pub(crate) fn mean(&self) -> &[f64] {
+        self.mixture.as_ref().map_or(&self.mean, |mixed| &mixed.mean)
     }
 
-    /// Cov(y_h | y_known) under the Gaussian: [k, k].
-    pub(super) fn covariance(&self) -> &Cholesky {
-        &self.covariance
+    /// Where an ascent begins: the mean, or that of the mixture's likeliest component: [k].
+    pub(crate) fn likeliest(&self) -> &[f64] {
+        self.mixture.as_ref().map_or(&self.mean, |mixed| &mixed.likeliest)
+    }
+
+    /// n draws of y_h | y_known under the start, in opposite pairs, less [`mean`](Self::mean): [n, k].
+    pub(crate) fn offsets(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<f64>> {
+        let mut draws = opposite_noise(n, self.len(), rng);
+        self.covariance.colour_rows(&mut draws)?;
+        let Some(mixed) = &self.mixture else { return Ok(draws) };
+        let (k, m) = (self.len(), mixed.centre.len());
+        // Each draw has an s of its own under the Gaussian, which it is moved from to the mixture's.
+        let own = plus(matmul(&draws, &mixed.columns, n, k, m), &mixed.centre);
+        let moves = mixed.follow(&mixed.conditional.draws(n, rng), &own);
+        let draws: Vec<f64> = draws.iter().zip(moves).map(|(v, by)| v + by).collect();
+        Ok(centred(&plus(draws, &self.mean), &mixed.mean))
     }
 
     /// The hidden coordinates of rows [n, d]: [n, k].
@@ -105,9 +170,9 @@ impl Hole {
         points
     }
 
-    /// As [`place`](Self::place), for values less their Gaussian mean.
+    /// As [`place`](Self::place), for values less their [`mean`](Self::mean).
     pub(super) fn place_about_mean(&self, offsets: Vec<f64>) -> Vec<f64> {
-        self.place(&plus(offsets, &self.mean))
+        self.place(&plus(offsets, self.mean()))
     }
 
     /// [H(y) ∇²V(G(y)) H(y)]_hh of each row y of `points` [n, d]: n matrices [k, k].
@@ -124,8 +189,8 @@ impl Hole {
         w.hessian(points, &mut outer)?;
         match w.gibbs() {
             Some(head) => {
-                let precision = head.precision().dense();
-                inner.chunks_exact_mut(d * d).for_each(|m| m.copy_from_slice(&precision));
+                let rows = inner.chunks_exact_mut(d * d).zip(pushed.chunks_exact(d));
+                rows.for_each(|(m, x)| m.copy_from_slice(&head.metric(x)));
             }
             None => w.hessian(&pushed, &mut inner)?,
         }
@@ -135,6 +200,16 @@ impl Hole {
             to_rows((view(&half, k, d) * view(&rows, k, d).transpose()).as_ref())
         };
         Ok(outer.chunks_exact(d * d).zip(inner.chunks_exact(d * d)).map(curvature).collect())
+    }
+}
+
+impl Mixed {
+    /// C F_h' T^{-1} (s - from) of each row: by how much hidden coordinates follow s. `s` [n, m], `from` [n, m] or [m].
+    fn follow(&self, s: &[f64], from: &[f64]) -> Vec<f64> {
+        let m = self.centre.len();
+        let (n, k) = (s.len() / m, self.cross.len() / m);
+        let off: Vec<f64> = s.iter().zip(from.iter().cycle()).map(|(s, from)| s - from).collect();
+        matmul(&matmul(&off, &self.inverse, n, m, m), &self.cross, n, m, k)
     }
 }
 

@@ -14,18 +14,18 @@ use crate::potential::SecondOrder;
 
 /// Maximises log ρ(y) over the hidden coordinates.
 ///
-/// 1. Exploration. Start 0, by default the only one, is the conditional Gaussian mean. The others are draws of
-///    the conditional Gaussian that walk `explore` Langevin steps with estimated scores while the temperature falls from 1 to 0: log ρ
+/// 1. Exploration. Start 0, by default the only one, is the conditional mean of the Gaussian start, or of the likeliest component of a
+///    mixture. The others are draws of the start's conditional law that walk `explore` Langevin steps with estimated scores while the temperature falls from 1 to 0: log ρ
 ///    has many local maxima, and a walk of estimated scores costs a few percent of exact ones.
 /// 2. Choice, where there are more starts than `finalists`. One exact log ρ each; start 0 and the best of the others go on, so that the result is
-///    never below a plain ascent from the Gaussian mean.
+///    never below a plain ascent from start 0.
 /// 3. Ascent. Exact scores, the first `broad` of them in the metric of the model's curvature averaged over what the hole
 ///    may hold, the others in that of the curvature at each point on the way, which converges fast.
 ///
 /// By default an ascent is over when its broad part is. That is early stopping: it has most of the gain over the
 /// Gaussian mean by then, and reads better than the mode that it would end at. Of 64 digits with their left halves
-/// hidden a reader knew 0.92 after these 20 evaluations and 0.88 at convergence (Gaussian mean: 0.91), of the middles
-/// 0.77 and 0.73 (0.72). With `max_evaluations` of 60 nearly every ascent reaches its mode.
+/// hidden a reader knew 0.92 after these 20 evaluations from the Gaussian mean and 0.88 at convergence (the mean itself: 0.91),
+/// of the middles 0.77 and 0.73 (0.72). With `max_evaluations` of 60 nearly every ascent reaches its mode.
 ///
 /// More starts reach higher densities, and not better pictures: a high peak can be narrow. With the middle of 36 digits
 /// hidden, a reader knew 0.72 of the completions from one start, 0.47 of the likelier ones from five (a model of one
@@ -134,15 +134,15 @@ impl Mode {
         }
     }
 
-    /// The hidden coordinates of all starts, the Gaussian mean and the annealed walks' ends: [starts, k].
+    /// The hidden coordinates of all starts, the likeliest mean and the annealed walks' ends: [starts, k].
     fn explore(&self, w: &dyn SecondOrder, whitening: &Whitening, monitor: &mut Monitor) -> Result<Vec<f64>> {
         let hole = whitening.hole;
-        let mut points = hole.mean().to_vec();
+        let mut points = hole.likeliest().to_vec();
         if self.starts == 1 {
             return Ok(points);
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let mut walkers = whitening.draw(self.starts - 1, &mut rng);
+        let mut walkers = whitening.draw(self.starts - 1, &mut rng)?;
         let step = STEP / curvature(w, whitening, &walkers, &mut rng)?;
         let estimator = ScoreEstimator::default();
         let mut walk = Walk { w, whitening, estimator, rng, step, unconverged: 0 };

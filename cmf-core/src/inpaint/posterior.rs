@@ -29,7 +29,7 @@ pub struct Completions {
     ///
     /// The average over all kept states of y + σ² ∇ log ρ(y). Each term is E[x | y], so by Rao and
     /// Blackwell it has the mean of x and less variance than the states themselves. What Monte-Carlo error the
-    /// chains' disagreement shows is then taken back by shrinking towards the conditional Gaussian mean
+    /// chains' disagreement shows is then taken back by shrinking towards the start's conditional mean
     /// (James and Stein, 1961).
     pub mean: Vec<f64>,
     /// Standard deviation over the denoised draws (n - 1), 0 for known coordinates or a single draw: [d].
@@ -217,7 +217,7 @@ fn check(draws: usize, steps: usize) -> Result<()> {
     Err(Error::Invalid("posterior draws need one draw and one step at least".into()))
 }
 
-/// Chains at antithetic draws of the conditional Gaussian, and the walk that moves them.
+/// Chains at antithetic draws of the start's conditional law, and the walk that moves them.
 fn enter<'a>(
     w: &'a dyn SecondOrder,
     whitening: &'a Whitening,
@@ -228,7 +228,7 @@ fn enter<'a>(
     if !(relative_step > 0.0 && relative_step < 2.0) {
         return Err(Error::Invalid(format!("a Langevin step of {relative_step}: it must lie in (0, 2)")));
     }
-    let zeta = whitening.draw(draws, &mut rng);
+    let zeta = whitening.draw(draws, &mut rng)?;
     let step = relative_step / curvature(w, whitening, &zeta, &mut rng)?;
     Ok((zeta, Walk { w, whitening, estimator: ScoreEstimator::default(), rng, step, unconverged: 0 }))
 }
@@ -285,7 +285,7 @@ impl Mean {
         self.steps += 1;
     }
 
-    /// The mean [k] of the chains, shrunk towards the conditional Gaussian mean `centre` [k].
+    /// The mean [k] of the chains, shrunk towards the start's conditional mean `centre` [k].
     ///
     /// g + (1 - λ) (m - g) with λ = s² / |m - g|², at most 1, where s² is the Monte-Carlo variance of m summed over
     /// the coordinates: James and Stein (1961), with the variance that is seen between chains. Expected squared error

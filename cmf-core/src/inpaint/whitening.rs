@@ -13,17 +13,15 @@ use crate::potential::SecondOrder;
 
 /// Coordinates ζ [k] of a hole: h = m + L ζ.
 ///
-/// m is the mean of the hidden coordinates given the known ones under the Gaussian start of the
-/// model, and L L' = A^{-1} with A the average of the [`Hole`]'s curvature over a few draws of that conditional
-/// Gaussian. A step in ζ is then about as long as the density is wide, whatever its direction.
+/// m is the mean of the hidden coordinates given the known ones under the start of the model, a Gaussian or a
+/// mixture, and L L' = A^{-1} with A the average of the [`Hole`]'s curvature over a few draws of that conditional
+/// law. A step in ζ is then about as long as the density is wide, whatever its direction.
 pub(super) struct Whitening<'a> {
     pub hole: &'a Hole,
     /// A.
     pub metric: Cholesky,
     /// L: [k, k], lower triangular, row-major.
     factor: Vec<f64>,
-    /// What turns white noise into ζ of conditional Gaussian draws, L^{-1} chol(C): [k, k].
-    broad: Vec<f64>,
     /// What [`fill`](Self::fill) adds to the known coordinates of its first rows: [n, d - k], or empty.
     known_noise: Vec<f64>,
 }
@@ -37,9 +35,7 @@ impl<'a> Whitening<'a> {
     /// Errors: what the potential refuses, a curvature that is not finite or positive definite.
     pub fn new(w: &dyn SecondOrder, hole: &'a Hole) -> Result<Self> {
         let (n, k) = (2 * METRIC_PAIRS, hole.len());
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut draws = opposite_noise(n, k, &mut rng);
-        hole.covariance().colour_rows(&mut draws)?;
+        let draws = hole.offsets(n, &mut ChaCha8Rng::seed_from_u64(0))?;
         let mut sum = vec![0.0; k * k];
         for curvature in hole.curvatures(w, &hole.place_about_mean(draws))? {
             sum.iter_mut().zip(curvature).for_each(|(s, p)| *s += p / n as f64);
@@ -49,10 +45,7 @@ impl<'a> Whitening<'a> {
         }
         let metric = Cholesky::new(&sum, k, "the curvature in the hole")?;
         let factor = Cholesky::new(&metric.inverse(), k, "the inverse curvature in the hole")?.lower();
-        let mut ratio = hole.covariance().lower();
-        solve_lower_triangular_in_place(factor.as_ref(), ratio.as_mut(), Par::rayon(0));
-        let (factor, broad) = (to_rows(factor.as_ref()), to_rows(ratio.as_ref()));
-        Ok(Whitening { hole, metric, factor, broad, known_noise: vec![] })
+        Ok(Whitening { hole, metric, factor: to_rows(factor.as_ref()), known_noise: vec![] })
     }
 
     /// Noise of standard deviation σ on the known coordinates of n rows from here on, opposite in pairs.
@@ -99,9 +92,11 @@ impl<'a> Whitening<'a> {
         matmul(&picked, &self.factor, picked.len() / k, k, k)
     }
 
-    /// ζ of n draws of the conditional Gaussian, in opposite pairs: [n, k].
-    pub fn draw(&self, n: usize, rng: &mut impl Rng) -> Vec<f64> {
+    /// ζ of n draws of the start's conditional law, in opposite pairs: [n, k].
+    pub fn draw(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<f64>> {
         let k = self.hole.len();
-        to_rows((view(&opposite_noise(n, k, rng), n, k) * view(&self.broad, k, k).transpose()).as_ref())
+        let mut columns = view(&self.hole.offsets(n, rng)?, n, k).transpose().to_owned();
+        solve_lower_triangular_in_place(view(&self.factor, k, k), columns.as_mut(), Par::rayon(0));
+        Ok(to_rows(columns.transpose()))
     }
 }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::host::Array;
 use crate::icnn::{Architecture, Icnn, Weights};
+use crate::potential::Potential;
 
 /// An ONNX model of a convex potential that has passed the checks: x [batch, d] -> value [batch],
 /// gradient [batch, d].
@@ -76,7 +77,11 @@ impl ModelFile {
         let Some(metadata) = &self.metadata else { return Ok(None) };
         let arch = metadata.architecture.clone();
         let weights = self.weights(&arch)?;
-        Icnn::new(arch, weights).map(Some).map_err(|e| Error::file(&self.path, e))
+        let network = Icnn::new(arch, weights).and_then(|network| match &metadata.mixture {
+            Some(mixture) => network.with_mixture(mixture.clone()),
+            None => Ok(network),
+        });
+        network.map(Some).map_err(|e| Error::file(&self.path, e))
     }
 
     pub(super) fn proto(&self) -> &pb::ModelProto {
@@ -117,6 +122,9 @@ impl ModelFile {
 pub fn export(path: impl AsRef<Path>, network: &Icnn<f32>, metadata: &Metadata) -> Result<()> {
     if metadata.architecture != *network.architecture() {
         return Err(Error::Invalid("the metadata describe another architecture than the network's".into()));
+    }
+    if metadata.mixture.as_ref() != network.gibbs().and_then(|head| head.mixture()) {
+        return Err(Error::Invalid("the metadata describe another mixture than the network's".into()));
     }
     let mut proto = graph::of_file(network)?;
     proto.metadata_props = metadata

@@ -45,13 +45,18 @@ impl Function {
 
 /// The ONNX model of one function of the network.
 pub(super) fn model(function: Function, network: &Icnn<f32>) -> Result<pb::ModelProto> {
-    recorded(function, network, false)
+    recorded(function, network, None)
 }
 
 /// The graph of a model file: the value and gradient of w, and of V as gibbs_value [batch] and gibbs_gradient [batch, d]
-/// where that is another function.
+/// where that is another function. With a mixture they are of the Gaussian that it takes a part of, and are named head_value
+/// and head_gradient, so that nobody takes them for V.
 pub(super) fn of_file(network: &Icnn<f32>) -> Result<pb::ModelProto> {
-    recorded(Function::ValueAndGradient, network, network.gibbs().is_some())
+    let head = network.gibbs().map(|head| match head.mixture() {
+        None => ["gibbs_value", "gibbs_gradient"],
+        Some(_) => ["head_value", "head_gradient"],
+    });
+    recorded(Function::ValueAndGradient, network, head)
 }
 
 /// Leaves the outputs that engines take from a model file's graph, in their order.
@@ -60,7 +65,8 @@ pub(super) fn keep_first_outputs(graph: &mut pb::GraphProto) {
     graph.output.sort_by_key(|o| o.name != "value");
 }
 
-fn recorded(function: Function, network: &Icnn<f32>, with_gibbs: bool) -> Result<pb::ModelProto> {
+/// `head` names further outputs: the value and gradient of the head alone.
+fn recorded(function: Function, network: &Icnn<f32>, head: Option<[&str; 2]>) -> Result<pb::ModelProto> {
     let ops = match function {
         Function::ValueAndGradient | Function::Hvp => GraphBuilder::new(),
         Function::Hessian | Function::HessianContraction => GraphBuilder::with_precise_tails(),
@@ -75,10 +81,10 @@ fn recorded(function: Function, network: &Icnn<f32>, with_gibbs: bool) -> Result
             let (value, gradient) = formula.value_and_gradient(&x);
             ops.output("value", &ops.squeeze(&value, 1));
             ops.output("gradient", &gradient);
-            if with_gibbs {
+            if let Some(names) = head {
                 let (value, gradient) = formula.head_value_and_gradient(&x);
-                ops.output("gibbs_value", &ops.squeeze(&value, 1));
-                ops.output("gibbs_gradient", &gradient);
+                ops.output(names[0], &ops.squeeze(&value, 1));
+                ops.output(names[1], &gradient);
             }
         }
         Function::Hvp => {

@@ -1,5 +1,7 @@
 //! What a model file says about itself: typed, and as the `cmf.*` properties of the file.
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -7,13 +9,15 @@ use super::moments;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
 use crate::icnn::{Architecture, GibbsFactor, Head};
+use crate::mixture::Mixture;
 use crate::potential::{Potential, rows};
 use crate::source::Source;
 
 /// Version of the set of properties below; files of a later version are refused.
 ///
-/// Version 2 brought `cmf.source`, version 3 spiked heads, version 4 Gibbs factors of the head. A file says the first version whose programs read it rightly.
-pub const FORMAT_VERSION: u32 = 4;
+/// Version 2 brought `cmf.source`, version 3 spiked heads, version 4 Gibbs factors of the head, version 5 mixtures in them.
+/// A file says the first version whose programs read it rightly.
+pub const FORMAT_VERSION: u32 = 5;
 
 /// Everything that a model file says about its model.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,11 +32,16 @@ pub struct Metadata {
     pub pixel_range: Option<[f64; 2]>,
     /// Standard deviation of the noise that was added to the data (`cmf.sigma`).
     pub sigma: f64,
+    /// The mixture along few directions of the head's Gibbs factor (`cmf.mixture`, since version 5).
+    pub mixture: Option<Arc<Mixture>>,
     /// log Z of the source in nats, log ∫ e^{-V} of the Gibbs factor's potential, if it is known or was estimated
     /// (`cmf.log_z`).
     pub log_z: Option<LogZ>,
     /// Mean and covariance of the noisy data (`cmf.gaussian`): where samplers and inpainting start.
     pub gaussian: Option<Gaussian>,
+    /// The mixture in the place of that Gaussian's marginal along few directions (`cmf.data_mixture`, since version 5):
+    /// where inpainting starts.
+    pub data_mixture: Option<Arc<Mixture>>,
     /// How the model was trained (`cmf.recipe`): any JSON.
     pub recipe: serde_json::Value,
     /// What it was trained on (`cmf.data`).
@@ -149,8 +158,10 @@ impl Metadata {
             shape,
             pixel_range: None,
             sigma: 0.0,
+            mixture: None,
             log_z: None,
             gaussian: None,
+            data_mixture: None,
             recipe: serde_json::Value::Null,
             data: Data::default(),
             licence: String::new(),
@@ -178,6 +189,15 @@ impl Metadata {
         {
             return Err(Error::Invalid(format!("cmf.log_z {value} ± {standard_error} is not an estimate")));
         }
+        if let Some(mixture) = &self.mixture {
+            check_len("the directions of cmf.mixture", mixture.dim(), d)?;
+            if self.architecture.gibbs != GibbsFactor::Head {
+                return Err(Error::Invalid("cmf.mixture goes with the Gibbs factor of the head".into()));
+            }
+        }
+        if let Some(mixture) = &self.data_mixture {
+            check_len("the directions of cmf.data_mixture", mixture.dim(), d)?;
+        }
         if let Some(gaussian) = &self.gaussian {
             check_len("the mean of the data", gaussian.mean.len(), d)?;
             check_len("the covariance of the data", gaussian.covariance.dim(), d)?;
@@ -202,11 +222,13 @@ impl Metadata {
     /// The properties, by key, in a fixed order.
     pub(super) fn to_properties(&self) -> Result<Vec<(String, String)>> {
         self.validate()?;
-        let version = match (self.architecture.gibbs, self.architecture.head, self.source) {
-            (GibbsFactor::Head, ..) => 4,
-            (_, Head::Spiked { .. }, _) => 3,
-            (_, Head::Full, Source::Gaussian) => 2,
-            (_, Head::Full, Source::Gibbs) => 1,
+        let mixture = self.mixture.as_ref().or(self.data_mixture.as_ref());
+        let version = match (mixture, self.architecture.gibbs, self.architecture.head, self.source) {
+            (Some(_), ..) => 5,
+            (_, GibbsFactor::Head, ..) => 4,
+            (_, _, Head::Spiked { .. }, _) => 3,
+            (_, _, Head::Full, Source::Gaussian) => 2,
+            (_, _, Head::Full, Source::Gibbs) => 1,
         };
         let mut properties = vec![
             ("cmf.format_version".into(), version.to_string()),
@@ -223,6 +245,9 @@ impl Metadata {
             properties.push(("cmf.source".into(), json(&self.source)?));
         }
         properties.extend(self.gaussian.as_ref().map(|g| ("cmf.gaussian".into(), moments::to_text(g))));
+        for (key, mixture) in [("cmf.mixture", &self.mixture), ("cmf.data_mixture", &self.data_mixture)] {
+            properties.extend(mixture.as_ref().map(|m| (key.into(), moments::encode(&m.numbers()))));
+        }
         // Last and never absent, so that a file cut between two properties is noticed.
         properties.push(("cmf.probes".into(), json(&self.probes)?));
         Ok(properties)
@@ -247,9 +272,16 @@ impl Metadata {
         architecture.validate()?;
         let (dim, head) = (architecture.dim, architecture.head);
         let gaussian = find.text("cmf.gaussian").map(|t| moments::from_text(t, dim, head)).transpose()?;
+        let mixture = |key: &str| {
+            let read = |text| Mixture::from_numbers(&moments::decode(text, key)?, dim).map(Arc::new);
+            let named = |e: Error| Error::Invalid(format!("the property {key} cannot be read: {e}"));
+            find.text(key).map(|text| read(text).map_err(named)).transpose()
+        };
         let metadata = Metadata {
             architecture,
             gaussian,
+            mixture: mixture("cmf.mixture")?,
+            data_mixture: mixture("cmf.data_mixture")?,
             source: if version == 1 { Source::Gibbs } else { find.parse("cmf.source")? },
             shape: find.parse("cmf.shape")?,
             pixel_range: find.parse("cmf.pixel_range")?,

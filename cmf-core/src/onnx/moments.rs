@@ -17,21 +17,34 @@ pub(super) fn to_text(gaussian: &Gaussian) -> String {
         Symmetric::Full(all) => (0..d).flat_map(|i| &all[i * d + i..(i + 1) * d]).copied().collect(),
         spiked => spiked.numbers(),
     };
-    let numbers = gaussian.mean.iter().chain(&covariance);
-    STANDARD.encode(numbers.flat_map(|&v| (v as f32).to_le_bytes()).collect::<Vec<u8>>())
+    encode(gaussian.mean.iter().chain(&covariance))
+}
+
+/// Numbers as text: base64 of little-endian f32.
+pub(super) fn encode<'a>(numbers: impl IntoIterator<Item = &'a f64>) -> String {
+    STANDARD.encode(numbers.into_iter().flat_map(|&v| (v as f32).to_le_bytes()).collect::<Vec<u8>>())
+}
+
+/// The numbers of such a text, which `what` names in the error.
+pub(super) fn decode(text: &str, what: &str) -> Result<Vec<f64>> {
+    let invalid = |found: String| Error::Invalid(format!("the property {what} cannot be read: {found}"));
+    let bytes = STANDARD.decode(text).map_err(|e| invalid(e.to_string()))?;
+    let (numbers, rest) = bytes.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(invalid(format!("expected numbers of 4 bytes, found {} bytes", bytes.len())));
+    }
+    Ok(numbers.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect())
 }
 
 /// Reads the text back for dimension `d` and the head of the model.
 pub(super) fn from_text(text: &str, d: usize, head: Head) -> Result<Gaussian> {
     let invalid =
         |found: String| Error::Invalid(format!("the property cmf.gaussian cannot be read: {found}"));
-    let bytes = STANDARD.decode(text).map_err(|e| invalid(e.to_string()))?;
+    let mut mean = decode(text, "cmf.gaussian")?;
     let expected = d + head.rank().map_or(d * (d + 1) / 2, |k| 1 + k + k * d);
-    if bytes.len() != 4 * expected {
-        return Err(invalid(format!("expected {expected} numbers, found {} bytes", bytes.len())));
+    if mean.len() != expected {
+        return Err(invalid(format!("expected {expected} numbers, found {}", mean.len())));
     }
-    let (numbers, _) = bytes.as_chunks::<4>();
-    let mut mean: Vec<f64> = numbers.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
     if mean.iter().any(|v| !v.is_finite()) {
         return Err(Error::NotFinite("a number of cmf.gaussian".into()));
     }

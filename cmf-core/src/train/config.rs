@@ -6,6 +6,7 @@ use super::least_squares::applies as least_squares_applies;
 use crate::energy::Domain;
 use crate::error::{Error, Result};
 use crate::icnn::{Architecture, GibbsFactor};
+use crate::mixture::MOST_COMPONENTS;
 use crate::source::Source;
 
 /// What a run learns from, and the law that its potential transports to that.
@@ -91,6 +92,9 @@ pub struct TrainConfig {
     pub betas: (f64, f64),
     /// Decay per update of the averaged weights, which are the ones exported.
     pub average: f64,
+    /// Most Gaussians of the mixture that the head's Gibbs factor becomes after the last update; 1 for none.
+    #[serde(default = "one")]
+    pub components: usize,
     /// Seed of every random number.
     pub seed: u64,
 }
@@ -103,6 +107,11 @@ pub struct TrainConfig {
 /// at 1.6 and 1.2, to 0.7 at 1.1 and 1.4.
 fn langevin_acceptance() -> f64 {
     0.7
+}
+
+/// What runs from before the setting have.
+fn one() -> usize {
+    1
 }
 
 /// What checkpoints without the setting were trained with.
@@ -163,6 +172,18 @@ impl TrainConfig {
                     "an energy has no data, so neither sigma nor conjugate_updates nor conjugate_weight go with it".into(),
                 ));
             }
+        }
+        if self.components > MOST_COMPONENTS {
+            return Err(Error::Invalid(format!(
+                "components must be at most {MOST_COMPONENTS}, found {}",
+                self.components
+            )));
+        }
+        if self.components == 0 || (self.components > 1 && self.architecture.gibbs != GibbsFactor::Head) {
+            return Err(Error::Invalid(format!(
+                "components must be at least 1, and 1 for any other source than the Gibbs factor of the head, found {}",
+                self.components
+            )));
         }
         if self.architecture.gibbs == GibbsFactor::Head {
             if self.method != Method::Samples {

@@ -515,6 +515,7 @@ pub(super) fn config(updates: usize, conjugate_updates: usize) -> TrainConfig {
         warm_up: 10,
         betas: (0.9, 0.99),
         average: 0.99,
+        components: 1,
         seed: 5,
     }
 }

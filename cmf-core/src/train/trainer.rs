@@ -141,7 +141,7 @@ pub(super) fn draws_of(head: &HeadFactor, config: &TrainConfig) -> Result<Vec<f6
     // A stream of its own: held-out rows, which previews are compared with, have their noise from the first.
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     rng.set_stream(1);
-    head.draw(&inner::normal(&mut rng, config.particles * head.dim()))
+    head.draw(config.particles, &mut rng)
 }
 
 /// A batch of data, by the numbers of its rows, and its noise.

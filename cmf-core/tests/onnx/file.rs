@@ -1,14 +1,17 @@
 //! The file: what is written is read back, and what is broken is refused in words that help.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use cmf_core::density::exact_log_density;
 use cmf_core::gaussian::Gaussian;
 use cmf_core::head_factor::HeadFactor;
 use cmf_core::icnn::{Architecture, GibbsFactor, Icnn};
+use cmf_core::mixture::Mixture;
 use cmf_core::onnx::{Data, LogZ, Metadata, ModelFile, Shape, TractModel, export};
 use cmf_core::ops::Activation;
 use cmf_core::symmetric::Spiked;
-use cmf_core::{Error, Potential, Source};
+use cmf_core::{Error, Potential, SecondOrder, Source};
 use prost::Message;
 use tract_onnx::pb;
 
@@ -265,12 +268,64 @@ fn a_file_holds_the_gibbs_factor_of_the_head() {
     }
 }
 
+/// Files with a mixture are of version 5, and what reads them has the mixture's density.
+#[test]
+fn a_file_holds_the_mixture() {
+    let network = network();
+    let arch = Architecture { gibbs: GibbsFactor::Head, ..network.architecture().clone() };
+    let network: Icnn<f64> = Icnn::new(arch, network.weights().clone()).unwrap();
+    // Numbers that f32 holds.
+    let mut numbers = vec![2.0, 1.0];
+    let axis = [1.0, 0.5, -0.25, 0.0, 2.0, 0.0];
+    numbers.extend(network.gibbs().unwrap().directions(&axis).unwrap().iter().map(|&v| f64::from(v as f32)));
+    numbers.extend([0.75, -0.5, 0.5, 0.25, 1.5, 0.75]);
+    let mixture = Arc::new(Mixture::from_numbers(&numbers, 6).unwrap());
+    let mixed = network.clone().with_mixture(mixture.clone()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    let plain = full_metadata(&network);
+    let metadata =
+        Metadata { mixture: Some(mixture.clone()), data_mixture: Some(mixture.clone()), ..plain.clone() };
+    assert!(export(&path, &network.cast().unwrap(), &metadata).is_err());
+    assert!(export(&path, &mixed.cast().unwrap(), &plain).is_err());
+    export(&path, &mixed.cast().unwrap(), &metadata).unwrap();
+    let file = ModelFile::open(&path).unwrap();
+    assert_eq!(file.metadata(), Some(&metadata));
+    let mut proto = pb::ModelProto::decode(&std::fs::read(&path).unwrap()[..]).unwrap();
+    assert_eq!(proto.metadata_props[0].value, "5");
+    let outputs: Vec<&str> = proto.graph.as_ref().unwrap().output.iter().map(|o| &o.name[..]).collect();
+    assert_eq!(outputs, ["value", "gradient", "head_value", "head_gradient"]);
+
+    let x = [0.3, -0.2, 0.9, 0.0, -1.1, 0.4];
+    let density = |w: &dyn SecondOrder| exact_log_density(w, 0.0, &x).unwrap().value[0];
+    let want = density(&mixed);
+    assert!((want - density(&network)).abs() > 1e-2);
+    // Roundings of f32 in numbers of about 10.
+    let found = density(&TractModel::load(&file).unwrap());
+    assert!((found - want).abs() < 1e-4, "{found} {want}");
+
+    for (key, text, words) in [
+        ("cmf.mixture", "AAAA", "cmf.mixture cannot be read"),
+        ("cmf.data_mixture", "no base64!", "cmf.data_mixture cannot be read"),
+    ] {
+        let property = proto.metadata_props.iter_mut().find(|p| p.key == key).unwrap();
+        let kept = std::mem::replace(&mut property.value, text.into());
+        std::fs::write(&path, proto.encode_to_vec()).unwrap();
+        let message = ModelFile::open(&path).unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+        proto.metadata_props.iter_mut().find(|p| p.key == key).unwrap().value = kept;
+    }
+    let architecture = Architecture { gibbs: GibbsFactor::Whole, ..metadata.architecture.clone() };
+    let refused = Metadata { architecture, ..metadata }.validate().unwrap_err().to_string();
+    assert!(refused.contains("goes with the Gibbs factor of the head"), "{refused}");
+}
+
 #[test]
 fn versions_out_of_range_are_refused() {
     assert_says(&changed(|m| m.opset_import[0].version = 99), &["operator set 99", "13 to 18"]);
     assert_says(&changed(|m| m.ir_version = 100), &["version 100", "4 to 13"]);
-    let message = changed(|m| m.metadata_props[0].value = "5".into());
-    assert_says(&message, &["cmf.format_version is 5", "reads 1 to 4"]);
+    let message = changed(|m| m.metadata_props[0].value = "6".into());
+    assert_says(&message, &["cmf.format_version is 6", "reads 1 to 5"]);
     // A file of version 2 says its source.
     let message = changed(|m| m.metadata_props[0].value = "2".into());
     assert_says(&message, &["cmf.source", "missing"]);

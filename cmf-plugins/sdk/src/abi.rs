@@ -224,6 +224,8 @@ pub struct CmfHost {
     pub log: Option<unsafe extern "C" fn(*mut c_void, u32, *const c_char)>,
     pub cancelled: Option<unsafe extern "C" fn(*mut c_void) -> i32>,
     pub head_factor: Option<Moments>,
+    pub mixture:
+        Option<unsafe extern "C" fn(*mut c_void, u32, usize, *mut f64, *mut usize, *mut CmfError) -> i32>,
 }
 
 #[repr(C)]

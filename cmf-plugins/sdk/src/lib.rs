@@ -56,6 +56,6 @@ pub use guard::{call, text_of};
 pub use parameters::Parameters;
 pub use schema::{Kind, Property, Schema};
 pub use traits::{
-    ConjugateRow, DataSet, DensityRow, DensityStatus, Energy, Entry, Files, GibbsReport, Host, Input, Level,
-    ModelInfo, RowStatus, Shape, Split, Task,
+    ConjugateRow, DataSet, DensityRow, DensityStatus, Energy, Entry, Files, GibbsReport, Host, Input, Law,
+    Level, ModelInfo, RowStatus, Shape, Split, Task,
 };

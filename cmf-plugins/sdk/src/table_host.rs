@@ -6,8 +6,8 @@ use crate::abi::{CmfError, CmfGibbsReport, CmfHost, CmfInputInfo, CmfModelInfo, 
 use crate::error::{Error, Result, Status};
 use crate::guard::{call, text_of};
 use crate::traits::{
-    ConjugateRow, DensityRow, DensityStatus, Files, GibbsReport, Host, Input, Level, ModelInfo, RowStatus,
-    Shape,
+    ConjugateRow, DensityRow, DensityStatus, Files, GibbsReport, Host, Input, Law, Level, ModelInfo,
+    RowStatus, Shape,
 };
 
 /// [`Host`] over the table that `run` was given.
@@ -188,6 +188,21 @@ impl Host for TableHost<'_> {
             Err(e) if e.status == Status::Unsupported => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    fn mixture(&self, law: Law) -> Result<Option<Vec<f64>>> {
+        let f = there("mixture", self.table.mixture)?;
+        let (context, mut count) = (self.table.context, 0);
+        // SAFETY: there is room for no number.
+        call(|error| unsafe { f(context, law as u32, 0, std::ptr::null_mut(), &mut count, error) })?;
+        if count == 0 {
+            return Ok(None);
+        }
+        let mut numbers = vec![0.0; count];
+        // SAFETY: `numbers` is as long as said.
+        call(|error| unsafe { f(context, law as u32, count, numbers.as_mut_ptr(), &mut count, error) })?;
+        Error::check_len("the mixture's numbers", count, numbers.len())?;
+        Ok(Some(numbers))
     }
 
     fn uniform(&self, out: &mut [f64]) -> Result<()> {

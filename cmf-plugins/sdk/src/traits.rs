@@ -279,6 +279,15 @@ pub trait Files: Sync {
     fn cancelled(&self) -> bool;
 }
 
+/// A Gaussian that a model may have a mixture in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Law {
+    /// Of [`Host::head_factor`].
+    Source = 0,
+    /// Of [`Host::gaussian`].
+    Data = 1,
+}
+
 /// The host's tools: the model, random numbers, and [`Files`].
 pub trait Host: Files {
     /// What is known of the model.
@@ -299,9 +308,12 @@ pub trait Host: Files {
     fn log_density(&self, y: &[f64], score: Option<&mut [f64]>) -> Result<Vec<DensityRow>>;
     /// Mean [d] and covariance [d, d] of the noisy data.
     fn gaussian(&self) -> Result<(Vec<f64>, Vec<f64>)>;
-    /// Centre a [d] and precision Q [d, d] of the Gibbs factor N(a, Q^{-1}) of a model whose Gibbs factor is of its quadratic
-    /// head alone; none where it is e^{-w}/Z.
+    /// Centre a [d] and precision Q [d, d] of a model whose Gibbs factor is of its quadratic head alone: N(a, Q^{-1}), or that
+    /// with a [`mixture`](Self::mixture); none where it is e^{-w}/Z.
     fn head_factor(&self) -> Result<Option<(Vec<f64>, Vec<f64>)>>;
+    /// The mixture in the place of a Gaussian's marginal along few directions F, as numbers: K, k, F [k, d], and of each of K
+    /// components its weight, mean [k] and the rows of its Cholesky factor up to the diagonal; none where there is none.
+    fn mixture(&self, law: Law) -> Result<Option<Vec<f64>>>;
     /// Uniform random numbers on [0, 1).
     fn uniform(&self, out: &mut [f64]) -> Result<()>;
     /// Standard normal random numbers.

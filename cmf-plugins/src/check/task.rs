@@ -116,8 +116,11 @@ fn run(
         log_z: Some((start.log_z, 0.0)),
         has_hessian: true,
     };
-    let host =
-        ModelHost::new(Some(Model { w: &w, source: Source::Gibbs, gaussian: &gaussian, info }), memory, seed);
+    let host = ModelHost::new(
+        Some(Model { w: &w, source: Source::Gibbs, gaussian: &gaussian, data_mixture: None, info }),
+        memory,
+        seed,
+    );
     PluginTask::new(factory, Offered { source: "", name, parameters })?.run(&host)
 }
 

@@ -9,10 +9,11 @@ use cmf_core::density::{
 use cmf_core::gaussian::Gaussian;
 use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::head_factor::HeadFactor;
+use cmf_core::mixture::Mixture;
 use cmf_core::potential::rows;
 use cmf_core::{SecondOrder, Source};
 use cmf_plugin::{
-    ConjugateRow, DensityRow, DensityStatus, Error, Files, GibbsReport, Host, Input, Level, ModelInfo,
+    ConjugateRow, DensityRow, DensityStatus, Error, Files, GibbsReport, Host, Input, Law, Level, ModelInfo,
     Result, RowStatus,
 };
 use rand::{RngExt, SeedableRng};
@@ -29,6 +30,8 @@ pub struct Model<'a> {
     pub source: Source,
     /// Mean and covariance of the noisy data.
     pub gaussian: &'a Gaussian,
+    /// The mixture in it.
+    pub data_mixture: Option<&'a Mixture>,
     /// What its file says.
     pub info: ModelInfo,
 }
@@ -191,6 +194,15 @@ impl Host for ModelHost<'_> {
     fn head_factor(&self) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
         let numbers = |head: &HeadFactor| (head.centre().to_vec(), head.precision().dense().into_owned());
         Ok(self.opened()?.w.gibbs().map(numbers))
+    }
+
+    fn mixture(&self, law: Law) -> Result<Option<Vec<f64>>> {
+        let model = self.opened()?;
+        let found = match law {
+            Law::Source => model.w.gibbs().and_then(|head| head.mixture()).map(|mixture| &**mixture),
+            Law::Data => model.data_mixture,
+        };
+        Ok(found.map(Mixture::numbers))
     }
 
     fn uniform(&self, out: &mut [f64]) -> Result<()> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cmf_plugin::abi::{CmfError, CmfGibbsReport, CmfHost, CmfInputInfo, CmfModelInfo, NO_INPUT};
 use cmf_plugin::guard::{Arrays, enter, object, place};
-use cmf_plugin::{Error, Host, Input, Level, Result, text_of};
+use cmf_plugin::{Error, Host, Input, Law, Level, Result, text_of};
 
 /// A table that lends out a host.
 pub(super) struct HostTable<'a> {
@@ -52,6 +52,7 @@ impl<'a> HostTable<'a> {
             log: Some(log),
             cancelled: Some(cancelled),
             head_factor: Some(head_factor),
+            mixture: Some(mixture),
         };
         HostTable { table, _context: context }
     }
@@ -336,6 +337,31 @@ unsafe extern "C" fn head_factor(
             host.head_factor()?.ok_or_else(whole)
         })
     }
+}
+
+unsafe extern "C" fn mixture(
+    context: *mut c_void,
+    law: u32,
+    room: usize,
+    numbers: *mut f64,
+    count: *mut usize,
+    error: *mut CmfError,
+) -> i32 {
+    // SAFETY: as above.
+    enter(unsafe { error.as_mut() }, || unsafe {
+        let (context, count) = (of(context)?, place("count", count)?);
+        let law = match law {
+            0 => Law::Source,
+            1 => Law::Data,
+            other => return Err(Error::invalid(format!("law {other}: expected 0 or 1"))),
+        };
+        let found = context.host.mixture(law)?.unwrap_or_default();
+        count.write(found.len());
+        if !found.is_empty() && room >= found.len() {
+            Arrays::default().write("numbers", numbers, Some(found.len()))?.copy_from_slice(&found);
+        }
+        Ok(())
+    })
 }
 
 unsafe extern "C" fn uniform(context: *mut c_void, n: usize, out: *mut f64, error: *mut CmfError) -> i32 {

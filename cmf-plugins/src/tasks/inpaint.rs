@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 
 use cmf_core::gaussian::Gaussian;
 use cmf_core::inpaint::{Hole, Langevin, Mode};
-use cmf_plugin::{Entry, Error, Host, Input, Parameters, Result, Shape, Task};
+use cmf_plugin::{Entry, Error, Host, Input, Law, Parameters, Result, Shape, Task};
 
 use super::check_cancelled;
-use super::model::HostPotential;
+use super::model::{HostPotential, mixture};
 use crate::error::plugin_error;
 
 pub(super) const INPAINT: Entry<dyn Task> = Entry {
@@ -84,6 +84,7 @@ impl Task for Inpaint {
         let w = HostPotential::new(host)?;
         let (mean, covariance) = host.gaussian()?;
         let gaussian = Gaussian { mean, covariance: covariance.into() };
+        let mixture = mixture(host, Law::Data, gaussian.dim())?;
         let count = host.input_count();
         for index in 0..count {
             check_cancelled(host)?;
@@ -94,8 +95,12 @@ impl Task for Inpaint {
                     "{name}: is {found:?} (height, width, channels), the model expects {shape:?}"
                 )));
             }
-            let hole =
-                Hole::new(&gaussian, &input.values, &self.hidden(&input, shape)?).map_err(plugin_error)?;
+            let hidden = self.hidden(&input, shape)?;
+            let hole = Hole::new(&gaussian, &input.values, &hidden).and_then(|hole| match &mixture {
+                Some(mixture) => hole.with_mixture(&gaussian, mixture),
+                None => Ok(hole),
+            });
+            let hole = hole.map_err(plugin_error)?;
             let mut monitor = |share: f64| {
                 host.progress((index as f64 + share) / count as f64);
                 if host.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

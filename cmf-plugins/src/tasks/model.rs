@@ -1,9 +1,12 @@
 //! The host's model as a potential of the core, so that a task can use the core's algorithms.
 
+use std::sync::Arc;
+
 use cmf_core::head_factor::HeadFactor;
+use cmf_core::mixture::Mixture;
 use cmf_core::potential::{check_contraction, check_hessian, check_hvp, check_value_and_gradient};
 use cmf_core::{Potential, Result, SecondOrder};
-use cmf_plugin::Host;
+use cmf_plugin::{Host, Law};
 
 use crate::error::{core_error, plugin_error};
 
@@ -16,10 +19,19 @@ pub(super) struct HostPotential<'a> {
 
 impl<'a> HostPotential<'a> {
     pub(super) fn new(host: &'a dyn Host) -> cmf_plugin::Result<Self> {
+        let dim = host.model()?.shape.dim();
         let head = host.head_factor()?.map(|(centre, precision)| HeadFactor::new(precision, centre));
-        let gibbs = head.transpose().map_err(plugin_error)?;
-        Ok(HostPotential { host, dim: host.model()?.shape.dim(), gibbs })
+        let gibbs = match (head.transpose().map_err(plugin_error)?, mixture(host, Law::Source, dim)?) {
+            (Some(head), Some(mixture)) => Some(head.with_mixture(Arc::new(mixture)).map_err(plugin_error)?),
+            (head, _) => head,
+        };
+        Ok(HostPotential { host, dim, gibbs })
     }
+}
+
+/// The mixture of the host's model in this law, for points of dimension `d`.
+pub(super) fn mixture(host: &dyn Host, law: Law, d: usize) -> cmf_plugin::Result<Option<Mixture>> {
+    host.mixture(law)?.map(|numbers| Mixture::from_numbers(&numbers, d)).transpose().map_err(plugin_error)
 }
 
 impl Potential for HostPotential<'_> {
