@@ -3,13 +3,14 @@
 use burn::backend::Flex;
 use burn::tensor::{Bytes, Tensor, TensorData};
 use cmf_burn_import::{eight_gaussians, faces, mnist};
+use cmf_core::head_factor::HeadFactor;
 use cmf_core::onnx::{ModelFile, TractModel};
 use cmf_core::potential::Potential;
 
 /// Values [n] and gradients [n, d].
 type Answers = (Tensor<Flex, 1>, Tensor<Flex, 2>);
 
-/// What a model that burn-onnx wrote says of w at the rows x, and of V where the file holds that.
+/// What a model that burn-onnx wrote says of w at the rows x, and of its head where the file holds that.
 type Imported = fn(Tensor<Flex, 2>) -> (Answers, Option<Answers>);
 
 fn bytes(weights: &[u8]) -> Bytes {
@@ -30,11 +31,13 @@ fn agree(name: &str, imported: Imported) {
     for n in [1, 2, 7] {
         let x = rows(&mean, n);
         let wide: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
-        let (of_w, of_v) = imported(Tensor::from_data(TensorData::new(x, [n, d]), &Default::default()));
+        let (of_w, of_head) = imported(Tensor::from_data(TensorData::new(x, [n, d]), &Default::default()));
         compare(&format!("{name}, {n} rows"), &tract, &wide, of_w);
-        assert_eq!(of_v.is_some(), tract.gibbs().is_some(), "{name}");
-        if let Some((head, of_v)) = tract.gibbs().zip(of_v) {
-            compare(&format!("{name}, V, {n} rows"), head, &wide, of_v);
+        assert_eq!(of_head.is_some(), tract.gibbs().is_some(), "{name}");
+        if let Some((head, of_head)) = tract.gibbs().zip(of_head) {
+            // A file holds the head alone: its mixture, if it has one, is metadata.
+            let head = HeadFactor::new(head.precision().clone(), head.centre().to_vec()).unwrap();
+            compare(&format!("{name}, head, {n} rows"), &head, &wide, of_head);
         }
     }
 }
@@ -55,9 +58,9 @@ fn compare(what: &str, w: &dyn Potential, x: &[f64], (values, gradients): Answer
     }
 }
 
-/// The four outputs of a file that holds V.
-fn with_gibbs<A, B>((value, gradient, of_v, slope): (A, B, A, B)) -> ((A, B), Option<(A, B)>) {
-    ((value, gradient), Some((of_v, slope)))
+/// The four outputs of a file that holds its head.
+fn with_gibbs<A, B>((value, gradient, of_head, slope): (A, B, A, B)) -> ((A, B), Option<(A, B)>) {
+    ((value, gradient), Some((of_head, slope)))
 }
 
 #[test]
