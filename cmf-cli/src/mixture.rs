@@ -22,6 +22,8 @@ const DIRECTIONS: usize = 50;
 const ROWS_EACH: usize = 500;
 /// Most rounds of expectation-maximisation.
 const ROUNDS: usize = 40;
+/// Most rows of a split that are looked at, evenly spread: with 100 components some 150 MB.
+const MOST_ROWS: usize = 100_000;
 /// Rows that are read and mapped at a time.
 const BLOCK: usize = 4096;
 
@@ -31,7 +33,7 @@ type Map<'a> = &'a dyn Fn(Vec<f64>) -> Result<Vec<f64>>;
 /// The mixture of up to `components` Gaussians of the run's settings that takes the place of `law` along the leading
 /// directions of the data, for noisy rows that went through `map`; `what` names these.
 ///
-/// None where there are too few rows for two components, or where it makes held-out rows less likely.
+/// None where there are too few rows for two components, or none held out, or where it makes those less likely.
 pub fn fitted(
     run: &Run,
     what: &str,
@@ -58,6 +60,10 @@ pub fn fitted(
     })?;
     bar.finish_and_clear();
     let gains = mixture.gain(&along(Split::HeldOut)?);
+    if gains.is_empty() {
+        report.note(format!("{what}: no held-out rows to try a mixture on, so it stays one Gaussian"));
+        return Ok(None);
+    }
     let gain = gains.iter().sum::<f64>() / gains.len() as f64;
     report.note(format!(
         "{what}: a mixture of {components} Gaussians along {k} directions gives a held-out row {gain:+.2} nats{}",
@@ -81,12 +87,12 @@ fn coordinates(
 ) -> Result<Vec<f64>> {
     let (n, d) = (data.rows(split), data.shape().dim());
     let config = run.trainer.config();
+    let rows: Vec<usize> = (0..n).step_by(n.div_ceil(MOST_ROWS).max(1)).collect();
     let mut all = Vec::new();
-    for first in (0..n).step_by(BLOCK) {
-        let rows: Vec<usize> = (first..n.min(first + BLOCK)).collect();
+    for (block, rows) in rows.chunks(BLOCK).enumerate() {
         let mut y = vec![0.0; rows.len() * d];
-        data.read(split, &rows, &mut y).map_err(cmf_plugins::core_error)?;
-        add_noise(&mut y, config.sigma, config.seed.wrapping_add(first as u64));
+        data.read(split, rows, &mut y).map_err(cmf_plugins::core_error)?;
+        add_noise(&mut y, config.sigma, config.seed.wrapping_add((block * BLOCK) as u64));
         all.extend(along(&map(y)?));
     }
     Ok(all)

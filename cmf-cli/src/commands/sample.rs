@@ -21,9 +21,9 @@ use crate::table::{write_csv, write_npy};
 ///
 /// Each sample is its own Markov chain x ~ e^{-w}/Z (Metropolis-adjusted Langevin, preconditioned by
 /// the data's covariance) that is mapped to data by the convex solve y = argmax <x,y> - w(y). Samples
-/// whose solve does not converge are reported and left out. Where the source is a Gaussian, or a mixture, x is drawn from it exactly:
-/// the Gibbs factor of the potential's quadratic head (`train --gibbs head`), or N(0, I) of a generative input-convex
-/// network (`train --method gaussian-icnn`).
+/// whose solve does not converge are reported and left out. Where the source is a Gaussian, or a mixture of
+/// them, x is drawn from it exactly: the Gibbs factor of the potential's quadratic head (`train --gibbs head`),
+/// or N(0, I) of a generative input-convex network (`train --method gaussian-icnn`).
 #[derive(Args)]
 #[command(after_help = "\
 The model learns data to which noise of a known standard deviation was added (see `cmf-cli info`).
