@@ -65,11 +65,8 @@ impl Model {
 
     /// The hole `hidden` in the point `y`, with what the model's start says of it.
     pub fn hole(&self, y: &[f64], hidden: &[usize]) -> Result<Hole> {
-        let hole = Hole::new(&self.gaussian, y, hidden)?;
-        match &self.metadata.data_mixture {
-            Some(mixture) => hole.with_mixture(&self.gaussian, mixture),
-            None => Ok(hole),
-        }
+        Hole::new(&self.gaussian, y, hidden)?
+            .with_mixture(&self.gaussian, self.metadata.data_mixture.as_deref())
     }
 
     /// The dimension d.

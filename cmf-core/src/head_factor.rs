@@ -1,13 +1,12 @@
 //! The Gibbs factor of a potential's quadratic head alone: a Gaussian, or one with a mixture along few directions.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::LN_2PI;
-use crate::linalg::{Cholesky, centred, dot, matmul, plus, to_rows, view};
+use crate::linalg::{Cholesky, centred, dot, inverse_of_lower, matmul, plus, to_rows, view};
 use crate::mixture::Mixture;
 use crate::potential::{Potential, check_hvp, check_value_and_gradient};
 use crate::preconditioner::Preconditioner;
@@ -54,14 +53,8 @@ impl HeadFactor {
         let k = crate::potential::rows(axes, d)?;
         let spread = self.covariance()?.times(axes)?;
         let gram = to_rows((view(axes, k, d) * view(&spread, k, d).transpose()).as_ref());
-        let mut inverse = faer::Mat::zeros(k, k);
         let factor = Cholesky::new(&gram, k, "the head along the axes of a mixture")?.lower();
-        faer::linalg::triangular_inverse::invert_lower_triangular(
-            inverse.as_mut(),
-            factor.as_ref(),
-            faer::Par::Seq,
-        );
-        Ok(matmul(&to_rows(inverse.as_ref()), axes, k, k, d))
+        Ok(matmul(&to_rows(inverse_of_lower(factor.as_ref()).as_ref()), axes, k, k, d))
     }
 
     /// F (x - a) of each row of `x` [n, d], for directions F [k, d]: [n, k].
@@ -71,14 +64,17 @@ impl HeadFactor {
         to_rows((view(&centred(x, &self.centre), n, d) * f.transpose()).as_ref())
     }
 
-    /// The curvature of V at `x` [d] but for the part by which the components' shares change: [d, d]. Positive definite,
-    /// and without a mixture Q.
-    pub fn metric(&self, x: &[f64]) -> Cow<'_, [f64]> {
-        let mut metric = self.precision.dense();
-        if let Some(mixture) = &self.mixture {
-            mixture.add_metric(&centred(x, &self.centre), metric.to_mut());
+    /// The curvature of V at each row of `x` [n, d], but for the part by which the components' shares change, written to
+    /// `out` [n, d, d]. Positive definite, and without a mixture Q.
+    pub(crate) fn metrics(&self, x: &[f64], out: &mut [f64]) {
+        let d = self.dim();
+        let precision = self.precision.dense();
+        for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d * d)) {
+            out.copy_from_slice(&precision);
+            if let Some(mixture) = &self.mixture {
+                mixture.add_metric(&centred(x, &self.centre), out);
+            }
         }
-        metric
     }
 
     /// Q.

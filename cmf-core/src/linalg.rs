@@ -4,7 +4,8 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign, Mul};
 
 use faer::linalg::solvers::{DenseSolveCore, Solve};
-use faer::{Mat, MatRef, Side};
+use faer::linalg::triangular_inverse::invert_lower_triangular;
+use faer::{Mat, MatRef, Par, Side};
 
 use crate::error::{Error, Result, check_len};
 
@@ -95,6 +96,13 @@ impl Cholesky {
         z.copy_from_slice(&to_rows(out.as_ref()));
         Ok(())
     }
+}
+
+/// The inverse of a lower triangular matrix, on one thread.
+pub(crate) fn inverse_of_lower(l: MatRef<'_, f64>) -> Mat<f64> {
+    let mut inverse = Mat::zeros(l.nrows(), l.ncols());
+    invert_lower_triangular(inverse.as_mut(), l, Par::Seq);
+    inverse
 }
 
 /// Eigen-decomposition of a symmetric matrix.

@@ -20,11 +20,8 @@ fn main() -> Result<()> {
     // The mean digit with its lower half hidden.
     let y = gaussian.mean.clone();
     let hidden: Vec<usize> = (y.len() / 2..y.len()).collect();
-    let hole = Hole::new(gaussian, &y, &hidden)?;
-    let hole = match &metadata.data_mixture {
-        Some(mixture) => hole.with_mixture(gaussian, mixture)?,
-        None => hole,
-    };
+    let mixture = metadata.data_mixture.as_deref();
+    let hole = Hole::new(gaussian, &y, &hidden)?.with_mixture(gaussian, mixture)?;
     let completion = Mode::default().complete(&w, &hole, &mut |_| ControlFlow::Continue(()))?;
 
     let density = exact_log_density(&w, log_z.value, &completion.filled)?;

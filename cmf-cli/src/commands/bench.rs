@@ -218,10 +218,8 @@ impl Bench {
         }
         if self.wants(Task::Inpaint) {
             let hidden: Vec<usize> = (d / 2..d).collect();
-            let mut hole = Hole::new(gaussian, &point, &hidden)?;
-            if let Some(mixture) = &metadata.data_mixture {
-                hole = hole.with_mixture(gaussian, mixture)?;
-            }
+            let mixture = metadata.data_mixture.as_deref();
+            let hole = Hole::new(gaussian, &point, &hidden)?.with_mixture(gaussian, mixture)?;
             let mut monitor = |_: f64| match interrupt::asked() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),

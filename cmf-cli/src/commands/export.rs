@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::health::samples;
 use crate::interrupt;
-use crate::mixture::{fitted, law_of};
+use crate::mixture::with_mixtures;
 use crate::report::{Outcome, Report};
 use crate::run_directory::{Lesson, Run};
 
@@ -66,11 +66,7 @@ const LOG_Z_SEED: u64 = 0;
 /// Estimates log Z and writes the model of `run` to `path`.
 pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Result<LogZ> {
     let gaussian = run.trainer.start().gaussian()?;
-    let network = with_mixture(run, run.trainer.network()?, report)?;
-    let data_mixture = match network.gibbs().and_then(|head| head.mixture()) {
-        Some(_) => fitted(run, "data", &law_of(&gaussian)?, &Ok, report)?,
-        None => None,
-    };
+    let (network, data_mixture) = with_mixtures(run, run.trainer.network()?, &gaussian, report)?;
     let reference = network.cast::<f64>()?;
     let source = run.trainer.start().source;
     let log_z = match source {
@@ -130,20 +126,6 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
     };
     onnx::export(path, &network, &metadata)?;
     Ok(log_z)
-}
-
-/// `network` with a mixture in the Gibbs factor of its head, if it has one and a mixture fits better.
-fn with_mixture(run: &Run, network: Icnn<f32>, report: &Report) -> Result<Icnn<f32>> {
-    let Some(head) = network.gibbs() else { return Ok(network) };
-    let map = |y: Vec<f64>| {
-        let mut x = vec![0.0; y.len()];
-        network.value_and_gradient(&y, &mut vec![0.0; y.len() / network.dim()], &mut x)?;
-        Ok(x)
-    };
-    match fitted(run, "source", head, &map, report)? {
-        Some(mixture) => network.with_mixture(mixture),
-        None => Ok(network),
-    }
 }
 
 fn estimate_log_z(run: &Run, network: &Icnn<f32>, report: &Report) -> Result<LogZ> {

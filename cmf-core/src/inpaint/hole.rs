@@ -7,7 +7,7 @@ use rand_distr::StandardNormal;
 use crate::density::tweedie;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
-use crate::linalg::{Cholesky, SymmetricEigen, centred, matmul, plus, to_rows, view};
+use crate::linalg::{Cholesky, centred, matmul, plus, to_rows, view};
 use crate::mixture::{Conditional, Mixture, inverse_of_spread};
 use crate::potential::SecondOrder;
 use crate::source::Source;
@@ -75,12 +75,13 @@ impl Hole {
         Ok(Hole { y, hidden: hidden.to_vec(), known, mean: conditional.mean, covariance, mixture: None })
     }
 
-    /// The same hole in the eyes of a mixture in the place of `gaussian`'s marginal along few directions.
+    /// The same hole in the eyes of a mixture in the place of `gaussian`'s marginal along few directions, if there is one.
     ///
     /// With C = Cov(y_h | y_known) and s = F (y - m), what is known has s | y_known ~ N(s̄, T), T = F_h C F_h', under the
     /// Gaussian; under the mixture s has another law, and given s the hidden coordinates follow as they did:
     /// E[y_h | y_known, s] = ȳ_h + C F_h' T^{-1} (s - s̄).
-    pub fn with_mixture(mut self, gaussian: &Gaussian, mixture: &Mixture) -> Result<Self> {
+    pub fn with_mixture(mut self, gaussian: &Gaussian, mixture: Option<&Mixture>) -> Result<Self> {
+        let Some(mixture) = mixture else { return Ok(self) };
         check_len("the directions of the mixture", mixture.dim(), self.y.len())?;
         let (k, m) = (self.len(), mixture.directions());
         let columns = mixture.columns(&self.hidden);
@@ -89,12 +90,11 @@ impl Hole {
         let half = to_rows((view(&lower, k, k).transpose() * view(&columns, k, m)).as_ref());
         let cross = to_rows((view(&lower, k, k) * view(&half, k, m)).transpose());
         let spread = to_rows((view(&half, k, m).transpose() * view(&half, k, m)).as_ref());
-        let spread = SymmetricEigen::new(&spread, m)?;
+        let inverse = inverse_of_spread(&spread, m)?;
         let centre = mixture.coordinates(&centred(&self.place(&self.mean), &gaussian.mean));
-        let conditional = mixture.condition(&centre, &spread)?;
         let mut mixed = Mixed {
-            inverse: inverse_of_spread(&spread),
-            conditional,
+            conditional: mixture.condition(&centre, &inverse)?,
+            inverse,
             cross,
             columns,
             centre,
@@ -188,10 +188,7 @@ impl Hole {
         let (mut outer, mut inner) = (vec![0.0; n * d * d], vec![0.0; n * d * d]);
         w.hessian(points, &mut outer)?;
         match w.gibbs() {
-            Some(head) => {
-                let rows = inner.chunks_exact_mut(d * d).zip(pushed.chunks_exact(d));
-                rows.for_each(|(m, x)| m.copy_from_slice(&head.metric(x)));
-            }
+            Some(head) => head.metrics(&pushed, &mut inner),
             None => w.hessian(&pushed, &mut inner)?,
         }
         let curvature = |(outer, inner): (&[f64], &[f64])| {

@@ -14,11 +14,12 @@ use crate::potential::SecondOrder;
 
 /// Maximises log ρ(y) over the hidden coordinates.
 ///
-/// 1. Exploration. Start 0, by default the only one, is the conditional mean of the Gaussian start, or of the likeliest component of a
-///    mixture. The others are draws of the start's conditional law that walk `explore` Langevin steps with estimated scores while the temperature falls from 1 to 0: log ρ
-///    has many local maxima, and a walk of estimated scores costs a few percent of exact ones.
-/// 2. Choice, where there are more starts than `finalists`. One exact log ρ each; start 0 and the best of the others go on, so that the result is
-///    never below a plain ascent from start 0.
+/// 1. Exploration. Start 0, by default the only one, is the conditional mean of the Gaussian start, or of the likeliest
+///    component of a mixture. The others are draws of the start's conditional law that walk `explore` Langevin steps with
+///    estimated scores while the temperature falls from 1 to 0: log ρ has many local maxima, and a walk of estimated scores
+///    costs a few percent of exact ones.
+/// 2. Choice, where there are more starts than `finalists`. One exact log ρ each; start 0 and the best of the others go on,
+///    so that the result is never below a plain ascent from start 0.
 /// 3. Ascent. Exact scores, the first `broad` of them in the metric of the model's curvature averaged over what the hole
 ///    may hold, the others in that of the curvature at each point on the way, which converges fast.
 ///

@@ -1,12 +1,11 @@
 //! The mixture given what some coordinates of a point say of s.
 
-use faer::Mat;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Mixture, chosen, product};
 use crate::error::Result;
-use crate::linalg::{Cholesky, SymmetricEigen, dot, matmul, to_rows, view};
+use crate::linalg::{Cholesky, SymmetricEigen, dot, inverse_of_lower, matmul, to_rows, view};
 use crate::sampler::standard_normals;
 
 /// Least conditional variance of s that is told from 0, of at most 1. Weights then keep five digits.
@@ -38,12 +37,12 @@ impl Mixture {
             .collect()
     }
 
-    /// From the conditional mean s̄ [k] and the spectrum of the conditional covariance T under the Gaussian.
-    pub(crate) fn condition(&self, mean: &[f64], spread: &SymmetricEigen) -> Result<Conditional> {
+    /// From s̄ [k] and T^{-1} [k, k], the inverse of the conditional covariance under the Gaussian.
+    pub(crate) fn condition(&self, mean: &[f64], inverse: &[f64]) -> Result<Conditional> {
         let k = self.directions();
-        let precision = spread.apply(|t| 1.0 / t.max(LEAST) - 1.0);
-        let inverse = inverse_of_spread(spread);
-        let information = matmul(mean, &inverse, 1, k, k);
+        let mut precision = inverse.to_vec();
+        precision.iter_mut().step_by(k + 1).for_each(|v| *v -= 1.0);
+        let information = matmul(mean, inverse, 1, k, k);
         let (mut logs, mut means, mut factors) = (vec![], vec![], vec![]);
         for c in &self.components {
             let whitener = view(&c.whitener, k, k);
@@ -58,13 +57,7 @@ impl Mixture {
             logs.push(c.constant + 0.5 * (dot(&b, &mean) - dot(&c.mean, &pull) - factor.log_det()));
             means.extend(mean);
             // M = R^{-T} of R R', the precision.
-            let mut m = Mat::zeros(k, k);
-            faer::linalg::triangular_inverse::invert_lower_triangular(
-                m.as_mut(),
-                factor.lower().as_ref(),
-                faer::Par::Seq,
-            );
-            factors.push(to_rows(m.transpose()));
+            factors.push(to_rows(inverse_of_lower(factor.lower().as_ref()).transpose()));
         }
         let top = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let mut weights: Vec<f64> = logs.iter().map(|l| (l - top).exp()).collect();
@@ -74,9 +67,9 @@ impl Mixture {
     }
 }
 
-/// T^{-1}, with the least variances for those that cannot be told from 0: [k, k].
-pub(crate) fn inverse_of_spread(spread: &SymmetricEigen) -> Vec<f64> {
-    spread.apply(|t| 1.0 / t.max(LEAST))
+/// T^{-1} of T [k, k], with the least variance for those that cannot be told from 0.
+pub(crate) fn inverse_of_spread(spread: &[f64], k: usize) -> Result<Vec<f64>> {
+    Ok(SymmetricEigen::new(spread, k)?.apply(|t| 1.0 / t.max(LEAST)))
 }
 
 impl Conditional {

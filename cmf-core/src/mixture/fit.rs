@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{Component, Mixture, Seen, add_scaled};
+use super::{Component, Mixture, Seen, add_scaled, chosen};
 use crate::error::{Error, Result};
 use crate::linalg::view;
 
@@ -53,9 +53,9 @@ impl MixtureFit {
             centres = means(s, &nearest, centres, k);
         }
         let nearest = nearest(s, &centres, k);
-        let shares =
+        let shares: Vec<Vec<f64>> =
             (0..self.components).map(|j| nearest.iter().map(|&c| f64::from(c == j)).collect()).collect();
-        let mut mixture = self.maximise(&directions, s, k, shares)?;
+        let mut mixture = self.maximise(&directions, s, k, &shares)?;
         let mut last = f64::NEG_INFINITY;
         for round in 0..self.rounds {
             let (mean, shares) = mixture.expect(s);
@@ -63,7 +63,7 @@ impl MixtureFit {
                 break;
             }
             last = mean;
-            mixture = self.maximise(&directions, s, k, shares)?;
+            mixture = self.maximise(&directions, s, k, &shares)?;
             if !hear((round + 1) as f64 / self.rounds as f64) {
                 return Err(Error::Interrupted);
             }
@@ -82,20 +82,15 @@ impl MixtureFit {
         while centres.len() < self.components * k {
             let newest = &centres[centres.len() - k..];
             far.par_iter_mut().zip(s.par_chunks(k)).for_each(|(far, s)| *far = far.min(distance(s, newest)));
-            let mut left = rng.random::<f64>() * far.iter().sum::<f64>();
-            let chosen = far.iter().position(|far| {
-                left -= far;
-                left < 0.0
-            });
-            // Where all rows are centres already, or by rounding, the last will do.
-            let chosen = chosen.unwrap_or(n - 1);
+            // Where all rows are centres already, or by rounding, it is the last.
+            let chosen = chosen(far.iter().copied(), rng.random::<f64>() * far.iter().sum::<f64>());
             centres.extend_from_slice(&s[chosen * k..][..k]);
         }
         centres
     }
 
     /// The components that make shares [K][n] of the rows likeliest.
-    fn maximise(&self, directions: &[f64], s: &[f64], k: usize, shares: Vec<Vec<f64>>) -> Result<Mixture> {
+    fn maximise(&self, directions: &[f64], s: &[f64], k: usize, shares: &[Vec<f64>]) -> Result<Mixture> {
         const BLOCK: usize = 1024;
         let n = s.len() / k;
         let component = |shares: &Vec<f64>| {

@@ -9,7 +9,6 @@ pub(crate) use condition::{Conditional, inverse_of_spread};
 pub use fit::MixtureFit;
 
 use faer::linalg::matmul::matmul;
-use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -17,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::LN_2PI;
-use crate::linalg::{Cholesky, centred, dot, to_rows, view};
+use crate::linalg::{Cholesky, centred, dot, inverse_of_lower, to_rows, view};
 use crate::symmetric::Symmetric;
 
 /// Most components of a mixture.
@@ -71,9 +70,8 @@ impl Component {
             ));
         }
         let constant = weight.ln() - diagonal().map(|v| v.ln()).sum::<f64>() - 0.5 * k as f64 * LN_2PI;
-        let mut inverse = Mat::zeros(k, k);
-        invert_lower_triangular(inverse.as_mut(), view(&factor, k, k), Par::Seq);
-        Ok(Component { weight, mean, whitener: to_rows(inverse.as_ref()), factor, constant })
+        let whitener = to_rows(inverse_of_lower(view(&factor, k, k)).as_ref());
+        Ok(Component { weight, mean, whitener, factor, constant })
     }
 
     /// From π, μ [k] and a covariance [k, k].
@@ -310,7 +308,7 @@ impl Mixture {
     }
 }
 
-/// In whose part of [0, 1) the number u lies, where each has its weight for a length. Not called for no weights.
+/// In whose part of the line from 0 the number u lies, where each has its weight for a length; beyond all, the last.
 fn chosen(weights: impl Iterator<Item = f64>, mut u: f64) -> usize {
     let mut last = 0;
     for (j, weight) in weights.enumerate() {

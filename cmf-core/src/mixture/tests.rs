@@ -101,7 +101,8 @@ fn gradients_and_products_are_those_of_differences() {
             assert!((bend - hv[j]).abs() < 1e-5 * (1.0 + hv[j].abs()), "{bend} {}", hv[j]);
         }
         // The metric bounds the curvature from above, by the spread of the components' slopes.
-        let metric = head.metric(&x[4 * i..4 * (i + 1)]);
+        let mut metric = [0.0; 16];
+        head.metrics(&x[4 * i..4 * (i + 1)], &mut metric);
         let v = &v[4 * i..4 * (i + 1)];
         let bound = dot(&product(v, view(&metric, 4, 4)), v);
         assert!(bound > 0.0 && dot(&hv[4 * i..4 * (i + 1)], v) <= bound + 1e-9, "{bound}");
@@ -160,7 +161,7 @@ fn a_hole_follows_the_mixture() {
     let listed = listed(&law, mixture);
     let y = [0.4, -0.9, 1.3, 0.2, -0.5];
     for hidden in [&[1, 4][..], &[0, 1, 2, 4], &[3]] {
-        let hole = Hole::new(&law, &y, hidden).unwrap().with_mixture(&law, mixture).unwrap();
+        let hole = Hole::new(&law, &y, hidden).unwrap().with_mixture(&law, Some(mixture)).unwrap();
         let known: Vec<usize> = (0..5).filter(|i| !hidden.contains(i)).collect();
         let seen: Vec<f64> = known.iter().map(|&i| y[i]).collect();
         let logs: Vec<f64> = listed

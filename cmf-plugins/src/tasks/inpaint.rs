@@ -96,11 +96,9 @@ impl Task for Inpaint {
                 )));
             }
             let hidden = self.hidden(&input, shape)?;
-            let hole = Hole::new(&gaussian, &input.values, &hidden).and_then(|hole| match &mixture {
-                Some(mixture) => hole.with_mixture(&gaussian, mixture),
-                None => Ok(hole),
-            });
-            let hole = hole.map_err(plugin_error)?;
+            let hole = Hole::new(&gaussian, &input.values, &hidden)
+                .and_then(|hole| hole.with_mixture(&gaussian, mixture.as_ref()))
+                .map_err(plugin_error)?;
             let mut monitor = |share: f64| {
                 host.progress((index as f64 + share) / count as f64);
                 if host.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
