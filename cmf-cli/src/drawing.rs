@@ -1,7 +1,7 @@
 //! Draws from a model: its source, the transport map, and what becomes of the noise it learned.
 
 use clap::ValueEnum;
-use cmf_core::density::tweedie;
+use cmf_core::density::{Denoise, tweedie, without_noise};
 use cmf_core::gibbs_start::Draws;
 use cmf_core::sampler::Samples;
 use cmf_core::{Error, Result};
@@ -19,6 +19,8 @@ pub enum Noise {
     /// Samples of the density as learned.
     Keep,
     /// The mean of the clean point given the noisy sample.
+    Mean,
+    /// The same step once more from there, for what draws have more of noise than the data had.
     Remove,
 }
 
@@ -72,8 +74,10 @@ impl Drawing {
         if y.is_empty() {
             return Err(Error::Invalid("no sample's transport solve converged".into()));
         }
-        if self.noise == Noise::Remove {
-            y = denoised(model, &y, report)?;
+        match self.noise {
+            Noise::Keep => {}
+            Noise::Mean => y = denoised(model, &y, tweedie, report)?,
+            Noise::Remove => y = denoised(model, &y, without_noise, report)?,
         }
         Ok(Drawn { y, chains, unconverged, worst_residual: solution.worst_residual() })
     }
@@ -95,14 +99,14 @@ impl Drawn {
     }
 }
 
-fn denoised(model: &Model, y: &[f64], report: &Report) -> Result<Vec<f64>> {
+fn denoised(model: &Model, y: &[f64], by: Denoise, report: &Report) -> Result<Vec<f64>> {
     let d = model.dim();
     let bar = report.progress(y.len() / d, "removing noise");
     let mut clean = Vec::with_capacity(y.len());
     // Blocks, so that a long run can be interrupted.
     for block in y.chunks(64 * d) {
         interrupt::check()?;
-        clean.extend(tweedie(model.engine.as_ref(), model.metadata.source, block, model.metadata.sigma)?);
+        clean.extend(by(model.engine.as_ref(), model.metadata.source, block, model.metadata.sigma)?);
         bar.inc((block.len() / d) as u64);
     }
     bar.finish_and_clear();

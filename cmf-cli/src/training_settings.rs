@@ -61,8 +61,8 @@ pub struct Settings {
     /// normalised exactly [default: head for samples of more than 3 coordinates that the likelihood alone learns]
     #[arg(long, value_enum, conflicts_with = "energy")]
     gibbs: Option<GibbsChoice>,
-    /// Most Gaussians of the mixture that the head's Gibbs factor becomes after the last update, one for every 500 rows;
-    /// 1 keeps the one Gaussian [default: 100 with --gibbs head]
+    /// Most Gaussians of the mixture that the head's Gibbs factor becomes after an eighth of the updates, one for every
+    /// 500 rows; 1 keeps the one Gaussian [default: 100 with --gibbs head]
     #[arg(long, value_name = "N", conflicts_with = "energy")]
     components: Option<usize>,
     /// The activation of hidden units

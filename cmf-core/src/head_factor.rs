@@ -11,7 +11,7 @@ use crate::mixture::Mixture;
 use crate::potential::{Potential, check_hvp, check_value_and_gradient};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::standard_normals;
-use crate::symmetric::Symmetric;
+use crate::symmetric::{Spiked, Symmetric};
 
 /// V(x) = ½ (x-a)' Q (x-a), so that e^{-V}/Z is N(a, Q^{-1}).
 ///
@@ -35,6 +35,17 @@ impl HeadFactor {
         Ok(HeadFactor { precision, centre, mixture: None })
     }
 
+    /// From a head's rows in the network, Q [d, d], or with the floor q and the excesses c [k] of a spiked one U [k, d].
+    pub(crate) fn of_rows(rows: Vec<f64>, spikes: Option<(f64, Vec<f64>)>, centre: Vec<f64>) -> Result<Self> {
+        let precision = match spikes {
+            None => Symmetric::Full(rows),
+            Some((floor, excess)) => {
+                Spiked::new(floor, excess.iter().map(|v| v + floor).collect(), rows)?.into()
+            }
+        };
+        Self::new(precision, centre)
+    }
+
     /// The same with a mixture, whose directions F are those of [`directions`](Self::directions).
     pub fn with_mixture(mut self, mixture: Arc<Mixture>) -> Result<Self> {
         check_len("the directions of the mixture", mixture.dim(), self.dim())?;
@@ -49,9 +60,14 @@ impl HeadFactor {
 
     /// F [k, d] with F Q^{-1} F' = I, whose rows span those of `axes` [k, d]: R^{-1} V with R R' = V Q^{-1} V'.
     pub fn directions(&self, axes: &[f64]) -> Result<Vec<f64>> {
-        let d = self.dim();
+        Self::directions_within(&self.covariance()?, axes)
+    }
+
+    /// The same by Q^{-1}.
+    pub(crate) fn directions_within(covariance: &Symmetric, axes: &[f64]) -> Result<Vec<f64>> {
+        let d = covariance.dim();
         let k = crate::potential::rows(axes, d)?;
-        let spread = self.covariance()?.times(axes)?;
+        let spread = covariance.times(axes)?;
         let gram = to_rows((view(axes, k, d) * view(&spread, k, d).transpose()).as_ref());
         let factor = Cholesky::new(&gram, k, "the head along the axes of a mixture")?.lower();
         Ok(matmul(&to_rows(inverse_of_lower(factor.as_ref()).as_ref()), axes, k, k, d))
@@ -62,6 +78,14 @@ impl HeadFactor {
         let (d, n) = (self.dim(), x.len() / self.dim());
         let f = view(directions, directions.len() / d, d);
         to_rows((view(&centred(x, &self.centre), n, d) * f.transpose()).as_ref())
+    }
+
+    /// What the mixture adds to the Gaussian's log-density at each row of `x` [n, d], in nats; 0 without one.
+    pub fn gain(&self, x: &[f64]) -> Vec<f64> {
+        match &self.mixture {
+            Some(mixture) => mixture.gain(&mixture.coordinates(&centred(x, &self.centre))),
+            None => vec![0.0; x.len() / self.dim()],
+        }
     }
 
     /// The curvature of V at each row of `x` [n, d], but for the part by which the components' shares change, written to
@@ -143,7 +167,6 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::symmetric::Spiked;
 
     fn factors() -> [HeadFactor; 2] {
         let spiked = Spiked::new(2.0, vec![0.5], vec![0.6, 0.8]).unwrap();

@@ -186,7 +186,7 @@ impl Eval {
                 drawn.unconverged
             ));
         }
-        if noise == Noise::Remove {
+        if noise != Noise::Keep {
             return Ok((drawn.y, drawn.unconverged, "removed from samples"));
         }
         // Another stream than the chains'.

@@ -13,16 +13,16 @@ use serde_json::json;
 
 use crate::health::samples;
 use crate::interrupt;
-use crate::mixture::with_mixtures;
+use crate::mixture::mixture_of_data;
 use crate::report::{Outcome, Report};
 use crate::run_directory::{Lesson, Run};
 
 /// Write the model of a run directory as one .onnx file.
 ///
-/// The model is that of the last checkpoint (averaged weights); the mixture in its Gibbs factor is fitted to where they take
-/// the training data. log Z is estimated by annealed importance
-/// sampling and stored with its standard error, or known where the source is a Gaussian, and so are points with the
-/// model's answers, by which every program that runs the file can check itself.
+/// The model is that of the last checkpoint (averaged weights). log Z is estimated by annealed importance sampling and
+/// stored with its standard error, or known where the source is a Gaussian or a mixture of them. The file also keeps
+/// points with the model's answers, by which every program that runs it can check itself, and beside a mixture in the
+/// source one of the training data, from which completions start.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -66,7 +66,8 @@ const LOG_Z_SEED: u64 = 0;
 /// Estimates log Z and writes the model of `run` to `path`.
 pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Result<LogZ> {
     let gaussian = run.trainer.start().gaussian()?;
-    let (network, data_mixture) = with_mixtures(run, run.trainer.network()?, &gaussian, report)?;
+    let network = run.trainer.network()?;
+    let data_mixture = mixture_of_data(run, &network, &gaussian, report)?;
     let reference = network.cast::<f64>()?;
     let source = run.trainer.start().source;
     let log_z = match source {

@@ -27,8 +27,9 @@ use crate::table::{write_csv, write_npy};
 #[derive(Args)]
 #[command(after_help = "\
 The model learns data to which noise of a known standard deviation was added (see `cmf-cli info`).
-`--noise remove` takes it away again: y + sigma^2 grad log rho(y), the mean of the clean point given the
-noisy one (Tweedie's formula). It is the default for images; `keep` leaves samples of the density itself.
+`--noise mean` takes it away again: y + sigma^2 grad log rho(y), the mean of the clean point given the
+noisy one (Tweedie's formula). `remove`, the default for images, takes that step twice, because draws have
+more noise than the data had; `keep` leaves samples of the density itself.
 
 Examples:
   cmf-cli sample --model models/mnist.onnx -n 64 --out grid.png

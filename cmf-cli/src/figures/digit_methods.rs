@@ -1,6 +1,6 @@
 //! Networks that learn digits for figure 5: both methods with the same settings.
 
-use cmf_core::density::tweedie;
+use cmf_core::density::without_noise;
 use cmf_core::icnn::{Architecture, GibbsFactor, Head};
 use cmf_core::ops::Activation;
 use cmf_core::train::{Method, TrainConfig};
@@ -39,7 +39,7 @@ pub fn learned(settings: &Settings, number: usize, steps: usize, report: &Report
         let source = method.source();
         let learned = Learned::from(opened.data.as_ref(), TrainConfig { method, ..config.clone() }, &bar)?;
         let (_, noisy) = learned.draw(number, steps, settings.seed)?;
-        let samples = tweedie(&learned.w, source, &noisy, config.sigma)?;
+        let samples = without_noise(&learned.w, source, &noisy, config.sigma)?;
         others.push(Other {
             name: format!("{name}, {} updates, {:.0} s", config.updates, learned.seconds),
             unconverged: number - samples.len() / learned.w.dim(),

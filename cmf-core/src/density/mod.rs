@@ -22,8 +22,8 @@ pub(crate) mod tests;
 
 pub use by_products::ByProducts;
 pub use exact::{
-    ExactLogDensity, exact_log_density, exact_log_density_and_score, exact_log_density_from,
-    exact_log_density_from_gaussian, tweedie,
+    Denoise, ExactLogDensity, exact_log_density, exact_log_density_and_score, exact_log_density_from,
+    exact_log_density_from_gaussian, tweedie, without_noise,
 };
 pub use lanczos::{EstimatedLogDensity, Lanczos, estimated_log_density};
 pub use score::{ScoreEstimator, ScoreReport};

@@ -395,6 +395,8 @@ fn tweedie_is_the_posterior_mean_of_a_gaussian() {
         // (S - σ² I) S^{-1} (y - m) + m = y - σ² S^{-1} (y - m), up to the rounding of two factorisations.
         assert!((found - (y - sigma * sigma * s)).abs() < 1e-10, "{found}");
     }
+    let twice = tweedie(&w, Source::Gibbs, &found, sigma).unwrap();
+    assert_eq!(without_noise(&w, Source::Gibbs, &y, sigma).unwrap(), twice);
     assert_eq!(tweedie(&w, Source::Gibbs, &y, 0.0).unwrap(), y);
     let saddle = Quadratic::new(vec![1.0, 0.0, 0.0, -1.0], vec![0.0; 2]).unwrap();
     assert!(

@@ -15,7 +15,6 @@ use crate::potential::{
     check_value_and_gradient, rows,
 };
 use crate::preconditioner::Preconditioner;
-use crate::symmetric::{Spiked, Symmetric};
 
 /// Rows that one thread evaluates at a time: enough for efficient products, few enough for the
 /// intermediate arrays to stay in its cache.
@@ -173,16 +172,9 @@ impl<T: Scalar> Icnn<T> {
 fn head_factor<T: Scalar>(arch: &Architecture, weights: &Weights<Array<T>>) -> Result<HeadFactor> {
     let f64s = |a: &Array<T>| a.to_vec().into_iter().map(T::to_f64).collect::<Vec<f64>>();
     let from = (arch.x_side_rows() - arch.head_rows()) * arch.dim;
-    let head = weights.x_side.to_vec()[from..].iter().map(|v| v.to_f64()).collect();
-    let precision = match &weights.spikes {
-        None => Symmetric::Full(head),
-        Some(spikes) => {
-            let floor = f64s(&spikes.floor)[0];
-            let values = f64s(&spikes.excess).iter().map(|v| v + floor).collect();
-            Spiked::new(floor, values, head)?.into()
-        }
-    };
-    HeadFactor::new(precision, f64s(&weights.centre))
+    let rows = weights.x_side.to_vec()[from..].iter().map(|v| v.to_f64()).collect();
+    let spikes = weights.spikes.as_ref().map(|spikes| (f64s(&spikes.floor)[0], f64s(&spikes.excess)));
+    HeadFactor::of_rows(rows, spikes, f64s(&weights.centre))
 }
 
 /// A network with its passes at fixed points kept: [`Icnn::linearise`].

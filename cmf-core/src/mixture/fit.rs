@@ -1,13 +1,14 @@
 //! Expectation-maximisation.
 
 use faer::linalg::matmul::matmul;
-use faer::{Accum, Mat, Par};
+use faer::{Accum, MatMut, Par};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::{Component, Mixture, Seen, add_scaled, chosen};
 use crate::error::{Error, Result};
+use crate::gaussian::Gaussian;
 use crate::linalg::view;
 
 /// How a mixture is fitted to coordinates s: expectation-maximisation (Dempster, Laird and Rubin, 1977).
@@ -21,15 +22,34 @@ pub struct MixtureFit {
     pub seed: u64,
 }
 
+/// Leading directions of data along which mixtures are.
+///
+/// Digits learned with mixtures of 100 along 50 and 100: 564.9 and 565.4 nats (200 others), of which 17.6 and 21.5 the
+/// mixture's; a reader sure of 0.83 and 0.85 of 1,200 draws, and of 0.81 where a mixture along 50 came after training.
+const DIRECTIONS: usize = 100;
+/// Rows that a component needs.
+pub(crate) const ROWS_EACH: usize = 500;
 /// Rows that count for the identity in each covariance, so that a component of few rows stays wide: the Gaussian that
-/// the mixture takes the place of.
+/// the mixture takes the place of. Of digits 100 rows, or 200, make others less likely, by 0.1 and 1 nats in x and by 3.5
+/// and 7 themselves.
 const PRIOR_ROWS: f64 = 30.0;
 /// Nats a row by which the likelihood must rise for another round.
 const LEAST_RISE: f64 = 1e-3;
 /// Rounds of Lloyd's algorithm that the first components come from.
 const FIRST_ROUNDS: usize = 10;
 
+/// The directions of data with this Gaussian along which mixtures of them are: its leading ones, [k, d].
+pub fn leading_axes(gaussian: &Gaussian) -> Result<Vec<f64>> {
+    Ok(gaussian.covariance.spectrum()?.leading(DIRECTIONS.min(gaussian.dim() - 1)))
+}
+
 impl MixtureFit {
+    /// How many of at most `components` Gaussians `rows` rows suffice for; less than 2 where they do not suffice for a
+    /// mixture.
+    pub fn affordable(components: usize, rows: usize) -> usize {
+        components.min(rows / ROWS_EACH)
+    }
+
     /// Fits to the rows of `s` [n, k] along `directions` [k, d]; `hear` is told the share of the rounds that are done and
     /// returns whether to go on.
     ///
@@ -68,8 +88,7 @@ impl MixtureFit {
                 return Err(Error::Interrupted);
             }
         }
-        let numbers: Vec<f64> = mixture.numbers().iter().map(|&v| f64::from(v as f32)).collect();
-        Mixture::from_numbers(&numbers, mixture.dim())
+        mixture.single()
     }
 
     /// Rows of `s`, each chosen with a probability in proportion to its squared distance from those before: [K, k].
@@ -91,40 +110,78 @@ impl MixtureFit {
 
     /// The components that make shares [K][n] of the rows likeliest.
     fn maximise(&self, directions: &[f64], s: &[f64], k: usize, shares: &[Vec<f64>]) -> Result<Mixture> {
-        const BLOCK: usize = 1024;
-        let n = s.len() / k;
-        let component = |shares: &Vec<f64>| {
-            let (mut mean, mut square) = (vec![0.0; k], Mat::<f64>::zeros(k, k));
-            let total: f64 = shares.iter().sum();
-            for (s, shares) in s.chunks(BLOCK * k).zip(shares.chunks(BLOCK)) {
-                let mut weighted = s.to_vec();
-                for (row, share) in weighted.chunks_exact_mut(k).zip(shares) {
-                    row.iter_mut().for_each(|v| *v *= share);
-                    mean.iter_mut().zip(&*row).for_each(|(m, v)| *m += v);
-                }
-                let (weighted, s) = (view(&weighted, shares.len(), k), view(s, shares.len(), k));
-                matmul(square.as_mut(), Accum::Add, weighted.transpose(), s, 1.0, Par::Seq);
-            }
-            // A component that has lost all its rows is the prior about 0.
-            mean.iter_mut().for_each(|m| *m /= total.max(f64::MIN_POSITIVE));
-            let covariance: Vec<f64> = (0..k * k)
-                .map(|at| {
-                    let (i, j) = (at / k, at % k);
-                    let scatter = square[(i, j)] - total * mean[i] * mean[j];
-                    (scatter + PRIOR_ROWS * f64::from(i == j)) / (total + PRIOR_ROWS)
-                })
-                .collect();
-            // No weight is 0: a component may win rows back.
-            Component::of_covariance((total + 1.0) / (n as f64 + self.components as f64), mean, &covariance)
-        };
+        let rows = (s.len() / k) as f64;
+        let component =
+            |shares: &Vec<f64>| Moments::of(s, shares, k).component(rows + self.components as f64);
         let components = shares.par_iter().map(component).collect::<Result<_>>()?;
         Mixture::new(directions.to_vec(), components)
     }
 }
 
+/// Sums over rows s of which a component has the shares r.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Moments {
+    /// Σ r.
+    pub total: f64,
+    /// Σ r s: [k].
+    pub first: Vec<f64>,
+    /// Σ r s s': [k, k].
+    pub second: Vec<f64>,
+}
+
+impl Moments {
+    /// Of the rows `s` [n, k].
+    pub fn of(s: &[f64], shares: &[f64], k: usize) -> Self {
+        const BLOCK: usize = 1024;
+        let (mut first, mut second) = (vec![0.0; k], vec![0.0; k * k]);
+        for (s, shares) in s.chunks(BLOCK * k).zip(shares.chunks(BLOCK)) {
+            let mut weighted = s.to_vec();
+            for (row, share) in weighted.chunks_exact_mut(k).zip(shares) {
+                row.iter_mut().for_each(|v| *v *= share);
+                first.iter_mut().zip(&*row).for_each(|(m, v)| *m += v);
+            }
+            let (weighted, s) = (view(&weighted, shares.len(), k), view(s, shares.len(), k));
+            let target = MatMut::from_row_major_slice_mut(&mut second, k, k);
+            matmul(target, Accum::Add, weighted.transpose(), s, 1.0, Par::Seq);
+        }
+        Moments { total: shares.iter().sum(), first, second }
+    }
+
+    /// Of rows that each count so many times.
+    pub fn times(mut self, by: f64) -> Self {
+        self.total *= by;
+        self.first.iter_mut().chain(&mut self.second).for_each(|v| *v *= by);
+        self
+    }
+
+    /// Of these rows and the other's.
+    pub fn plus(mut self, other: &Moments) -> Self {
+        self.total += other.total;
+        add_scaled(&mut self.first, 1.0, &other.first);
+        add_scaled(&mut self.second, 1.0, &other.second);
+        self
+    }
+
+    /// The likeliest component under the prior, its weight 1 row more of `rows`.
+    pub fn component(&self, rows: f64) -> Result<Component> {
+        let (k, total) = (self.first.len(), self.total);
+        // A component that has lost all its rows is the prior about 0.
+        let mean: Vec<f64> = self.first.iter().map(|m| m / total.max(f64::MIN_POSITIVE)).collect();
+        let covariance: Vec<f64> = (0..k * k)
+            .map(|at| {
+                let (i, j) = (at / k, at % k);
+                let scatter = self.second[at] - total * mean[i] * mean[j];
+                (scatter + PRIOR_ROWS * f64::from(i == j)) / (total + PRIOR_ROWS)
+            })
+            .collect();
+        // No weight is 0: a component may win rows back.
+        Component::of_covariance((total + 1.0) / rows, mean, &covariance)
+    }
+}
+
 impl Mixture {
     /// The mean of log p over the rows of `s` [n, k], and the components' shares in each: [K][n].
-    fn expect(&self, s: &[f64]) -> (f64, Vec<Vec<f64>>) {
+    pub(super) fn expect(&self, s: &[f64]) -> (f64, Vec<Vec<f64>>) {
         const BLOCK: usize = 1024;
         let k = self.directions();
         let blocks: Vec<Seen> =

@@ -2,11 +2,14 @@
 
 mod condition;
 mod fit;
+mod follow;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use condition::{Conditional, inverse_of_spread};
-pub use fit::MixtureFit;
+pub(crate) use fit::ROWS_EACH;
+pub use fit::{MixtureFit, leading_axes};
+pub(crate) use follow::Follower;
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
@@ -90,6 +93,16 @@ impl Component {
     fn logs<'a>(&'a self, u: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
         u.chunks_exact(self.mean.len()).map(|u| self.constant - 0.5 * dot(u, u))
     }
+}
+
+/// What a mixture says of rows s [n, k].
+pub(crate) struct Look {
+    /// log p(s) - log φ(s): [n].
+    gain: Vec<f64>,
+    /// ∂c/∂s of c = log φ - log p: [n, k].
+    pub(crate) slope: Vec<f64>,
+    /// The components' shares in each row: [K][n].
+    shares: Vec<Vec<f64>>,
 }
 
 /// What the components say of some rows.
@@ -187,6 +200,12 @@ impl Mixture {
         Mixture::new(directions.to_vec(), components)
     }
 
+    /// The same with its numbers rounded to f32, as a file keeps them.
+    fn single(&self) -> Result<Mixture> {
+        let numbers: Vec<f64> = self.numbers().iter().map(|&v| f64::from(v as f32)).collect();
+        Mixture::from_numbers(&numbers, self.dim())
+    }
+
     /// s = F r of rows r = x - a [n, d]: [n, k].
     pub(crate) fn coordinates(&self, r: &[f64]) -> Vec<f64> {
         product(r, view(&self.directions, self.directions(), self.dim()).transpose())
@@ -200,11 +219,10 @@ impl Mixture {
     /// log p(s) - log φ(s) of each row of `s` [n, k], in nats: what the mixture adds to the Gaussian's log-density.
     pub fn gain(&self, s: &[f64]) -> Vec<f64> {
         let k = self.directions();
-        let normal = |s: &[f64]| 0.5 * dot(s, s) + 0.5 * k as f64 * LN_2PI;
         s.par_chunks(CHUNK * k)
             .flat_map_iter(|s| {
                 let logs = self.see(s).log_density;
-                logs.into_iter().zip(s.chunks_exact(k)).map(move |(l, s)| l + normal(s)).collect::<Vec<_>>()
+                logs.into_iter().zip(s.chunks_exact(k)).map(|(log, s)| log - normal(s)).collect::<Vec<_>>()
             })
             .collect()
     }
@@ -233,19 +251,37 @@ impl Mixture {
         parts.map(move |(c, (shares, u))| (c, &shares[..], product(u, view(&c.whitener, k, k))))
     }
 
+    /// What the mixture says of the rows of `s` [n, k].
+    pub(crate) fn look(&self, s: &[f64]) -> Look {
+        let pieces: Vec<Look> = s.par_chunks(CHUNK * self.directions()).map(|s| self.look_at(s)).collect();
+        let mut pieces = pieces.into_iter();
+        let mut whole = pieces.next().unwrap_or_else(|| self.look_at(&[]));
+        for piece in pieces {
+            whole.gain.extend(piece.gain);
+            whole.slope.extend(piece.slope);
+            whole.shares.iter_mut().zip(piece.shares).for_each(|(all, more)| all.extend(more));
+        }
+        whole
+    }
+
+    /// The same on one thread.
+    fn look_at(&self, s: &[f64]) -> Look {
+        let k = self.directions();
+        let seen = self.see(s);
+        let mut slope: Vec<f64> = s.iter().map(|s| -s).collect();
+        self.pulls(&seen).for_each(|(_, shares, pulls)| add_shares(&mut slope, shares, &pulls));
+        let gain = seen.log_density.iter().zip(s.chunks_exact(k)).map(|(log, s)| log - normal(s)).collect();
+        Look { gain, slope, shares: seen.shares }
+    }
+
     /// Adds c(s) = log φ(s) - log p(s) at s = F r to `value` [n] and its gradient in r to `gradient` [n, d]. `r`: [n, d].
     pub(crate) fn add_to(&self, r: &[f64], value: &mut [f64], gradient: &mut [f64]) {
-        let (k, d) = (self.directions(), self.dim());
+        let d = self.dim();
         let pieces = value.par_chunks_mut(CHUNK).zip(gradient.par_chunks_mut(CHUNK * d));
         r.par_chunks(CHUNK * d).zip(pieces).for_each(|(r, (value, gradient))| {
-            let s = self.coordinates(r);
-            let seen = self.see(&s);
-            for ((value, log), s) in value.iter_mut().zip(&seen.log_density).zip(s.chunks_exact(k)) {
-                *value -= 0.5 * dot(s, s) + 0.5 * k as f64 * LN_2PI + log;
-            }
-            let mut slope: Vec<f64> = s.iter().map(|s| -s).collect();
-            self.pulls(&seen).for_each(|(_, shares, pulls)| add_shares(&mut slope, shares, &pulls));
-            gradient.iter_mut().zip(self.back(&slope)).for_each(|(g, add)| *g += add);
+            let look = self.look_at(&self.coordinates(r));
+            value.iter_mut().zip(&look.gain).for_each(|(value, gain)| *value -= gain);
+            gradient.iter_mut().zip(self.back(&look.slope)).for_each(|(g, add)| *g += add);
         });
     }
 
@@ -306,6 +342,11 @@ impl Mixture {
         let moves = covariance.times(&self.back(&eta))?;
         Ok(r.into_iter().zip(moves).map(|(r, by)| r + by).collect())
     }
+}
+
+/// log φ(s), of the standard normal density.
+fn normal(s: &[f64]) -> f64 {
+    -0.5 * dot(s, s) - 0.5 * s.len() as f64 * LN_2PI
 }
 
 /// In whose part of the line from 0 the number u lies, where each has its weight for a length; beyond all, the last.

@@ -253,3 +253,41 @@ fn a_fit_finds_the_gaussians_that_rows_come_from() {
     let stopped = fit.fit(identity, &s, 2, &mut |_| false);
     assert!(matches!(stopped, Err(Error::Interrupted)));
 }
+
+/// Of two Gaussians at x = -2 and 2, by 3000 rows of which then 10,000 come shifted by 1 in y. Moments remember 1,000 rows,
+/// so that e^{-10} is left of those of before; five standard errors of a mean of 500 rows are 0.16 of a deviation.
+#[test]
+fn a_mixture_follows_a_law_that_moves() {
+    let at = |x: f64| Component::new(1.0, vec![x, 0.0], vec![0.5, 0.0, 0.1, 0.7]).unwrap();
+    let identity = vec![1.0, 0.0, 0.0, 1.0];
+    let truth = Arc::new(Mixture::new(identity.clone(), vec![at(-2.0), at(2.0)]).unwrap());
+    let unit = HeadFactor::new(identity.clone(), vec![0.0; 2]).unwrap().with_mixture(truth).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let s = unit.draw(3000, &mut rng).unwrap();
+    let fit = MixtureFit { components: 2, rounds: 30, seed: 1 };
+    let fitted = fit.fit(identity.clone(), &s, 2, &mut |_| true).unwrap();
+    let mut follower = Follower::new(&fitted, &s).unwrap();
+    let means = |follower: &Follower| -> Vec<Vec<f64>> {
+        let mut means: Vec<_> =
+            follower.along(identity.clone()).unwrap().components.into_iter().map(|c| c.mean).collect();
+        means.sort_by(|a, b| a[0].total_cmp(&b[0]));
+        means
+    };
+    let near = |y: f64, follower: &Follower| {
+        for (mean, x) in means(follower).iter().zip([-2.0, 2.0]) {
+            assert!((mean[0] - x).abs() < 0.1 && (mean[1] - y).abs() < 0.12, "{mean:?} {x} {y}");
+        }
+    };
+    // One round more than the fit.
+    near(0.0, &follower);
+    for _ in 0..100 {
+        let mut s = unit.draw(100, &mut rng).unwrap();
+        s.chunks_exact_mut(2).for_each(|s| s[1] += 1.0);
+        let look = follower.along(identity.clone()).unwrap().look(&s);
+        follower.follow(&s, &look).unwrap();
+    }
+    near(1.0, &follower);
+    let again = Follower::from_numbers(&follower.numbers(), 2).unwrap();
+    assert_eq!(again.along(identity.clone()).unwrap(), follower.along(identity).unwrap());
+    assert!(Follower::from_numbers(&follower.numbers()[1..], 2).is_err());
+}

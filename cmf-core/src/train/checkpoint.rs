@@ -17,6 +17,7 @@ use super::config::TrainConfig;
 use super::least_squares::DAMPING;
 use super::parameters::Parameters;
 use super::solve_metric;
+use super::source_mixture::SourceMixture;
 use super::trainer::{Optimisers, Trainer, optimisers};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -25,9 +26,9 @@ use crate::gibbs_start::GibbsStart;
 use crate::icnn::{Icnn, initial_weights};
 use crate::symmetric::Symmetric;
 
-/// Increases when the layout of the file changes. Versions 3 to 6 added one number of [`Late`] after another; 2 to 5 are
+/// Increases when the layout of the file changes. Versions 3 to 7 added one number of [`Late`] after another; 2 to 6 are
 /// read too.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 /// First bytes of every checkpoint.
 const MAGIC: &[u8; 8] = b"cmf-ckpt";
 
@@ -51,6 +52,8 @@ pub(super) struct Late {
     pub(super) kappa: f64,
     /// The Hessian's mean over data when it was last looked at [d, d]; empty before.
     pub(super) mean_hessian: Vec<f64>,
+    /// Axes and moments of the mixture in the source, once it has one.
+    pub(super) mixture: Option<[Vec<f64>; 2]>,
 }
 
 /// What backends keep as modules, as bytes that each of them reads.
@@ -196,14 +199,23 @@ impl State {
             .map_err(|e| Error::file(path, format!("the checkpoint's settings: {e}")))?;
         config.validate()?;
         let by_lambda = config.langevin_step / numbers.lambda;
-        let mut late =
-            Late { damping: DAMPING, langevin_step: by_lambda, kappa: 0.0, mean_hessian: Vec::new() };
+        let mut late = Late {
+            damping: DAMPING,
+            langevin_step: by_lambda,
+            kappa: 0.0,
+            mean_hessian: Vec::new(),
+            mixture: None,
+        };
         match version {
             2 => {}
             3 => late.damping = postcard::from_bytes(rest).map_err(damaged)?,
             4 => (late.damping, late.langevin_step) = postcard::from_bytes(rest).map_err(damaged)?,
             5 => {
                 (late.damping, late.langevin_step, late.kappa) =
+                    postcard::from_bytes(rest).map_err(damaged)?;
+            }
+            6 => {
+                (late.damping, late.langevin_step, late.kappa, late.mean_hessian) =
                     postcard::from_bytes(rest).map_err(damaged)?;
             }
             _ => late = postcard::from_bytes(rest).map_err(damaged)?,
@@ -227,13 +239,14 @@ impl Trainer {
     /// Goes on from a state.
     pub(super) fn from_state(state: State) -> Result<Self> {
         let State { config, start, learned, numbers, late } = state;
-        let Late { damping, langevin_step, kappa, mean_hessian } = late;
+        let Late { damping, langevin_step, kappa, mean_hessian, mixture } = late;
         let device = Default::default();
         let gibbs = GibbsStart::new(&start)?;
         let (parameters, optimisers) = learned.unpack(&config, &start, &device)?;
         let Numbers { average, rng, particles, conjugates, amortiser, power, lambda, update, seconds } =
             numbers;
         Ok(Trainer {
+            mixture: mixture.map(|m| SourceMixture::from_numbers(m, config.architecture.dim)).transpose()?,
             amortiser: unpack_amortiser(amortiser, &rng, &gibbs, &device)?,
             solve_metric: solve_metric::kept(&mean_hessian)?
                 .map_or_else(|| gibbs.covariance.clone(), Arc::new),
@@ -279,6 +292,7 @@ impl Trainer {
                 langevin_step: self.langevin_step,
                 kappa: self.kappa,
                 mean_hessian: self.mean_hessian.clone(),
+                mixture: self.mixture.as_ref().map(SourceMixture::numbers),
             },
         })
     }

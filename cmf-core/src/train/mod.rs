@@ -26,6 +26,7 @@ mod ops;
 mod parameters;
 mod solve;
 mod solve_metric;
+mod source_mixture;
 mod trainer;
 mod training;
 

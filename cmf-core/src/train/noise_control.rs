@@ -26,7 +26,7 @@ use burn::tensor::backend::AutodiffBackend;
 use super::activation::Activates;
 use super::config::TrainConfig;
 use super::inner::MOST_PROBED;
-use super::objective::{Batch, Law, Likelihood, loss};
+use super::objective::{Batch, Law, Likelihood, OfHead, loss};
 use super::ops::{BurnOps, Ranked};
 use super::parameters::Parameters;
 use crate::icnn::Weights;
@@ -83,7 +83,7 @@ pub fn differentiated<B: AutodiffBackend + Activates>(
             let alone = Likelihood { image: None, along: nothing.clone(), solved: nothing, probe };
             Batch {
                 data: batch.data.clone(),
-                source: Law::Head(None),
+                source: Law::Head(OfHead { inverse: None, mixture: None }),
                 conjugate: None,
                 likelihood: Some(alone.controlled(noise.clone(), sigma, 1.0)),
             }

@@ -24,8 +24,33 @@ pub struct Batch<B: Backend> {
 pub enum Law<T> {
     /// Particles x of e^{-w}: [particles, d].
     Particles(T),
-    /// Of the head: Q^{-1} [d, d] of a full one, and nothing of a spiked one, whose determinant is a product.
-    Head(Option<T>),
+    /// Of the head.
+    Head(OfHead<T>),
+}
+
+/// What stands for the head's law, held fixed where its derivative is taken.
+pub struct OfHead<T> {
+    /// Q^{-1} [d, d] of a full head, by which its determinant is differentiated; that of a spiked one is a product.
+    pub inverse: Option<T>,
+    /// Of a mixture in the head's Gibbs factor.
+    pub mixture: Option<Slope<T>>,
+}
+
+/// The derivative in the head of the mean over data of c, the mixture's part of V.
+pub struct Slope<T> {
+    /// In Q [d, d], or in a spiked head's excesses and floor [1, k + 1].
+    pub precision: T,
+    /// In a: [1, d].
+    pub centre: T,
+}
+
+impl Slope<Vec<f64>> {
+    /// The same as tensors, in dimension `d`.
+    pub fn on<B: Backend>(&self, d: usize, device: &B::Device) -> Slope<Tensor<B, 2>> {
+        // The k + 1 numbers of a spiked head are at most d.
+        let columns = self.precision.len().min(d);
+        Slope { precision: rows(&self.precision, columns, device), centre: rows(&self.centre, d, device) }
+    }
 }
 
 /// What the likelihood's gradient needs at n points with k probes each.
@@ -61,7 +86,8 @@ pub fn rows<B: Backend>(a: &[f64], d: usize, device: &B::Device) -> Tensor<B, 2>
 /// * Likelihood: the gradient of E[-log ρ] is E ∂[w(∇w(y)) - log det ∇²w(y)] - E_P ∂w(x). The first
 ///   derivative is total: ∂w at the frozen image plus ∂∇w(y) along ∇w(∇w(y)); log det enters by one
 ///   probe or a few, ∂ log det H = E u' ∂H v with H u = v. From N(0, I) there are neither the frozen image nor P.
-///   For the Gibbs factor of the head V stands in the place of w at the image, and -½ log det Q in that of P.
+///   For the Gibbs factor of the head V stands in the place of w at the image, and -½ log det Q in that of P. A mixture in
+///   it adds its part's derivative in the head.
 ///   What `noise_control` takes from these directions has mean 0.
 pub fn loss<B: Activates>(
     ops: &BurnOps<B>,
@@ -89,9 +115,13 @@ pub fn loss<B: Activates>(
         total = total + (first.matrix() - second.matrix()).mean();
         total = match (image, source) {
             (Some(image), Law::Particles(particles)) => total + contrast(image, particles),
-            (Some(image), Law::Head(inverse)) => {
+            (Some(image), Law::Head(OfHead { inverse, mixture })) => {
                 let (value, _) = formula.head_value_and_gradient(&Ranked::Two(image));
-                total + value.matrix().mean() - log_det_of_head(arch, weights, inverse) * 0.5
+                let total = total + value.matrix().mean() - log_det_of_head(arch, weights, inverse) * 0.5;
+                match mixture {
+                    Some(slope) => total + along_head(arch, weights, slope),
+                    None => total,
+                }
             }
             (None, _) => total,
         };
@@ -106,19 +136,33 @@ fn log_det_of_head<B: Activates>(
     weights: &Weights<Ranked<B>>,
     inverse: Option<Tensor<B, 2>>,
 ) -> Tensor<B, 1> {
-    let from = (1 + arch.rank) * arch.units();
     match (&weights.spikes, inverse) {
         (Some(spikes), _) => {
             let (floor, excess) = (spikes.floor.clone().matrix(), spikes.excess.clone().matrix());
             let across = (arch.dim - arch.head_rows()) as f64;
             (floor.clone() + excess).log().sum() + floor.log().sum() * across
         }
-        (None, Some(inverse)) => {
-            let rows = weights.x_side.clone().matrix().narrow(0, from, arch.dim);
-            (rows * inverse).sum()
-        }
+        (None, Some(inverse)) => (precision_of_head(arch, weights) * inverse).sum(),
         (None, None) => unreachable!("a full head comes with its inverse"),
     }
+}
+
+/// Q of a full head: [d, d].
+fn precision_of_head<B: Backend>(arch: &Architecture, weights: &Weights<Ranked<B>>) -> Tensor<B, 2> {
+    weights.x_side.clone().matrix().narrow(0, (1 + arch.rank) * arch.units(), arch.dim)
+}
+
+/// A scalar whose derivative in the head is `slope`.
+fn along_head<B: Backend>(
+    arch: &Architecture,
+    weights: &Weights<Ranked<B>>,
+    slope: Slope<Tensor<B, 2>>,
+) -> Tensor<B, 1> {
+    let precision = match &weights.spikes {
+        Some(spikes) => Tensor::cat(vec![spikes.excess.clone().matrix(), spikes.floor.clone().matrix()], 1),
+        None => precision_of_head(arch, weights),
+    };
+    (precision * slope.precision).sum() + (weights.centre.clone().matrix() * slope.centre).sum()
 }
 
 /// What the gradient of an energy's loss needs, at n points y with k directions each.

@@ -14,7 +14,8 @@ use super::objective::{Batch, Law, Likelihood, loss, regression, rows};
 use super::ops::{BurnOps, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::solve::hessian_solve;
-use super::trainer::{Backend as Differentiating, inverse_to_differentiate};
+use super::source_mixture::{SourceMixture, of_head};
+use super::trainer::Backend as Differentiating;
 use super::{Method, TrainConfig, Trainer, Training};
 use crate::closed_form::Quadratic;
 use crate::density::{exact_log_density, exact_log_density_from_gaussian};
@@ -176,9 +177,21 @@ fn exact_likelihood(net: &Icnn<f64>, y: &[f64], particles: &[f64]) -> f64 {
 fn the_likelihood_loss_has_the_likelihoods_gradient() {
     for head in [Head::Full, Head::Spiked { rank: 2 }] {
         let network = network_with(3, true, head);
-        assert_likelihood_gradient(of_head_alone(&network));
-        assert_likelihood_gradient(network);
+        let mixture =
+            SourceMixture::from_numbers([vec![1.0, 0.5, -0.2, 0.0, 0.3, 1.0], two_moments()], 3).unwrap();
+        assert_likelihood_gradient(of_head_alone(&network), Some(mixture));
+        assert_likelihood_gradient(of_head_alone(&network), None);
+        assert_likelihood_gradient(network, None);
     }
+}
+
+/// Of two Gaussians in the plane, far from the standard normal one: totals, first and second moments.
+fn two_moments() -> Vec<f64> {
+    let of = |total: f64, [x, y]: [f64; 2]| {
+        let second = [x * x + 0.1, x * y, x * y, y * y + 0.3];
+        [total, total * x, total * y].into_iter().chain(second.map(|v| total * v))
+    };
+    of(300.0, [1.0, 0.4]).chain(of(700.0, [-0.6, 0.2])).collect()
 }
 
 /// The same network whose Gibbs factor is of its head.
@@ -187,7 +200,7 @@ fn of_head_alone(net: &Icnn<f64>) -> Icnn<f64> {
     Icnn::new(arch, net.weights().clone()).unwrap()
 }
 
-fn assert_likelihood_gradient(net: Icnn<f64>) {
+fn assert_likelihood_gradient(net: Icnn<f64>, mixture: Option<SourceMixture>) {
     let d = net.dim();
     let arch = net.architecture().clone();
     let mut rng = ChaCha8Rng::seed_from_u64(6);
@@ -200,23 +213,27 @@ fn assert_likelihood_gradient(net: Icnn<f64>) {
     let probe = inner::probes(&mut rng, points.len() / d, d);
     assert_eq!(probe.len(), d * points.len());
     let image = inner::gradient(&single, &points).unwrap();
+    let on_burn = |a: &[f64]| rows::<Differentiating>(a, d, &device);
     let (along, source) = match single.gibbs() {
-        None => (inner::gradient(&single, &image), Law::Particles(particles.clone())),
-        Some(head) => (inner::gradient(head, &image), Law::Head(inverse_to_differentiate(head).unwrap())),
+        None => (inner::gradient(&single, &image).unwrap(), Law::Particles(on_burn(&particles))),
+        Some(head) => {
+            // The mixture takes the points in; the differences are of one that did not.
+            let known = || Ok(image.clone());
+            let (law, more) = of_head(&mut mixture.clone(), head, known, &device).unwrap();
+            assert_eq!(more.is_empty(), mixture.is_none());
+            let of_gaussian = inner::gradient(head, &image).unwrap();
+            let more = more.into_iter().chain(std::iter::repeat(0.0));
+            (of_gaussian.iter().zip(more).map(|(a, b)| a + b).collect(), Law::Head(law))
+        }
     };
-    let along = along.unwrap();
     let metric = crate::preconditioner::Preconditioner::new(&identity(d).into()).unwrap();
     let y = inner::tiled(&points, &probe);
     let (solved, residual) = hessian_solve(&single, &metric, &y, &probe, 1e-6, 30).unwrap();
     assert!(residual < 1e-4, "{residual}");
     let likelihood = Likelihood { image: Some(image), along, solved, probe };
-    let on_burn = |a: &[f64]| rows::<Differentiating>(a, d, &device);
     let batch = Batch {
         data: on_burn(&points),
-        source: match &source {
-            Law::Particles(x) => Law::Particles(on_burn(x)),
-            Law::Head(inverse) => Law::Head(inverse.as_ref().map(|a| on_burn(a))),
-        },
+        source,
         conjugate: None,
         likelihood: Some(likelihood.map(|a| on_burn(&a))),
     };
@@ -226,6 +243,8 @@ fn assert_likelihood_gradient(net: Icnn<f64>) {
     assert_gradient(&parameters, &arch, &gradients, &directions, &|net| match net.gibbs() {
         None => exact_likelihood(net, &points, &particles),
         Some(head) => {
+            let with = |mixture: &SourceMixture| mixture.placed_in(net.clone()).unwrap();
+            let net = &mixture.as_ref().map_or_else(|| net.clone(), with);
             let density = exact_log_density(net, head.log_z().unwrap(), &points).unwrap().value;
             -density.iter().sum::<f64>() / density.len() as f64
         }
@@ -577,25 +596,30 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
     let path = folder.path().join("checkpoint");
     let spiked = Head::Spiked { rank: 1 };
     let runs = [(false, Head::Full, 12), (true, Head::Full, 12), (false, spiked, 12), (false, Head::Full, 0)];
+    // Rows for two components.
+    let rows = 1000;
     for (amortise, head, conjugate_updates) in runs {
         // Both objectives, and the step in which λ_max is estimated anew; or the Gibbs factor of the head.
         let weight = if conjugate_updates > 0 { 0.5 } else { 0.0 };
         let config = || {
             let run = TrainConfig { amortise, conjugate_weight: weight, ..config(30, conjugate_updates) };
             let run = with_head(run, head);
-            if conjugate_updates > 0 { run } else { with_factor_of_head(run) }
+            match conjugate_updates {
+                0 => TrainConfig { components: 2, ..with_factor_of_head(run) },
+                _ => run,
+            }
         };
         let mut unbroken = Trainer::new(config(), &ring_gaussian(head)).unwrap();
         let mut broken = Trainer::new(config(), &ring_gaussian(head)).unwrap();
         for _ in 0..30 {
-            unbroken.step(1000, &ring).unwrap();
+            unbroken.step(rows, &ring).unwrap();
         }
         for at in 0..30 {
             if at == 7 || at == 19 {
                 broken.save(&path).unwrap();
                 broken = Trainer::load(&path).unwrap();
             }
-            broken.step(1000, &ring).unwrap();
+            broken.step(rows, &ring).unwrap();
         }
         let arrays = |t: &Trainer| -> Vec<Vec<f32>> {
             let net = t.network().unwrap();
@@ -603,7 +627,10 @@ fn a_resumed_run_ends_where_an_unbroken_one_does() {
         };
         let guesses =
             |t: &Trainer| t.amortiser.as_ref().map(|a| a.guess(&unbroken.particles().unwrap()).unwrap());
+        let mixture = |t: &Trainer| t.network().unwrap().gibbs().and_then(|head| head.mixture().cloned());
         assert_eq!(arrays(&unbroken), arrays(&broken));
+        assert_eq!(mixture(&unbroken), mixture(&broken));
+        assert_eq!(mixture(&unbroken).is_some(), conjugate_updates == 0);
         assert_eq!(unbroken.particles().unwrap(), broken.particles().unwrap());
         assert_eq!(guesses(&unbroken), guesses(&broken));
         assert_eq!(guesses(&unbroken).is_some(), amortise);
@@ -671,7 +698,12 @@ fn checkpoints_of_earlier_versions_go_on() {
     trainer.save(&path).unwrap();
     assert_eq!(Trainer::load(&path).unwrap().langevin_step, trainer.langevin_step);
     let mut bytes = std::fs::read(&path).unwrap();
-    assert_eq!(bytes[8], 6);
+    assert_eq!(bytes[8], 7);
+    // Version 6 had no mixture, here none, which is one byte.
+    bytes[8] = 6;
+    bytes.truncate(bytes.len() - 1);
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(Trainer::load(&path).unwrap().langevin_step, trainer.langevin_step);
     // Version 5 had no mean Hessian, here one of no numbers, which are as many bytes as their length takes.
     bytes[8] = 5;
     bytes.truncate(bytes.len() - 1);

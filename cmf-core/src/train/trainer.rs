@@ -18,11 +18,12 @@ use super::config::{Method, TrainConfig};
 use super::inner;
 use super::least_squares::DAMPING;
 use super::noise_control::{self, Differentiated};
-use super::objective::{Batch, Law, Likelihood, rows};
+use super::objective::{Batch, Law, Likelihood, OfHead, rows};
 use super::ops::Ranked;
 use super::parameters::{Parameters, network_of};
 use super::solve::hessian_solve;
 use super::solve_metric;
+use super::source_mixture::{SourceMixture, of_head};
 use super::training::{Metrics, ReadRows, Training};
 use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
@@ -34,7 +35,6 @@ use crate::potential::{Potential, gibbs_of};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Mala, Sampler};
 use crate::source::Source;
-use crate::symmetric::Symmetric;
 
 /// The differentiating backend of this machine's processor.
 pub(super) type Backend = Autodiff<Flex>;
@@ -77,9 +77,14 @@ pub struct Trainer {
     pub(super) kappa: f64,
     /// Of least-squares steps.
     pub(super) damping: f64,
+    /// In the source, once it has one.
+    pub(super) mixture: Option<SourceMixture>,
     pub(super) update: usize,
     pub(super) seconds: f64,
 }
+
+/// What the likelihood needs, of the head where the Gibbs factor is of that, and a residual.
+type Parts = (Likelihood<Vec<f64>>, Option<OfHead<Tensor<Backend, 2>>>, f64);
 
 /// What an update begins with.
 pub(super) struct Begun {
@@ -126,14 +131,6 @@ pub(super) fn tuned(config: &TrainConfig, step: f64, accepted: f64) -> f64 {
 pub(super) fn decay(config: &TrainConfig, update: usize) -> f64 {
     // Early on, an average over all updates so far: it forgets the start at once.
     config.average.min(update as f64 / (update as f64 + 10.0))
-}
-
-/// Q^{-1} of a full head, by which its determinant is differentiated: [d, d].
-pub(super) fn inverse_to_differentiate(head: &HeadFactor) -> Result<Option<Vec<f64>>> {
-    match head.precision() {
-        Symmetric::Full(_) => Ok(Some(head.covariance()?.dense().into_owned())),
-        Symmetric::Spiked(_) => Ok(None),
-    }
 }
 
 /// What stands for the particles of a run that needs none: [particles, d].
@@ -243,6 +240,7 @@ impl Trainer {
             langevin_step: 0.0,
             kappa: 0.0,
             damping: DAMPING,
+            mixture: None,
             update: 0,
             seconds: 0.0,
         })
@@ -263,7 +261,11 @@ impl Training for Trainer {
     }
 
     fn network(&self) -> Result<Icnn<f32>> {
-        self.average.network()
+        let network = self.average.network()?;
+        match &self.mixture {
+            Some(mixture) => mixture.placed_in(network),
+            None => Ok(network),
+        }
     }
 
     fn particles(&self) -> Result<Vec<f64>> {
@@ -280,6 +282,9 @@ impl Training for Trainer {
         let clock = Instant::now();
         let arch = self.config.architecture.clone();
         let Begun { parameters, weights, network } = self.begin()?;
+        if SourceMixture::due(&self.config, self.update, of) {
+            self.mixture = SourceMixture::begin(&self.config, &self.start.gaussian()?, &network, of, read)?;
+        }
         let drawn = draw_rows(&self.config, &mut self.rng, of)?;
         let y = drawn.read(self.config.sigma, read)?;
         let acceptance = match network.gibbs() {
@@ -291,14 +296,17 @@ impl Training for Trainer {
         let (likelihood, weight) = self.config.objective(self.update);
         let (conjugate_residual, guess_residual) =
             (weight > 0.0).then(|| self.solve_conjugates(&network)).transpose()?.unwrap_or_default();
-        let (parts, solve_residual) =
-            likelihood.then(|| self.likelihood_parts(&network, &y)).transpose()?.unzip();
+        let parts = likelihood.then(|| self.likelihood_parts(&network, &y)).transpose()?;
+        let (parts, head, solve_residual) = match parts {
+            Some((parts, head, residual)) => (Some(parts), head, Some(residual)),
+            None => (None, None, None),
+        };
         let device = Default::default();
         let on_burn = |a: &[f64]| rows::<Backend>(a, arch.dim, &device);
         let batch = Batch {
             data: on_burn(&y),
-            source: match network.gibbs() {
-                Some(head) => Law::Head(inverse_to_differentiate(head)?.map(|inverse| on_burn(&inverse))),
+            source: match head {
+                Some(head) => Law::Head(head),
                 None => Law::Particles(on_burn(&self.particles)),
             },
             conjugate: (weight > 0.0).then(|| (on_burn(&self.conjugates), weight)),
@@ -366,15 +374,23 @@ impl Trainer {
         rate
     }
 
-    /// What the likelihood needs at the batch `y`, and the worst relative residual of its solves.
-    fn likelihood_parts(&mut self, network: &Icnn<f32>, y: &[f64]) -> Result<(Likelihood<Vec<f64>>, f64)> {
+    /// What the likelihood needs at the batch `y`, of the head where the Gibbs factor is of that, and the worst relative
+    /// residual of its solves.
+    fn likelihood_parts(&mut self, network: &Icnn<f32>, y: &[f64]) -> Result<Parts> {
         let image = inner::gradient(network, y)?;
-        let (image, along) = match self.config.method.source() {
+        let (image, along, head) = match self.config.method.source() {
             Source::Gibbs => {
-                let along = inner::gradient(gibbs_of(network), &image)?;
-                (Some(image), along)
+                let mut along = inner::gradient(gibbs_of(network), &image)?;
+                let mut law = None;
+                if let Some(head) = network.gibbs() {
+                    let known = || Ok(image.clone());
+                    let (of_head, more) = of_head(&mut self.mixture, head, known, &Default::default())?;
+                    along.iter_mut().zip(more).for_each(|(along, more)| *along += more);
+                    law = Some(of_head);
+                }
+                (Some(image), along, law)
             }
-            Source::Gaussian => (None, image),
+            Source::Gaussian => (None, image, None),
         };
         let probe = inner::probes(&mut self.rng, self.config.batch, network.dim());
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
@@ -382,7 +398,7 @@ impl Trainer {
         let points = inner::tiled(y, &probe);
         let (solved, residual) =
             hessian_solve(network, &self.solve_metric, &points, &probe, tolerance, most)?;
-        Ok((Likelihood { image, along, solved, probe }, residual))
+        Ok((Likelihood { image, along, solved, probe }, head, residual))
     }
 
     /// Every so often, the mean Hessian over the first of the batch `y`, and the metric of linear solves with it.

@@ -1,7 +1,7 @@
 //! Sample: draws of the Gibbs factor, moved to the data by the conjugate's gradient.
 
 use cmf_core::Source;
-use cmf_core::density::tweedie;
+use cmf_core::density::{Denoise, tweedie, without_noise};
 use cmf_plugin::{Entry, Error, Host, Level, Parameters, Result, RowStatus, Shape, Task};
 
 use super::check_cancelled;
@@ -14,7 +14,7 @@ pub(super) const SAMPLE: Entry<dyn Task> = Entry {
     parameters: r#"{"type":"object","properties":{
         "number":{"type":"integer","description":"How many samples","default":64,"minimum":1,"maximum":1000000},
         "steps":{"type":"integer","description":"Langevin steps, where the source is not a Gaussian; the first half tunes","default":1000,"minimum":8,"maximum":1000000},
-        "noise":{"type":"string","description":"What to do with the noise that the model learned: auto removes it from images","enum":["auto","keep","remove"],"default":"auto"}}}"#,
+        "noise":{"type":"string","description":"What to do with the noise that the model learned: mean takes the mean of the clean point given the noisy one, remove that step twice, and so does auto for images","enum":["auto","keep","mean","remove"],"default":"auto"}}}"#,
     create: |p| Ok(Box::new(Sample::new(p)?)),
 };
 
@@ -58,13 +58,18 @@ impl Task for Sample {
         }
         let image = matches!(model.shape, Shape::Image { .. });
         let mut y = kept;
-        if self.noise == "remove" || (self.noise == "auto" && image) {
+        let denoise: Option<Denoise> = match (&self.noise[..], image) {
+            ("mean", _) => Some(tweedie),
+            ("remove", _) | ("auto", true) => Some(without_noise),
+            _ => None,
+        };
+        if let Some(denoise) = denoise {
             let w = HostPotential::new(host)?;
             let mut clean = Vec::with_capacity(y.len());
             // Blocks, so that a long run can be stopped.
             for block in y.chunks(64 * d) {
                 check_cancelled(host)?;
-                clean.extend(tweedie(&w, Source::Gibbs, block, model.sigma).map_err(plugin_error)?);
+                clean.extend(denoise(&w, Source::Gibbs, block, model.sigma).map_err(plugin_error)?);
             }
             y = clean;
         }

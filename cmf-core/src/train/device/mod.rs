@@ -5,7 +5,7 @@
 //! seed gives one run, checkpoints go both ways, and on Burn's processor backend tests compare the two step by step.
 //!
 //! An update waits for the device once, for its figures, besides the looks of the linear solves at their residuals
-//! (`solve.rs`) and one eigenvalue in twenty updates.
+//! (`solve.rs`), one eigenvalue in twenty updates, and for a Gibbs factor of the head the head and, with a mixture, ∇w(y).
 
 mod conjugate;
 mod draws;
@@ -28,10 +28,11 @@ use super::average::Average;
 use super::checkpoint::{Late, Numbers, Packed, State, pack_amortiser, unpack_amortiser};
 use super::config::{Method, TrainConfig};
 use super::noise_control::{self, Differentiated};
-use super::objective::{Batch, Law, Likelihood, loss, rows};
+use super::objective::{Batch, Law, Likelihood, OfHead, loss, rows};
 use super::ops::{BurnOps, Precise, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::solve_metric;
+use super::source_mixture::{SourceMixture, of_head};
 use super::trainer::{
     Backend as HostBackend, LAMBDA_EVERY, LAMBDA_ITERATIONS, Optimisers, adam, decay, draws_of, tuned,
 };
@@ -39,12 +40,12 @@ use super::training::{Metrics, ReadRows, Training};
 use crate::error::{Error, Result};
 use crate::gaussian::QuadraticStart;
 use crate::gibbs_start::GibbsStart;
+use crate::head_factor::HeadFactor;
 use crate::icnn::formula::Formula;
 use crate::icnn::{Architecture, GibbsFactor, Icnn, Weights};
 use crate::potential::Potential as HostPotential;
 use crate::preconditioner::Preconditioner;
 use crate::source::Source;
-use crate::symmetric::Symmetric;
 use conjugate::conjugate;
 use draws::{Ahead, Moves};
 use langevin::{lambda_max, langevin};
@@ -133,6 +134,10 @@ pub(super) fn inner_weights<B: AutodiffBackend>(
     })
 }
 
+/// What the likelihood needs, of the head where the Gibbs factor is of that, and a residual.
+type Parts<B> =
+    (Likelihood<Tensor<<B as AutodiffBackend>::InnerBackend, 2>>, Option<OfHead<Tensor<B, 2>>>, f64);
+
 /// A run on a device.
 pub(super) struct DeviceTrainer<B: AutodiffBackend> {
     config: TrainConfig,
@@ -159,6 +164,8 @@ pub(super) struct DeviceTrainer<B: AutodiffBackend> {
     langevin_step: f64,
     kappa: f64,
     damping: f64,
+    /// In the source, once it has one; kept by the host.
+    mixture: Option<SourceMixture>,
     update: usize,
     seconds: f64,
 }
@@ -168,7 +175,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
     /// the device's gradients and Hessian products are not the host's.
     pub(super) fn from_state(state: State, device: B::Device) -> Result<Self> {
         let State { config, start, learned, numbers, late } = state;
-        let Late { damping, langevin_step, kappa, mean_hessian } = late;
+        let Late { damping, langevin_step, kappa, mean_hessian, mixture } = late;
         if matches!(config.method, Method::Energy { .. }) {
             return Err(Error::Invalid(
                 "energies, their Hessians' factors and least-squares steps are computed by the processor"
@@ -187,6 +194,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
             .zip(shapes.named(&config.architecture))
             .map(|(a, (_, shape, _))| Tensor::from_data(TensorData::new(a, shape), &device));
         let run = DeviceTrainer {
+            mixture: mixture.map(|m| SourceMixture::from_numbers(m, d)).transpose()?,
             average: average.collect(),
             amortiser: unpack_amortiser(amortiser, &rng, &gibbs, &device)?,
             metric: Metric::new(&gibbs.covariance, &device)?,
@@ -320,16 +328,15 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
         (choose(&finite, solved.residual, &infinite).max(), guess_residual)
     }
 
-    /// Q^{-1} of a full head, [d, d], from the processor: a factor of d³/3 operations that tensors do not have.
-    fn inverse_of_head(&self, weights: &Weights<Ranked<B::InnerBackend>>) -> Result<Option<Tensor<B, 2>>> {
+    /// The head as the host has it.
+    fn head(&self, weights: &Weights<Ranked<B::InnerBackend>>) -> Result<HeadFactor> {
         let arch = &self.config.architecture;
-        if arch.head.rank().is_some() {
-            return Ok(None);
-        }
         let from = (1 + arch.rank) * arch.units();
-        let precision = read(weights.x_side.clone().matrix().narrow(0, from, arch.dim))?;
-        let inverse = Symmetric::from(precision).inverse("the head")?;
-        Ok(Some(Tensor::from_inner(self.upload(&inverse.dense()))))
+        let rows = read(weights.x_side.clone().matrix().narrow(0, from, arch.head_rows()))?;
+        let spikes = weights.spikes.as_ref().map(|spikes| {
+            Ok((read(spikes.floor.clone().matrix())?[0], read(spikes.excess.clone().matrix())?))
+        });
+        HeadFactor::of_rows(rows, spikes.transpose()?, read(weights.centre.clone().matrix())?)
     }
 
     /// As the host's; the device averages, and the processor inverts.
@@ -349,30 +356,38 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
         Ok(())
     }
 
-    /// What the likelihood needs at the batch `y`, and the worst relative residual of its solves.
+    /// What the likelihood needs at the batch `y`, of the head where the Gibbs factor is of that, and the worst relative
+    /// residual of its solves. The host inverts the head, a factor of d³/3 operations that tensors do not have, and has its
+    /// mixture.
     fn likelihood_parts(
         &mut self,
-        w: &Potential<'_, B::InnerBackend>,
+        (w, weights): (&Potential<'_, B::InnerBackend>, &Weights<Ranked<B::InnerBackend>>),
         y: &Tensor<B::InnerBackend, 2>,
         probes: &[f64],
-    ) -> Result<(Likelihood<Tensor<B::InnerBackend, 2>>, f64)> {
+    ) -> Result<Parts<B>> {
         let image = at(w, y).1;
-        let (image, along) = match self.config.method.source() {
-            Source::Gibbs => {
-                let along = match self.config.architecture.gibbs {
-                    GibbsFactor::Whole => at(w, &image).1,
-                    GibbsFactor::Head => w.head_value_and_gradient(&ranked(&image)).1.matrix(),
-                };
-                (Some(image), along)
+        let (image, along, head) = match (self.config.method.source(), self.config.architecture.gibbs) {
+            (Source::Gibbs, GibbsFactor::Whole) => {
+                let along = at(w, &image).1;
+                (Some(image), along, None)
             }
-            Source::Gaussian => (None, image),
+            (Source::Gibbs, GibbsFactor::Head) => {
+                let head = self.head(weights)?;
+                let (head, more) = of_head(&mut self.mixture, &head, || read(image.clone()), &self.device)?;
+                let mut along = w.head_value_and_gradient(&ranked(&image)).1.matrix();
+                if !more.is_empty() {
+                    along = along + self.upload(&more);
+                }
+                (Some(image), along, Some(head))
+            }
+            (Source::Gaussian, _) => (None, image, None),
         };
         self.look_at_hessian(w, y)?;
         let probe = self.upload(probes);
         let points = y.clone().repeat_dim(0, probe.dims()[0] / self.config.batch);
         let (tolerance, most) = (self.config.solve_tolerance, self.config.solve_steps);
         let (solved, residual) = hessian_solve(w, &self.solve_metric, &points, &probe, tolerance, most)?;
-        Ok((Likelihood { image, along, solved, probe }, residual))
+        Ok((Likelihood { image, along, solved, probe }, head, residual))
     }
 }
 
@@ -390,7 +405,11 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
     }
 
     fn network(&self) -> Result<Icnn<f32>> {
-        Average::from_arrays(self.config.architecture.clone(), self.averaged()?).network()
+        let network = Average::from_arrays(self.config.architecture.clone(), self.averaged()?).network()?;
+        match &self.mixture {
+            Some(mixture) => mixture.placed_in(network),
+            None => Ok(network),
+        }
     }
 
     fn particles(&self) -> Result<Vec<f64>> {
@@ -412,6 +431,10 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         for (mean, (.., now)) in self.average.iter_mut().zip(inner.named(&arch)) {
             *mean = mean.clone() + (now.clone().matrix() - mean.clone()) * new;
         }
+        if SourceMixture::due(&self.config, self.update, of) {
+            let (network, gaussian) = (network_of(&arch, &weights)?, self.start.gaussian()?);
+            self.mixture = SourceMixture::begin(&self.config, &gaussian, &network, of, read_rows)?;
+        }
         let w = Formula::new(&ops, &arch, &inner);
         let draws = self.ahead.next(&self.config, self.update, of, &self.rng)?;
         let y = self.upload(&draws.rows.read(self.config.sigma, read_rows)?);
@@ -419,13 +442,16 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
 
         let (likelihood, weight) = self.config.objective(self.update);
         let conjugate = (weight > 0.0).then(|| self.solve_conjugates(&w));
-        let parts = draws.probes.as_ref().map(|probes| self.likelihood_parts(&w, &y, probes));
-        let (parts, solve_residual) = parts.transpose()?.unzip();
+        let parts = draws.probes.as_ref().map(|probes| self.likelihood_parts((&w, &inner), &y, probes));
+        let (parts, head, solve_residual) = match parts.transpose()? {
+            Some((parts, head, residual)) => (Some(parts), head, Some(residual)),
+            None => (None, None, None),
+        };
         let batch = Batch {
             data: Tensor::from_inner(y),
-            source: match self.config.architecture.gibbs {
-                GibbsFactor::Whole => Law::Particles(Tensor::from_inner(self.particles.clone())),
-                GibbsFactor::Head => Law::Head(self.inverse_of_head(&inner)?),
+            source: match head {
+                Some(head) => Law::Head(head),
+                None => Law::Particles(Tensor::from_inner(self.particles.clone())),
             },
             conjugate: (weight > 0.0).then(|| (Tensor::from_inner(self.conjugates.clone()), weight)),
             likelihood: parts.map(|parts| parts.map(Tensor::from_inner)),
@@ -502,6 +528,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
                 langevin_step: self.langevin_step,
                 kappa: self.kappa,
                 mean_hessian: self.mean_hessian.clone(),
+                mixture: self.mixture.as_ref().map(SourceMixture::numbers),
             },
         };
         state.write(path)

@@ -287,6 +287,8 @@ fn updates_are_the_hosts<B: Device>() {
         TrainConfig { conjugate_weight: 0.5, amortise: true, ..config(12, 6) },
         TrainConfig { method: Method::GaussianIcnn, ..config(12, 6) },
         with_factor_of_head(config(12, 0)),
+        // With a mixture from the second update on.
+        TrainConfig { components: 2, ..with_factor_of_head(config(12, 0)) },
     ];
     for config in runs {
         let mut host = Trainer::new(config.clone(), &ring_gaussian(Head::Full)).unwrap();
@@ -312,6 +314,8 @@ fn updates_are_the_hosts<B: Device>() {
         assert!(off < B::OFF, "{off:e}, {config:?}");
         let off = largest_difference(&device.particles().unwrap(), &host.particles().unwrap());
         assert!(off < B::OFF, "{off:e}, {config:?}");
+        let mixed = |t: &dyn Training| t.network().unwrap().gibbs().is_some_and(|g| g.mixture().is_some());
+        assert_eq!([mixed(&host), mixed(&device)], [config.components > 1; 2]);
     }
 }
 

@@ -1,0 +1,181 @@
+//! The mixture in the source of a run: where it begins, how it follows the network, and what the head's derivative has of
+//! it.
+
+use burn::prelude::{Backend, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::config::TrainConfig;
+use super::inner;
+use super::objective::{OfHead, Slope, rows};
+use super::training::ReadRows;
+use crate::error::{Result, check_len};
+use crate::gaussian::Gaussian;
+use crate::head_factor::HeadFactor;
+use crate::host::Scalar;
+use crate::icnn::Icnn;
+use crate::linalg::{dot, matmul, to_rows, view};
+
+use crate::mixture::{Follower, MixtureFit, ROWS_EACH, leading_axes};
+use crate::potential::{Potential, rows as row_count};
+use crate::symmetric::Symmetric;
+
+/// The share of a run's updates after which its source becomes a mixture: by then data lie in x much as they will.
+const FROM: f64 = 0.125;
+/// One row of so many is left out of the fit, to judge it by.
+const JUDGE: usize = 10;
+/// The parts of the axes that are tried in turn: of few rows covariances in many are learned by heart.
+const SHARES: [usize; 3] = [1, 2, 4];
+/// Rounds of the first fit.
+const ROUNDS: usize = 10;
+/// Rows that are mapped at a time.
+const BLOCK: usize = 4096;
+
+/// A mixture along leading axes of the data, in the place of the head's Gaussian.
+#[derive(Clone)]
+pub(super) struct SourceMixture {
+    /// [k, d].
+    axes: Vec<f64>,
+    follower: Follower,
+}
+
+/// What an update needs of the mixture at x = ∇w(y).
+pub(super) struct Pull {
+    /// ∂c/∂x of each row, c = log φ(s) - log p(s): [n, d].
+    pub along: Vec<f64>,
+    /// That of the mean of c in the head.
+    pub head: Slope<Vec<f64>>,
+}
+
+/// What the derivative at a head takes from this machine's processor, and what a mixture in its Gibbs factor adds to ∇V at
+/// the `image` of an update: [n, d], or empty without a mixture.
+pub(super) fn of_head<B: Backend>(
+    mixture: &mut Option<SourceMixture>,
+    head: &HeadFactor,
+    image: impl FnOnce() -> Result<Vec<f64>>,
+    device: &B::Device,
+) -> Result<(OfHead<Tensor<B, 2>>, Vec<f64>)> {
+    let (d, covariance) = (head.dim(), head.covariance()?);
+    let pull = mixture.as_mut().map(|mixture| mixture.pull(head, &covariance, &image()?)).transpose()?;
+    let (along, slope) = pull.map(|pull| (pull.along, pull.head.on(d, device))).unzip();
+    let inverse = match &covariance {
+        Symmetric::Full(inverse) => Some(rows(inverse, d, device)),
+        Symmetric::Spiked(_) => None,
+    };
+    Ok((OfHead { inverse, mixture: slope }, along.unwrap_or_default()))
+}
+
+/// The first `few` numbers of each row of `s` [n, k].
+fn leading(s: &[f64], k: usize, few: usize) -> Vec<f64> {
+    s.chunks_exact(k).flat_map(|s| &s[..few]).copied().collect()
+}
+
+impl SourceMixture {
+    /// Whether the source of a run becomes a mixture at its update number `update`, with `rows` rows of data.
+    pub fn due(config: &TrainConfig, update: usize, rows: usize) -> bool {
+        update == (FROM * config.updates as f64) as usize
+            && config.architecture.dim > 1
+            && MixtureFit::affordable(config.components, rows) > 1
+    }
+
+    /// Fits a mixture to where `network` takes noisy rows, of which there are `of`; along fewer axes where it makes others
+    /// less likely, and none if it still does.
+    pub fn begin(
+        config: &TrainConfig,
+        gaussian: &Gaussian,
+        network: &Icnn<f32>,
+        of: usize,
+        read: &ReadRows<'_>,
+    ) -> Result<Option<Self>> {
+        let Some(head) = network.gibbs() else { return Ok(None) };
+        let axes = leading_axes(gaussian)?;
+        let directions = head.directions(&axes)?;
+        let k = directions.len() / head.dim();
+        let components = MixtureFit::affordable(config.components, of);
+        let rows: Vec<usize> = (0..of).step_by((of / (ROWS_EACH * components)).max(1)).collect();
+        // A stream of its own: updates draw what they would without.
+        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+        rng.set_stream(2);
+        let (mut fitted, mut judged) = (Vec::new(), Vec::new());
+        for rows in rows.chunks(BLOCK) {
+            let mut y = vec![0.0; rows.len() * head.dim()];
+            read(rows, &mut y)?;
+            let noise = inner::normal(&mut rng, y.len());
+            y.iter_mut().zip(noise).for_each(|(y, n)| *y += config.sigma * n);
+            let s = head.along(&directions, &inner::gradient(network, &y)?);
+            for (i, s) in s.chunks_exact(k).enumerate() {
+                if i % JUDGE == 0 { judged.extend(s) } else { fitted.extend(s) }
+            }
+        }
+        let fit = MixtureFit { components, rounds: ROUNDS, seed: config.seed };
+        // A triangle makes directions of axes, so that the first of them are those of the first axes.
+        for few in SHARES.map(|share| k / share).into_iter().filter(|&few| few > 0) {
+            let [s, judged] = [&fitted, &judged].map(|s| leading(s, k, few));
+            let mixture = fit.fit(directions[..few * head.dim()].to_vec(), &s, few, &mut |_| true)?;
+            if mixture.gain(&judged).iter().sum::<f64>() > 0.0 {
+                let (axes, follower) = (axes[..few * head.dim()].to_vec(), Follower::new(&mixture, &s)?);
+                return Ok(Some(SourceMixture { axes, follower }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// From [`numbers`](Self::numbers), in dimension `d`.
+    pub fn from_numbers([axes, moments]: [Vec<f64>; 2], d: usize) -> Result<Self> {
+        let k = row_count(&axes, d)?;
+        Ok(SourceMixture { follower: Follower::from_numbers(&moments, k)?, axes })
+    }
+
+    /// Axes and moments.
+    pub fn numbers(&self) -> [Vec<f64>; 2] {
+        [self.axes.clone(), self.follower.numbers()]
+    }
+
+    /// `network` with the mixture in its source.
+    pub fn placed_in<T: Scalar>(&self, network: Icnn<T>) -> Result<Icnn<T>> {
+        let Some(head) = network.gibbs() else { return Ok(network) };
+        let mixture = self.follower.exported(head.directions(&self.axes)?)?;
+        network.with_mixture(mixture.into())
+    }
+
+    /// What the mixture adds to V at x = ∇w(y) [n, d] and to its derivative in the head, whose Q^{-1} is `covariance`; the
+    /// mixture then takes these rows in.
+    ///
+    /// With F = R^{-1} A, R R' = A Q^{-1} A', W = F Q^{-1} and Φ(B) the lower triangle of B with half its diagonal,
+    /// ds = Φ(W dQ W') s - F da: so the derivative of a mean of c is W' Φ(mean ∂c/∂s s') W in Q and -F' mean ∂c/∂s in a.
+    pub fn pull(&mut self, head: &HeadFactor, covariance: &Symmetric, image: &[f64]) -> Result<Pull> {
+        let d = head.dim();
+        check_len("the covariance of the head", covariance.dim(), d)?;
+        let directions = HeadFactor::directions_within(covariance, &self.axes)?;
+        let (k, n) = (directions.len() / d, image.len() / d);
+        let s = head.along(&directions, image);
+        let look = self.follower.along(directions.clone())?.look(&s);
+        self.follower.follow(&s, &look)?;
+        let along = matmul(&look.slope, &directions, n, k, d);
+        let cross = view(&look.slope, n, k).transpose() * view(&s, n, k);
+        let triangle: Vec<f64> = (0..k * k)
+            .map(|at| match (at / k, at % k) {
+                (i, j) if i < j => 0.0,
+                (i, j) => cross[(i, j)] / n as f64 * if i == j { 0.5 } else { 1.0 },
+            })
+            .collect();
+        let reach = covariance.times(&directions)?;
+        let half = matmul(&triangle, &reach, k, k, d);
+        let columns = [&reach, &half].map(|a| view(a, k, d).transpose());
+        let precision = match head.precision() {
+            Symmetric::Full(_) => to_rows((columns[0] * view(&half, k, d)).as_ref()),
+            Symmetric::Spiked(spiked) => {
+                // Of Q = q I + U' diag(c) U: u' G u for each direction u, and the trace of G.
+                let vectors = view(spiked.vectors(), spiked.values().len(), d);
+                let [a, b] = columns.map(|columns| vectors * columns);
+                let forms = (0..a.nrows()).map(|i| (0..k).map(|j| a[(i, j)] * b[(i, j)]).sum::<f64>());
+                forms.chain([dot(&reach, &half)]).collect()
+            }
+        };
+        let mut centre = vec![0.0; d];
+        for along in along.chunks_exact(d) {
+            centre.iter_mut().zip(along).for_each(|(c, a)| *c -= a / n as f64);
+        }
+        Ok(Pull { along, head: Slope { precision, centre } })
+    }
+}
