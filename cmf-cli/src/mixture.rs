@@ -16,7 +16,7 @@ use crate::run_directory::Run;
 
 /// Most rounds of expectation-maximisation.
 const ROUNDS: usize = 40;
-/// Most rows of a split that are looked at, evenly spread: with 100 components some 150 MB.
+/// Most rows of a split that are looked at, evenly spread: with 100 components along 100 directions some 250 MB.
 const MOST_ROWS: usize = 100_000;
 /// Rows that are read and mapped at a time.
 const BLOCK: usize = 4096;
@@ -35,9 +35,7 @@ pub fn mixture_of_data(
     let components = MixtureFit::affordable(run.trainer.config().components, data.rows(Split::Train));
     let Some(of_source) = head.mixture() else {
         if components > 1 {
-            report.note(
-                "source: stays one Gaussian; a mixture made others than the rows of its fit less likely",
-            );
+            report.note("source: one Gaussian; no mixture was tried yet, or others than the rows of its fit were less likely by it");
         }
         return Ok(None);
     };
@@ -51,12 +49,16 @@ pub fn mixture_of_data(
         network.value_and_gradient(y, &mut vec![0.0; y.len() / network.dim()], &mut x)?;
         Ok(head.gain(&x))
     });
-    note_gain(report, "source", of_source, &gains?);
+    if note_gain(report, "source", of_source, &gains?) <= 0.0 {
+        report.warn("the mixture in the source makes held-out rows less likely; fewer --components may not");
+    }
 
     // The data's Gaussian as the law that a mixture takes a part of.
     let law = HeadFactor::new(gaussian.covariance.inverse("the data covariance")?, gaussian.mean.clone())?;
-    let k = of_source.directions();
-    let directions = law.directions(&leading_axes(gaussian)?[..k * law.dim()])?;
+    let mut axes = leading_axes(gaussian)?;
+    axes.truncate(of_source.directions() * law.dim());
+    let k = axes.len() / law.dim();
+    let directions = law.directions(&axes)?;
     let s = rows.each(Split::Train, &|y| Ok(law.along(&directions, y)))?;
     let bar = report.progress(1000, "mixture");
     let fit = MixtureFit { components, rounds: ROUNDS, seed: run.trainer.config().seed };

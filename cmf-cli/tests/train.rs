@@ -304,6 +304,10 @@ fn the_source_becomes_a_mixture_if_rows_suffice() {
         let rest = format!("--mask-rect 2,2,4,4 --estimate {estimate} -o {estimate}.png");
         run(folder.path(), &format!("inpaint --model again.onnx s/{picture} {rest}")).ok();
     }
+    // A run that starts from the file goes on with its mixture.
+    let settings_of_more = "--batch 16 --particles 16 --updates 2";
+    run(folder.path(), &format!("train {set} {settings_of_more} --init faces/model.onnx --out more")).ok();
+    assert_eq!(components("more/model.onnx"), [2, 2]);
     // One Gaussian where that is asked for, or where the Gibbs factor is of all of w.
     run(folder.path(), &format!("train {set} {settings} --components 1 --out one")).ok();
     assert_eq!(components("one/model.onnx"), [1, 1]);

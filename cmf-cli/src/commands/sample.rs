@@ -137,7 +137,11 @@ impl Sample {
             "step_size": chains.as_ref().map(|c| c.step_size),
             "r_hat": chains.as_ref().and_then(|c| c.r_hat),
             "effective_sample_size": chains.as_ref().and_then(|c| c.effective_sample_size),
-            "noise": if drawing.noise == Noise::Keep { "kept" } else { "removed" },
+            "noise": match drawing.noise {
+                Noise::Keep => "kept",
+                Noise::Mean => "mean",
+                Noise::Remove => "removed",
+            },
             "outputs": self.out,
             "separate": self.separate,
         }))?;

@@ -131,9 +131,21 @@ impl Train {
             }
             let Run { trainer, lesson, .. } = &mut run;
             let metrics = match lesson {
-                Lesson::Data(_, opened) => trainer.step(opened.data.rows(Split::Train), &|indices, out| {
-                    opened.data.read(Split::Train, indices, out).map_err(cmf_plugins::core_error)
-                }),
+                Lesson::Data(_, opened) => {
+                    let rows = opened.data.rows(Split::Train);
+                    let read = |indices: &[usize], out: &mut [f64]| {
+                        opened.data.read(Split::Train, indices, out).map_err(cmf_plugins::core_error)
+                    };
+                    let mixed = trainer.mix_source(rows, &read, &mut |_| {
+                        bar.set_message("fitting a mixture");
+                        !interrupt::asked()
+                    });
+                    match mixed {
+                        Err(Error::Interrupted) => continue,
+                        mixed => mixed?,
+                    }
+                    trainer.step(rows, &read)
+                }
                 Lesson::Energy(_, opened) => trainer.step_on_energy(&opened.energy),
             }?;
             let done = run.trainer.updates_done();

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::fit::Moments;
 use super::{Component, Look, Mixture, ROWS_EACH};
 use crate::error::{Result, check_len};
+use crate::linalg::view;
 
 /// A mixture whose moments forget old rows as new ones come (Cappé and Moulines, 2009), so that it follows a law that
 /// moves. It stands in the coordinates s; where these lie, F, is its user's.
@@ -22,6 +23,18 @@ impl Follower {
         let scale = memory(shares.len()) * k as f64 / s.len() as f64;
         let moments = shares.par_iter().map(|shares| Moments::of(s, shares, k).times(scale));
         Self::of(moments.collect())
+    }
+
+    /// From a mixture whose rows nobody knows any more.
+    pub fn known(mixture: &Mixture) -> Result<Self> {
+        let (k, memory) = (mixture.directions(), memory(mixture.len()));
+        let of = |c: &Component| {
+            let l = view(&c.factor, k, k);
+            let second = l * l.transpose();
+            let second = (0..k * k).map(|at| second[(at / k, at % k)] + c.mean[at / k] * c.mean[at % k]);
+            Moments { total: 1.0, first: c.mean.clone(), second: second.collect() }.times(c.weight * memory)
+        };
+        Self::of(mixture.components.iter().map(of).collect())
     }
 
     /// From the numbers of each component's moments: total, first [k], second [k, k].

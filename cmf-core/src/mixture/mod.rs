@@ -155,6 +155,11 @@ impl Mixture {
         self.components[0].mean.len()
     }
 
+    /// F: [k, d].
+    pub(crate) fn axes(&self) -> &[f64] {
+        &self.directions
+    }
+
     /// The dimension d of x.
     pub fn dim(&self) -> usize {
         self.directions.len() / self.directions()
@@ -254,8 +259,7 @@ impl Mixture {
     /// What the mixture says of the rows of `s` [n, k].
     pub(crate) fn look(&self, s: &[f64]) -> Look {
         let pieces: Vec<Look> = s.par_chunks(CHUNK * self.directions()).map(|s| self.look_at(s)).collect();
-        let mut pieces = pieces.into_iter();
-        let mut whole = pieces.next().unwrap_or_else(|| self.look_at(&[]));
+        let mut whole = Look { gain: vec![], slope: vec![], shares: vec![vec![]; self.len()] };
         for piece in pieces {
             whole.gain.extend(piece.gain);
             whole.slope.extend(piece.slope);

@@ -17,7 +17,7 @@ use super::config::TrainConfig;
 use super::least_squares::DAMPING;
 use super::parameters::Parameters;
 use super::solve_metric;
-use super::source_mixture::SourceMixture;
+use super::source_mixture::{RunSource, SavedSource};
 use super::trainer::{Optimisers, Trainer, optimisers};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -52,8 +52,7 @@ pub(super) struct Late {
     pub(super) kappa: f64,
     /// The Hessian's mean over data when it was last looked at [d, d]; empty before.
     pub(super) mean_hessian: Vec<f64>,
-    /// Axes and moments of the mixture in the source, once it has one.
-    pub(super) mixture: Option<[Vec<f64>; 2]>,
+    pub(super) source: SavedSource,
 }
 
 /// What backends keep as modules, as bytes that each of them reads.
@@ -204,7 +203,7 @@ impl State {
             langevin_step: by_lambda,
             kappa: 0.0,
             mean_hessian: Vec::new(),
-            mixture: None,
+            source: SavedSource::default(),
         };
         match version {
             2 => {}
@@ -226,6 +225,7 @@ impl State {
         if ![0, d * d].contains(&late.mean_hessian.len()) {
             return Err(Error::file(path, "the checkpoint is damaged: its mean Hessian is not [d, d]"));
         }
+        RunSource::load(late.source.clone(), d).map_err(|e| Error::file(path, e))?;
         Ok(State { config, start, learned, numbers, late })
     }
 }
@@ -239,14 +239,14 @@ impl Trainer {
     /// Goes on from a state.
     pub(super) fn from_state(state: State) -> Result<Self> {
         let State { config, start, learned, numbers, late } = state;
-        let Late { damping, langevin_step, kappa, mean_hessian, mixture } = late;
+        let Late { damping, langevin_step, kappa, mean_hessian, source } = late;
         let device = Default::default();
         let gibbs = GibbsStart::new(&start)?;
         let (parameters, optimisers) = learned.unpack(&config, &start, &device)?;
         let Numbers { average, rng, particles, conjugates, amortiser, power, lambda, update, seconds } =
             numbers;
         Ok(Trainer {
-            mixture: mixture.map(|m| SourceMixture::from_numbers(m, config.architecture.dim)).transpose()?,
+            source: RunSource::load(source, config.architecture.dim)?,
             amortiser: unpack_amortiser(amortiser, &rng, &gibbs, &device)?,
             solve_metric: solve_metric::kept(&mean_hessian)?
                 .map_or_else(|| gibbs.covariance.clone(), Arc::new),
@@ -292,7 +292,7 @@ impl Trainer {
                 langevin_step: self.langevin_step,
                 kappa: self.kappa,
                 mean_hessian: self.mean_hessian.clone(),
-                mixture: self.mixture.as_ref().map(SourceMixture::numbers),
+                source: self.source.save(),
             },
         })
     }

@@ -92,7 +92,7 @@ pub struct TrainConfig {
     pub betas: (f64, f64),
     /// Decay per update of the averaged weights, which are the ones exported.
     pub average: f64,
-    /// Most Gaussians of the mixture that the head's Gibbs factor becomes after the last update; 1 for none.
+    /// Most Gaussians of the mixture that the head's Gibbs factor becomes after an eighth of the updates; 1 for none.
     #[serde(default = "one")]
     pub components: usize,
     /// Seed of every random number.

@@ -4,19 +4,21 @@
 use burn::prelude::{Backend, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
+use super::activation::Activates;
 use super::config::TrainConfig;
-use super::inner;
 use super::objective::{OfHead, Slope, rows};
+use super::parameters::{Parameters, network_of};
+use super::trainer::DataRows;
 use super::training::ReadRows;
-use crate::error::{Result, check_len};
-use crate::gaussian::Gaussian;
+use crate::error::{Error, Result, check_len};
+use crate::gaussian::{Gaussian, QuadraticStart};
 use crate::head_factor::HeadFactor;
 use crate::host::Scalar;
-use crate::icnn::Icnn;
+use crate::icnn::{Head, Icnn};
 use crate::linalg::{dot, matmul, to_rows, view};
-
-use crate::mixture::{Follower, MixtureFit, ROWS_EACH, leading_axes};
+use crate::mixture::{Follower, Mixture, MixtureFit, ROWS_EACH, leading_axes};
 use crate::potential::{Potential, rows as row_count};
 use crate::symmetric::Symmetric;
 
@@ -47,22 +49,95 @@ pub(super) struct Pull {
     pub head: Slope<Vec<f64>>,
 }
 
-/// What the derivative at a head takes from this machine's processor, and what a mixture in its Gibbs factor adds to ∇V at
-/// the `image` of an update: [n, d], or empty without a mixture.
-pub(super) fn of_head<B: Backend>(
-    mixture: &mut Option<SourceMixture>,
-    head: &HeadFactor,
-    image: impl FnOnce() -> Result<Vec<f64>>,
-    device: &B::Device,
-) -> Result<(OfHead<Tensor<B, 2>>, Vec<f64>)> {
-    let (d, covariance) = (head.dim(), head.covariance()?);
-    let pull = mixture.as_mut().map(|mixture| mixture.pull(head, &covariance, &image()?)).transpose()?;
-    let (along, slope) = pull.map(|pull| (pull.along, pull.head.on(d, device))).unzip();
-    let inverse = match &covariance {
-        Symmetric::Full(inverse) => Some(rows(inverse, d, device)),
-        Symmetric::Spiked(_) => None,
-    };
-    Ok((OfHead { inverse, mixture: slope }, along.unwrap_or_default()))
+/// What a run's source has become.
+#[derive(Clone, Default)]
+pub(super) struct RunSource {
+    /// Whether a mixture was tried; it is tried once.
+    tried: bool,
+    /// The mixture, if one was tried and kept.
+    mixture: Option<SourceMixture>,
+}
+
+/// The same in a checkpoint: whether a mixture was tried, and its axes and moments.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct SavedSource {
+    pub tried: bool,
+    pub mixture: Option<[Vec<f64>; 2]>,
+}
+
+impl RunSource {
+    /// That of a network from which a run starts: with its mixture, if it has one and `components` allows any.
+    pub fn of_network<T: Scalar>(network: &Icnn<T>, components: usize) -> Result<Self> {
+        let known = network.gibbs().and_then(|head| head.mixture()).filter(|_| components > 1);
+        let mixture = known.map(|known| SourceMixture::known(known)).transpose()?;
+        Ok(RunSource { tried: mixture.is_some(), mixture })
+    }
+
+    /// From a checkpoint, in dimension `d`.
+    pub fn load(saved: SavedSource, d: usize) -> Result<Self> {
+        let mixture = saved.mixture.map(|numbers| SourceMixture::from_numbers(numbers, d)).transpose()?;
+        Ok(RunSource { tried: saved.tried, mixture })
+    }
+
+    /// For a checkpoint.
+    pub fn save(&self) -> SavedSource {
+        SavedSource { tried: self.tried, mixture: self.mixture.as_ref().map(SourceMixture::numbers) }
+    }
+
+    /// Tries a mixture if that is due before update number `update`, with the network of `parameters` and so many rows of
+    /// data: [`Training::mix_source`](super::Training::mix_source).
+    pub fn mix<B: Activates>(
+        &mut self,
+        (config, update): (&TrainConfig, usize),
+        start: &QuadraticStart,
+        parameters: &Option<Parameters<B>>,
+        (of, read): (usize, &ReadRows<'_>),
+        hear: &mut dyn FnMut(f64) -> bool,
+    ) -> Result<()> {
+        let arch = &config.architecture;
+        let due = !self.tried
+            && update >= (FROM * config.updates as f64) as usize
+            && arch.dim > 1
+            && MixtureFit::affordable(config.components, of) > 1;
+        if let Some(parameters) = parameters.as_ref().filter(|_| due) {
+            let network = network_of(arch, &parameters.weights(arch))?;
+            self.mixture = SourceMixture::begin(config, &start.gaussian()?, &network, (of, read), hear)?;
+            self.tried = true;
+        }
+        Ok(())
+    }
+
+    /// `network` with the mixture, if there is one, in its source.
+    pub fn placed_in<T: Scalar>(&self, network: Icnn<T>) -> Result<Icnn<T>> {
+        match &self.mixture {
+            Some(mixture) => mixture.placed_in(network),
+            None => Ok(network),
+        }
+    }
+
+    /// What the derivative at a head of this form takes from the processor, and what a mixture in its Gibbs factor adds to ∇V
+    /// at the `image` of an update: [n, d], or empty without a mixture.
+    pub fn law_of_head<B: Backend>(
+        &mut self,
+        form: Head,
+        head: impl FnOnce() -> Result<HeadFactor>,
+        image: impl FnOnce() -> Result<Vec<f64>>,
+        device: &B::Device,
+    ) -> Result<(OfHead<Tensor<B, 2>>, Vec<f64>)> {
+        if form != Head::Full && self.mixture.is_none() {
+            return Ok((OfHead { inverse: None, mixture: None }, Vec::new()));
+        }
+        let head = head()?;
+        let (d, covariance) = (head.dim(), head.covariance()?);
+        let pull =
+            self.mixture.as_mut().map(|mixture| mixture.pull(&head, &covariance, &image()?)).transpose()?;
+        let (along, slope) = pull.map(|pull| (pull.along, pull.head.on(d, device))).unzip();
+        let inverse = match &covariance {
+            Symmetric::Full(inverse) => Some(rows(inverse, d, device)),
+            Symmetric::Spiked(_) => None,
+        };
+        Ok((OfHead { inverse, mixture: slope }, along.unwrap_or_default()))
+    }
 }
 
 /// The first `few` numbers of each row of `s` [n, k].
@@ -71,38 +146,28 @@ fn leading(s: &[f64], k: usize, few: usize) -> Vec<f64> {
 }
 
 impl SourceMixture {
-    /// Whether the source of a run becomes a mixture at its update number `update`, with `rows` rows of data.
-    pub fn due(config: &TrainConfig, update: usize, rows: usize) -> bool {
-        update == (FROM * config.updates as f64) as usize
-            && config.architecture.dim > 1
-            && MixtureFit::affordable(config.components, rows) > 1
-    }
-
     /// Fits a mixture to where `network` takes noisy rows, of which there are `of`; along fewer axes where it makes others
     /// less likely, and none if it still does.
     pub fn begin(
         config: &TrainConfig,
         gaussian: &Gaussian,
         network: &Icnn<f32>,
-        of: usize,
-        read: &ReadRows<'_>,
+        (of, read): (usize, &ReadRows<'_>),
+        hear: &mut dyn FnMut(f64) -> bool,
     ) -> Result<Option<Self>> {
         let Some(head) = network.gibbs() else { return Ok(None) };
         let axes = leading_axes(gaussian)?;
         let directions = head.directions(&axes)?;
         let k = directions.len() / head.dim();
         let components = MixtureFit::affordable(config.components, of);
-        let rows: Vec<usize> = (0..of).step_by((of / (ROWS_EACH * components)).max(1)).collect();
+        let rows: Vec<usize> = (0..of).step_by(of.div_ceil(ROWS_EACH * components)).collect();
         // A stream of its own: updates draw what they would without.
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         rng.set_stream(2);
         let (mut fitted, mut judged) = (Vec::new(), Vec::new());
         for rows in rows.chunks(BLOCK) {
-            let mut y = vec![0.0; rows.len() * head.dim()];
-            read(rows, &mut y)?;
-            let noise = inner::normal(&mut rng, y.len());
-            y.iter_mut().zip(noise).for_each(|(y, n)| *y += config.sigma * n);
-            let s = head.along(&directions, &inner::gradient(network, &y)?);
+            let y = DataRows::new(rows.to_vec(), head.dim(), &mut rng).read(config.sigma, read)?;
+            let s = head.along(&directions, &super::inner::gradient(network, &y)?);
             for (i, s) in s.chunks_exact(k).enumerate() {
                 if i % JUDGE == 0 { judged.extend(s) } else { fitted.extend(s) }
             }
@@ -111,7 +176,7 @@ impl SourceMixture {
         // A triangle makes directions of axes, so that the first of them are those of the first axes.
         for few in SHARES.map(|share| k / share).into_iter().filter(|&few| few > 0) {
             let [s, judged] = [&fitted, &judged].map(|s| leading(s, k, few));
-            let mixture = fit.fit(directions[..few * head.dim()].to_vec(), &s, few, &mut |_| true)?;
+            let mixture = fit.fit(directions[..few * head.dim()].to_vec(), &s, few, hear)?;
             if mixture.gain(&judged).iter().sum::<f64>() > 0.0 {
                 let (axes, follower) = (axes[..few * head.dim()].to_vec(), Follower::new(&mixture, &s)?);
                 return Ok(Some(SourceMixture { axes, follower }));
@@ -123,7 +188,19 @@ impl SourceMixture {
     /// From [`numbers`](Self::numbers), in dimension `d`.
     pub fn from_numbers([axes, moments]: [Vec<f64>; 2], d: usize) -> Result<Self> {
         let k = row_count(&axes, d)?;
-        Ok(SourceMixture { follower: Follower::from_numbers(&moments, k)?, axes })
+        if k == 0 || k >= d {
+            return Err(Error::Invalid(format!("the mixture of the source is along {k} of {d} directions")));
+        }
+        let follower = Follower::from_numbers(&moments, k)?;
+        // Checks their numbers.
+        follower.along(axes.clone())?;
+        Ok(SourceMixture { axes, follower })
+    }
+
+    /// One that a network has.
+    fn known(mixture: &Mixture) -> Result<Self> {
+        let (axes, follower) = (mixture.axes().to_vec(), Follower::known(mixture)?);
+        Ok(SourceMixture { axes, follower })
     }
 
     /// Axes and moments.
@@ -132,7 +209,7 @@ impl SourceMixture {
     }
 
     /// `network` with the mixture in its source.
-    pub fn placed_in<T: Scalar>(&self, network: Icnn<T>) -> Result<Icnn<T>> {
+    fn placed_in<T: Scalar>(&self, network: Icnn<T>) -> Result<Icnn<T>> {
         let Some(head) = network.gibbs() else { return Ok(network) };
         let mixture = self.follower.exported(head.directions(&self.axes)?)?;
         network.with_mixture(mixture.into())

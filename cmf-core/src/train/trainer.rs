@@ -23,7 +23,7 @@ use super::ops::Ranked;
 use super::parameters::{Parameters, network_of};
 use super::solve::hessian_solve;
 use super::solve_metric;
-use super::source_mixture::{SourceMixture, of_head};
+use super::source_mixture::RunSource;
 use super::training::{Metrics, ReadRows, Training};
 use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
@@ -77,8 +77,7 @@ pub struct Trainer {
     pub(super) kappa: f64,
     /// Of least-squares steps.
     pub(super) damping: f64,
-    /// In the source, once it has one.
-    pub(super) mixture: Option<SourceMixture>,
+    pub(super) source: RunSource,
     pub(super) update: usize,
     pub(super) seconds: f64,
 }
@@ -154,10 +153,16 @@ pub(super) fn draw_rows(config: &TrainConfig, rng: &mut ChaCha8Rng, of: usize) -
         return Err(Error::Invalid("the data set is empty".into()));
     }
     let indices = (0..config.batch).map(|_| rng.random_range(0..of)).collect();
-    Ok(DataRows { indices, noise: inner::normal(rng, config.batch * config.architecture.dim) })
+    Ok(DataRows::new(indices, config.architecture.dim, rng))
 }
 
 impl DataRows {
+    /// Rows of dimension `d` by their numbers, and noise for them.
+    pub(super) fn new(indices: Vec<usize>, d: usize, rng: &mut ChaCha8Rng) -> Self {
+        let noise = inner::normal(rng, indices.len() * d);
+        DataRows { indices, noise }
+    }
+
     /// The noisy data: [batch, d].
     pub(super) fn read(&self, sigma: f64, read: &ReadRows<'_>) -> Result<Vec<f64>> {
         let mut y = vec![0.0; self.noise.len()];
@@ -177,7 +182,8 @@ impl Trainer {
     /// Starts a run at a network that is known already, that of a model file, say; `gaussian` is still that of
     /// the data, whose Gibbs factor preconditions the inner loops.
     ///
-    /// Fails if the network's architecture is not that of the settings. Weights that must be positive and are 0
+    /// Its mixture, if it has one, is the source's from the first where the settings allow more than one component. Fails if
+    /// the network's architecture is not that of the settings. Weights that must be positive and are 0
     /// become 1e-6 of their unit, and a constant of the potential is dropped: log Z is estimated anew.
     pub fn from_network(config: TrainConfig, gaussian: &Gaussian, network: &Icnn<f32>) -> Result<Self> {
         if *network.architecture() != config.architecture {
@@ -208,6 +214,7 @@ impl Trainer {
                 Icnn::new(config.architecture.clone(), weights)?
             }
         };
+        let source = RunSource::of_network(&network, config.components)?;
         let parameters = Parameters::from_network(&network, &Default::default())?;
         let particles = match (known, config.method.source()) {
             (Some(network), Source::Gibbs) if network.gibbs().is_none() => {
@@ -240,7 +247,7 @@ impl Trainer {
             langevin_step: 0.0,
             kappa: 0.0,
             damping: DAMPING,
-            mixture: None,
+            source,
             update: 0,
             seconds: 0.0,
         })
@@ -261,11 +268,7 @@ impl Training for Trainer {
     }
 
     fn network(&self) -> Result<Icnn<f32>> {
-        let network = self.average.network()?;
-        match &self.mixture {
-            Some(mixture) => mixture.placed_in(network),
-            None => Ok(network),
-        }
+        self.source.placed_in(self.average.network()?)
     }
 
     fn particles(&self) -> Result<Vec<f64>> {
@@ -280,11 +283,9 @@ impl Training for Trainer {
             return Err(Error::Invalid("this run learns from an energy, not from samples".into()));
         }
         let clock = Instant::now();
+        self.mix_source(of, read, &mut |_| true)?;
         let arch = self.config.architecture.clone();
         let Begun { parameters, weights, network } = self.begin()?;
-        if SourceMixture::due(&self.config, self.update, of) {
-            self.mixture = SourceMixture::begin(&self.config, &self.start.gaussian()?, &network, of, read)?;
-        }
         let drawn = draw_rows(&self.config, &mut self.rng, of)?;
         let y = drawn.read(self.config.sigma, read)?;
         let acceptance = match network.gibbs() {
@@ -337,6 +338,16 @@ impl Training for Trainer {
         })
     }
 
+    fn mix_source(
+        &mut self,
+        of: usize,
+        read: &ReadRows<'_>,
+        hear: &mut dyn FnMut(f64) -> bool,
+    ) -> Result<()> {
+        let at = (&self.config, self.update);
+        self.source.mix(at, &self.start, &self.parameters, (of, read), hear)
+    }
+
     fn step_on_energy(&mut self, energy: &dyn Potential) -> Result<Metrics> {
         self.energy_update(energy)
     }
@@ -383,8 +394,9 @@ impl Trainer {
                 let mut along = inner::gradient(gibbs_of(network), &image)?;
                 let mut law = None;
                 if let Some(head) = network.gibbs() {
-                    let known = || Ok(image.clone());
-                    let (of_head, more) = of_head(&mut self.mixture, head, known, &Default::default())?;
+                    let (form, known) = (self.config.architecture.head, || Ok(image.clone()));
+                    let (of_head, more) =
+                        self.source.law_of_head(form, || Ok(head.clone()), known, &Default::default())?;
                     along.iter_mut().zip(more).for_each(|(along, more)| *along += more);
                     law = Some(of_head);
                 }

@@ -56,6 +56,18 @@ pub trait Training {
     /// Takes one update on training data of `rows` rows.
     fn step(&mut self, rows: usize, read: &ReadRows<'_>) -> Result<Metrics>;
 
+    /// Makes a mixture of the source where that is due, an eighth of the updates into a run of several components; fitting one
+    /// takes up to half a minute. [`step`](Self::step) does so where nobody has.
+    ///
+    /// `hear` is told the share of it that is done, once or more often from 0 to 1, and returns whether to go on; where it says
+    /// no, this fails with [`Error::Interrupted`](crate::Error::Interrupted) and the run is as it was.
+    fn mix_source(
+        &mut self,
+        rows: usize,
+        read: &ReadRows<'_>,
+        hear: &mut dyn FnMut(f64) -> bool,
+    ) -> Result<()>;
+
     /// Takes one update on an energy.
     ///
     /// mu is `batch` points of the domain, uniform but for a density that falls off as a = (1 + (E - min E)/5)^{-2},

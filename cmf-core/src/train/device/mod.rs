@@ -5,7 +5,7 @@
 //! seed gives one run, checkpoints go both ways, and on Burn's processor backend tests compare the two step by step.
 //!
 //! An update waits for the device once, for its figures, besides the looks of the linear solves at their residuals
-//! (`solve.rs`), one eigenvalue in twenty updates, and for a Gibbs factor of the head the head and, with a mixture, ∇w(y).
+//! (`solve.rs`), one eigenvalue in twenty updates, and for a Gibbs factor of the head a full head and, with a mixture, ∇w(y).
 
 mod conjugate;
 mod draws;
@@ -32,7 +32,7 @@ use super::objective::{Batch, Law, Likelihood, OfHead, loss, rows};
 use super::ops::{BurnOps, Precise, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::solve_metric;
-use super::source_mixture::{SourceMixture, of_head};
+use super::source_mixture::RunSource;
 use super::trainer::{
     Backend as HostBackend, LAMBDA_EVERY, LAMBDA_ITERATIONS, Optimisers, adam, decay, draws_of, tuned,
 };
@@ -164,8 +164,8 @@ pub(super) struct DeviceTrainer<B: AutodiffBackend> {
     langevin_step: f64,
     kappa: f64,
     damping: f64,
-    /// In the source, once it has one; kept by the host.
-    mixture: Option<SourceMixture>,
+    /// With its mixture kept by the host.
+    source: RunSource,
     update: usize,
     seconds: f64,
 }
@@ -175,7 +175,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
     /// the device's gradients and Hessian products are not the host's.
     pub(super) fn from_state(state: State, device: B::Device) -> Result<Self> {
         let State { config, start, learned, numbers, late } = state;
-        let Late { damping, langevin_step, kappa, mean_hessian, mixture } = late;
+        let Late { damping, langevin_step, kappa, mean_hessian, source } = late;
         if matches!(config.method, Method::Energy { .. }) {
             return Err(Error::Invalid(
                 "energies, their Hessians' factors and least-squares steps are computed by the processor"
@@ -194,7 +194,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
             .zip(shapes.named(&config.architecture))
             .map(|(a, (_, shape, _))| Tensor::from_data(TensorData::new(a, shape), &device));
         let run = DeviceTrainer {
-            mixture: mixture.map(|m| SourceMixture::from_numbers(m, d)).transpose()?,
+            source: RunSource::load(source, d)?,
             average: average.collect(),
             amortiser: unpack_amortiser(amortiser, &rng, &gibbs, &device)?,
             metric: Metric::new(&gibbs.covariance, &device)?,
@@ -329,8 +329,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
     }
 
     /// The head as the host has it.
-    fn head(&self, weights: &Weights<Ranked<B::InnerBackend>>) -> Result<HeadFactor> {
-        let arch = &self.config.architecture;
+    fn head(arch: &Architecture, weights: &Weights<Ranked<B::InnerBackend>>) -> Result<HeadFactor> {
         let from = (1 + arch.rank) * arch.units();
         let rows = read(weights.x_side.clone().matrix().narrow(0, from, arch.head_rows()))?;
         let spikes = weights.spikes.as_ref().map(|spikes| {
@@ -372,8 +371,10 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
                 (Some(image), along, None)
             }
             (Source::Gibbs, GibbsFactor::Head) => {
-                let head = self.head(weights)?;
-                let (head, more) = of_head(&mut self.mixture, &head, || read(image.clone()), &self.device)?;
+                let arch = &self.config.architecture;
+                let known = || Self::head(arch, weights);
+                let image_of = || read(image.clone());
+                let (head, more) = self.source.law_of_head(arch.head, known, image_of, &self.device)?;
                 let mut along = w.head_value_and_gradient(&ranked(&image)).1.matrix();
                 if !more.is_empty() {
                     along = along + self.upload(&more);
@@ -405,11 +406,8 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
     }
 
     fn network(&self) -> Result<Icnn<f32>> {
-        let network = Average::from_arrays(self.config.architecture.clone(), self.averaged()?).network()?;
-        match &self.mixture {
-            Some(mixture) => mixture.placed_in(network),
-            None => Ok(network),
-        }
+        let average = Average::from_arrays(self.config.architecture.clone(), self.averaged()?);
+        self.source.placed_in(average.network()?)
     }
 
     fn particles(&self) -> Result<Vec<f64>> {
@@ -421,6 +419,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
 
     fn step(&mut self, of: usize, read_rows: &ReadRows<'_>) -> Result<Metrics> {
         let clock = Instant::now();
+        self.mix_source(of, read_rows, &mut |_| true)?;
         let arch = self.config.architecture.clone();
         let parameters = self.parameters.take().ok_or_else(|| {
             Error::Invalid("the run stopped in the middle of an update; resume it from its checkpoint".into())
@@ -430,10 +429,6 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         let new = 1.0 - decay(&self.config, self.update);
         for (mean, (.., now)) in self.average.iter_mut().zip(inner.named(&arch)) {
             *mean = mean.clone() + (now.clone().matrix() - mean.clone()) * new;
-        }
-        if SourceMixture::due(&self.config, self.update, of) {
-            let (network, gaussian) = (network_of(&arch, &weights)?, self.start.gaussian()?);
-            self.mixture = SourceMixture::begin(&self.config, &gaussian, &network, of, read_rows)?;
         }
         let w = Formula::new(&ops, &arch, &inner);
         let draws = self.ahead.next(&self.config, self.update, of, &self.rng)?;
@@ -503,6 +498,16 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         })
     }
 
+    fn mix_source(
+        &mut self,
+        of: usize,
+        read: &ReadRows<'_>,
+        hear: &mut dyn FnMut(f64) -> bool,
+    ) -> Result<()> {
+        let at = (&self.config, self.update);
+        self.source.mix(at, &self.start, &self.parameters, (of, read), hear)
+    }
+
     fn step_on_energy(&mut self, _: &dyn HostPotential) -> Result<Metrics> {
         Err(Error::Invalid("this run learns from samples, not from an energy".into()))
     }
@@ -528,7 +533,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
                 langevin_step: self.langevin_step,
                 kappa: self.kappa,
                 mean_hessian: self.mean_hessian.clone(),
-                mixture: self.mixture.as_ref().map(SourceMixture::numbers),
+                source: self.source.save(),
             },
         };
         state.write(path)
