@@ -23,10 +23,11 @@ use crate::potential::SecondOrder;
 /// 3. Ascent. Exact scores, the first `broad` of them in the metric of the model's curvature averaged over what the hole
 ///    may hold, the others in that of the curvature at each point on the way, which converges fast.
 ///
-/// By default an ascent is over when its broad part is. That is early stopping: it has most of the gain over the
-/// Gaussian mean by then, and reads better than the mode that it would end at. Of 64 digits with their left halves
-/// hidden a reader knew 0.92 after these 20 evaluations from the Gaussian mean and 0.88 at convergence (the mean itself: 0.91),
-/// of the middles 0.77 and 0.73 (0.72). With `max_evaluations` of 60 nearly every ascent reaches its mode.
+/// By default an ascent is over after 8 evaluations. That is early stopping: it has most of the gain over its start by
+/// then, and reads better than the mode that it would end at. Of 256 digits with 549 of their pixels hidden a reader knew
+/// 0.977 after 8 evaluations from a mixture's mean, 0.965 after 20 and 0.957 after 60, when nearly every ascent is at its
+/// mode (the Gaussian mean: 0.969); of left halves 0.941 and 0.930 after 8 and 20 (0.863), of lower halves 0.941 and 0.938
+/// (0.914), of middles 0.832 twice (0.711). Squared errors are least after 8, too.
 ///
 /// More starts reach higher densities, and not better pictures: a high peak can be narrow. With the middle of 36 digits
 /// hidden, a reader knew 0.72 of the completions from one start, 0.47 of the likelier ones from five (a model of one
@@ -52,7 +53,7 @@ pub struct Mode {
 
 impl Default for Mode {
     fn default() -> Self {
-        Mode { starts: 1, explore: 30, finalists: 2, tolerance: 0.1, broad: 20, max_evaluations: 20, seed: 0 }
+        Mode { starts: 1, explore: 30, finalists: 2, tolerance: 0.1, broad: 20, max_evaluations: 8, seed: 0 }
     }
 }
 
