@@ -24,7 +24,7 @@ const BLOCK: usize = 4096;
 /// The mixture of the data of `run`, whose Gaussian is `gaussian`, for completions of `network` to start from, if its source
 /// has one, along as many directions; says what each adds to the log-density of held-out rows.
 ///
-/// None where no rows are held out, or where a mixture makes those less likely.
+/// None where rows are too few, or none are held out, or where a mixture makes those less likely.
 pub fn mixture_of_data(
     run: &Run,
     network: &Icnn<f32>,
@@ -35,7 +35,9 @@ pub fn mixture_of_data(
     let components = MixtureFit::affordable(run.trainer.config().components, data.rows(Split::Train));
     let Some(of_source) = head.mixture() else {
         if components > 1 {
-            report.note("source: one Gaussian; no mixture was tried yet, or others than the rows of its fit were less likely by it");
+            report.note(
+                "source: one Gaussian; no mixture was tried yet, or it made others than the rows of its fit less likely",
+            );
         }
         return Ok(None);
     };
@@ -51,6 +53,11 @@ pub fn mixture_of_data(
     });
     if note_gain(report, "source", of_source, &gains?) <= 0.0 {
         report.warn("the mixture in the source makes held-out rows less likely; fewer --components may not");
+    }
+    // Few rows go on with the mixture of an --init file.
+    if components < 2 {
+        report.note("data: too few rows for a mixture of them, so completions start from one Gaussian");
+        return Ok(None);
     }
 
     // The data's Gaussian as the law that a mixture takes a part of.

@@ -308,6 +308,11 @@ fn the_source_becomes_a_mixture_if_rows_suffice() {
     let settings_of_more = "--batch 16 --particles 16 --updates 2";
     run(folder.path(), &format!("train {set} {settings_of_more} --init faces/model.onnx --out more")).ok();
     assert_eq!(components("more/model.onnx"), [2, 2]);
+    let few = "--data synthetic-faces?rows=400&side=8";
+    let trained =
+        run(folder.path(), &format!("train {few} {settings_of_more} --init faces/model.onnx --out few"));
+    assert!(trained.ok().stderr.contains("too few rows"));
+    assert_eq!(components("few/model.onnx"), [2, 1]);
     // One Gaussian where that is asked for, or where the Gibbs factor is of all of w.
     run(folder.path(), &format!("train {set} {settings} --components 1 --out one")).ok();
     assert_eq!(components("one/model.onnx"), [1, 1]);
