@@ -160,7 +160,7 @@ impl SourceMixture {
         let directions = head.directions(&axes)?;
         let k = directions.len() / head.dim();
         let components = MixtureFit::affordable(config.components, of);
-        let rows: Vec<usize> = (0..of).step_by(of.div_ceil(ROWS_EACH * components)).collect();
+        let rows: Vec<usize> = (0..of).step_by((of / (ROWS_EACH * components)).max(1)).collect();
         // A stream of its own: updates draw what they would without.
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         rng.set_stream(2);
