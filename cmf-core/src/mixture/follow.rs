@@ -12,7 +12,8 @@ use crate::linalg::view;
 #[derive(Debug, Clone)]
 pub(crate) struct Follower {
     moments: Vec<Moments>,
-    components: Vec<Component>,
+    /// Theirs, without directions.
+    mixture: Mixture,
 }
 
 impl Follower {
@@ -55,7 +56,7 @@ impl Follower {
 
     /// The mixture along the directions F [k, d].
     pub fn along(&self, directions: Vec<f64>) -> Result<Mixture> {
-        Mixture::new(directions, self.components.clone())
+        self.mixture.clone().placed(directions)
     }
 
     /// The same as a file keeps it.
@@ -63,8 +64,9 @@ impl Follower {
         self.along(directions)?.single()
     }
 
-    /// Takes in the rows of `s` [n, k], of which the mixture says `look`.
-    pub fn follow(&mut self, s: &[f64], look: &Look) -> Result<()> {
+    /// Takes in the rows of `s` [n, k]; returns what the mixture said of them before.
+    pub fn follow(&mut self, s: &[f64]) -> Result<Look> {
+        let look = self.mixture.look(s);
         let kept = (1.0 - look.gain.len() as f64 / memory(self.moments.len())).max(0.0);
         let old = std::mem::take(&mut self.moments).into_par_iter();
         let moments = old.zip(&look.shares).map(|(old, shares)| {
@@ -72,13 +74,13 @@ impl Follower {
             old.times(kept).plus(&Moments::of(s, shares, k))
         });
         *self = Self::of(moments.collect())?;
-        Ok(())
+        Ok(look)
     }
 
     fn of(moments: Vec<Moments>) -> Result<Self> {
         let rows = moments.iter().map(|m| m.total).sum::<f64>() + moments.len() as f64;
         let components = moments.par_iter().map(|m| m.component(rows)).collect::<Result<_>>()?;
-        Ok(Follower { moments, components })
+        Ok(Follower { moments, mixture: Mixture::new(Vec::new(), components)? })
     }
 }
 

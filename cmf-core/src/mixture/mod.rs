@@ -140,6 +140,19 @@ impl Mixture {
         Ok(Mixture { directions, components })
     }
 
+    /// The same along other directions F [k, d].
+    fn placed(mut self, directions: Vec<f64>) -> Result<Self> {
+        let k = self.directions();
+        if !directions.len().is_multiple_of(k) || directions.iter().any(|v| !v.is_finite()) {
+            let found = directions.len();
+            return Err(Error::Invalid(format!(
+                "expected finite directions [{k}, d] of a mixture, found {found} numbers"
+            )));
+        }
+        self.directions = directions;
+        Ok(self)
+    }
+
     /// The number K of components.
     pub fn len(&self) -> usize {
         self.components.len()

@@ -283,8 +283,7 @@ fn a_mixture_follows_a_law_that_moves() {
     for _ in 0..100 {
         let mut s = unit.draw(100, &mut rng).unwrap();
         s.chunks_exact_mut(2).for_each(|s| s[1] += 1.0);
-        let look = follower.along(identity.clone()).unwrap().look(&s);
-        follower.follow(&s, &look).unwrap();
+        follower.follow(&s).unwrap();
     }
     near(1.0, &follower);
     let again = Follower::from_numbers(&follower.numbers(), 2).unwrap();

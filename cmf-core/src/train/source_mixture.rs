@@ -1,6 +1,8 @@
 //! The mixture in the source of a run: where it begins, how it follows the network, and what the head's derivative has of
 //! it.
 
+use std::borrow::Cow;
+
 use burn::prelude::{Backend, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -117,10 +119,10 @@ impl RunSource {
 
     /// What the derivative at a head of this form takes from the processor, and what a mixture in its Gibbs factor adds to ∇V
     /// at the `image` of an update: [n, d], or empty without a mixture.
-    pub fn law_of_head<B: Backend>(
+    pub fn law_of_head<'a, B: Backend>(
         &mut self,
         form: Head,
-        head: impl FnOnce() -> Result<HeadFactor>,
+        head: impl FnOnce() -> Result<Cow<'a, HeadFactor>>,
         image: impl FnOnce() -> Result<Vec<f64>>,
         device: &B::Device,
     ) -> Result<(OfHead<Tensor<B, 2>>, Vec<f64>)> {
@@ -226,8 +228,7 @@ impl SourceMixture {
         let directions = HeadFactor::directions_within(covariance, &self.axes)?;
         let (k, n) = (directions.len() / d, image.len() / d);
         let s = head.along(&directions, image);
-        let look = self.follower.along(directions.clone())?.look(&s);
-        self.follower.follow(&s, &look)?;
+        let look = self.follower.follow(&s)?;
         let along = matmul(&look.slope, &directions, n, k, d);
         let cross = view(&look.slope, n, k).transpose() * view(&s, n, k);
         let triangle: Vec<f64> = (0..k * k)

@@ -219,8 +219,10 @@ fn assert_likelihood_gradient(net: Icnn<f64>, law: RunSource) {
         Some(head) => {
             // The mixture takes the points in; the differences are of one that did not.
             let known = || Ok(image.clone());
-            let (of_head, more) =
-                law.clone().law_of_head(arch.head, || Ok(head.clone()), known, &device).unwrap();
+            let (of_head, more) = law
+                .clone()
+                .law_of_head(arch.head, || Ok(std::borrow::Cow::Borrowed(head)), known, &device)
+                .unwrap();
             assert_eq!(more.is_empty(), law.save().mixture.is_none());
             let of_gaussian = inner::gradient(head, &image).unwrap();
             let more = more.into_iter().chain(std::iter::repeat(0.0));

@@ -1,5 +1,6 @@
 //! One training run: its state and the update.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -395,8 +396,12 @@ impl Trainer {
                 let mut law = None;
                 if let Some(head) = network.gibbs() {
                     let (form, known) = (self.config.architecture.head, || Ok(image.clone()));
-                    let (of_head, more) =
-                        self.source.law_of_head(form, || Ok(head.clone()), known, &Default::default())?;
+                    let (of_head, more) = self.source.law_of_head(
+                        form,
+                        || Ok(Cow::Borrowed(head)),
+                        known,
+                        &Default::default(),
+                    )?;
                     along.iter_mut().zip(more).for_each(|(along, more)| *along += more);
                     law = Some(of_head);
                 }

@@ -15,6 +15,7 @@ mod solve;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -372,7 +373,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
             }
             (Source::Gibbs, GibbsFactor::Head) => {
                 let arch = &self.config.architecture;
-                let known = || Self::head(arch, weights);
+                let known = || Self::head(arch, weights).map(Cow::Owned);
                 let image_of = || read(image.clone());
                 let (head, more) = self.source.law_of_head(arch.head, known, image_of, &self.device)?;
                 let mut along = w.head_value_and_gradient(&ranked(&image)).1.matrix();
