@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use cmf_core::density::{Denoise, tweedie, without_noise};
-use cmf_core::gibbs_start::Draws;
+use cmf_core::draws::{self, Draws};
 use cmf_core::sampler::Samples;
 use cmf_core::{Error, Result};
 
@@ -61,10 +61,10 @@ impl Drawing {
     /// Draws x from the model's source and maps them to data, y = grad w*(x).
     pub fn draw(&self, model: &Model, report: &Report) -> Result<Drawn> {
         let (w, d) = (model.engine.as_ref(), model.dim());
-        let start = model.start()?;
         let bar = report.progress(self.steps, "sampling");
+        let source = model.metadata.source;
         let Draws { chains, solution, .. } =
-            start.samples(w, self.number, self.steps, self.seed, &mut |done| {
+            draws::samples(w, &model.gaussian, source, self.number, self.steps, self.seed, &mut |done| {
                 bar.set_position(done as u64);
                 !interrupt::asked()
             })?;

@@ -1,7 +1,7 @@
 //! How good a model in training is: its samples against held-out data or the energy, and a picture of them.
 
 use cmf_core::density::{MOST_EXACT, exact_log_density};
-use cmf_core::gibbs_start::GibbsStart;
+use cmf_core::draws;
 use cmf_core::icnn::Icnn;
 use cmf_core::sinkhorn::{Sinkhorn, suggested_epsilon};
 use cmf_core::{Potential, Result};
@@ -66,7 +66,8 @@ impl Health {
                 let d = network.dim();
                 let particles = run.trainer.particles()?;
                 let x = &particles[..particles.len().min(ROWS * d)];
-                let y = GibbsStart::new(run.trainer.start())?.conjugate(&network, x)?.converged();
+                let start = run.trainer.start();
+                let y = draws::conjugates(&network, &start.gaussian()?, start.source, x)?.converged();
                 preview_data(run, opened.data.as_ref(), &y[..y.len().min(SHOWN * d)])?;
                 // Held-out rows without distances between them, a single one say, are no measure.
                 if *epsilon == 0.0 {
@@ -92,8 +93,8 @@ impl Health {
 
 /// Samples of a model in training, those whose transport solve converged.
 pub fn samples(run: &Run, network: &Icnn<f32>, n: usize) -> Result<Vec<f64>> {
-    let start = GibbsStart::new(run.trainer.start())?;
-    let draws = start.samples(network, n, STEPS, run.trainer.config().seed, &mut |_| true)?;
+    let (start, seed) = (run.trainer.start(), run.trainer.config().seed);
+    let draws = draws::samples(network, &start.gaussian()?, start.source, n, STEPS, seed, &mut |_| true)?;
     Ok(draws.solution.converged())
 }
 

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use cmf_core::density::MOST_EXACT;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::inpaint::Hole;
 use cmf_core::onnx::{Metadata, ModelFile, Shape};
 use cmf_core::{Error, Result, SecondOrder, Source};
@@ -56,11 +55,6 @@ impl Model {
                 ),
             )),
         }
-    }
-
-    /// The closed-form start of the model's potential.
-    pub fn start(&self) -> Result<GibbsStart> {
-        GibbsStart::new(&self.gaussian.quadratic_start_from(self.metadata.source)?)
     }
 
     /// The hole `hidden` in the point `y`, with what the model's start says of it.

@@ -13,6 +13,7 @@ pub mod closed_form;
 mod components;
 pub mod conjugate;
 pub mod density;
+pub mod draws;
 pub mod energy;
 pub mod error;
 pub mod evaluation;

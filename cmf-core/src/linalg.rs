@@ -1,4 +1,4 @@
-//! Dense linear algebra on row-major f64 slices, through faer.
+//! Dense linear algebra on row-major slices, through faer.
 
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Mul};
@@ -10,7 +10,7 @@ use faer::{Mat, MatRef, Par, Side};
 use crate::error::{Error, Result, check_len};
 
 /// A row-major [rows, cols] slice as a faer view.
-pub fn view(a: &[f64], rows: usize, cols: usize) -> MatRef<'_, f64> {
+pub fn view<T>(a: &[T], rows: usize, cols: usize) -> MatRef<'_, T> {
     MatRef::from_row_major_slice(a, rows, cols)
 }
 
@@ -21,7 +21,7 @@ pub fn least_rows(d: usize) -> usize {
 }
 
 /// Copies a faer matrix into a row-major vector.
-pub fn to_rows(a: MatRef<'_, f64>) -> Vec<f64> {
+pub fn to_rows<T: Copy>(a: MatRef<'_, T>) -> Vec<T> {
     let mut out = Vec::with_capacity(a.nrows() * a.ncols());
     for i in 0..a.nrows() {
         out.extend((0..a.ncols()).map(|j| a[(i, j)]));

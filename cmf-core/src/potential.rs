@@ -1,5 +1,7 @@
 //! The one noun of the crate: a convex potential that gives values, gradients and Hessian products.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result, check_len};
 use crate::head_factor::HeadFactor;
 use crate::preconditioner::Preconditioner;
@@ -28,14 +30,11 @@ pub trait Potential: Send + Sync {
         None
     }
 
-    /// This potential in coordinates of its own for samples, given a P = `near` that is close to its inverse Hessian, from an
-    /// implementer that gains by them; else none. Of all of w they are for chains: the Hessian is about as close to the
-    /// identity there as in the coordinates of P, and an evaluation costs less. Of the head, whose draws need no chains, they
-    /// are for the solves of conjugates: the Hessian is closer to the identity where data are.
+    /// This potential in coordinates that suit what they are `meant` for, from an implementer that gains by them; else none.
     ///
-    /// It may differ by a few hundredths of a nat where N(a, P), or the data, have their mass: enough for draws of e^{-w},
-    /// and for the start of a solve that ends with w itself.
-    fn whitened(&self, _near: &Preconditioner) -> Result<Option<Whitened>> {
+    /// It may differ by a few hundredths of a nat where the Gibbs factor, or the data, have their mass: enough for draws of
+    /// e^{-w}, and for the start of a solve that ends with w itself.
+    fn whitened(&self, _meant: Whitening<'_>) -> Result<Option<Whitened>> {
         Ok(None)
     }
 }
@@ -48,12 +47,22 @@ pub(crate) fn gibbs_of(w: &dyn Potential) -> &dyn Potential {
     }
 }
 
+/// What the coordinates of [`Potential::whitened`] are for.
+#[derive(Debug, Clone, Copy)]
+pub enum Whitening<'a> {
+    /// Chains on e^{-w}, given a P that is close to the inverse Hessian: the Hessian is about as close to the identity as in
+    /// the coordinates of P, and an evaluation costs less.
+    Chains(&'a Preconditioner),
+    /// Solves of conjugates, given points like the data, [n, d]: the mean Hessian at these is the identity.
+    Conjugates(&'a [f64]),
+}
+
 /// A potential w in coordinates z with x = L z.
 pub struct Whitened {
     /// z ↦ w(L z), to within what [`Potential::whitened`] says.
     pub potential: Box<dyn Potential>,
     /// L.
-    pub coordinates: Preconditioner,
+    pub coordinates: Arc<Preconditioner>,
 }
 
 /// What only some potentials can do fast: whole Hessians and their contraction.
@@ -88,7 +97,7 @@ pub fn hessian_then_contraction<'a, W: SecondOrder + ?Sized>(
 pub type Contraction<'a> = Box<dyn FnOnce(&[f64], &mut [f64]) -> Result<()> + 'a>;
 
 /// Number of rows of `x` in dimension `d`, or a shape error.
-pub fn rows(x: &[f64], d: usize) -> Result<usize> {
+pub fn rows<T>(x: &[T], d: usize) -> Result<usize> {
     if d > 0 && x.len().is_multiple_of(d) {
         return Ok(x.len() / d);
     }
@@ -139,7 +148,7 @@ impl<P: Potential + ?Sized> Potential for &P {
     fn gibbs(&self) -> Option<&HeadFactor> {
         (**self).gibbs()
     }
-    fn whitened(&self, near: &Preconditioner) -> Result<Option<Whitened>> {
-        (**self).whitened(near)
+    fn whitened(&self, meant: Whitening<'_>) -> Result<Option<Whitened>> {
+        (**self).whitened(meant)
     }
 }

@@ -7,6 +7,7 @@ use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result, check_len};
+use crate::host::Scalar;
 use crate::linalg::{to_rows, view};
 use crate::potential::rows;
 use crate::symmetric::{Spectrum, Spiked, Symmetric};
@@ -98,6 +99,19 @@ impl Preconditioner {
         }
     }
 
+    /// The same in the precision of `g`.
+    pub(crate) fn pull_back_in<T: Scalar>(&self, g: &[T]) -> Result<Vec<T>> {
+        let rounded = |l: &Mat<f64>| Mat::from_fn(l.nrows(), l.ncols(), |i, j| T::from_f64(l[(i, j)]));
+        match &self.0 {
+            Factor::Lower(l) => times(g, rounded(l).as_ref(), BlockStructure::TriangularLower),
+            Factor::Dense(l, _) => times(g, rounded(l).as_ref(), BlockStructure::Rectangular),
+            Factor::Root(root) => {
+                let g: Vec<f64> = g.iter().map(|v| v.to_f64()).collect();
+                Ok(root.times(&g)?.into_iter().map(T::from_f64).collect())
+            }
+        }
+    }
+
     /// L^{-1} x for each row x of `x` [n, d]: from the original coordinates to preconditioned ones.
     pub fn whiten(&self, x: &[f64]) -> Result<Vec<f64>> {
         let d = self.dim();
@@ -122,21 +136,21 @@ const CHUNK: usize = 64;
 /// The product of each row of `a` [n, d] with the triangular b [d, d].
 ///
 /// (faer's own sharing has its threads spin at barriers; rows are shared out here, the same on any number of threads.)
-fn times(a: &[f64], b: MatRef<'_, f64>, structure: BlockStructure) -> Result<Vec<f64>> {
+fn times<T: Scalar>(a: &[T], b: MatRef<'_, T>, structure: BlockStructure) -> Result<Vec<T>> {
     let d = b.nrows();
     let n = rows(a, d)?;
-    let mut out = vec![0.0; n * d];
+    let mut out = vec![T::from_f64(0.0); n * d];
     out.par_chunks_mut(CHUNK * d).zip(a.par_chunks(CHUNK * d)).for_each(|(out, a)| {
         let n = a.len() / d;
         matmul(
             MatMut::from_row_major_slice_mut(out, n, d),
             BlockStructure::Rectangular,
             Accum::Replace,
-            view(a, n, d),
+            MatRef::from_row_major_slice(a, n, d),
             BlockStructure::Rectangular,
             b,
             structure,
-            1.0,
+            T::from_f64(1.0),
             Par::Seq,
         );
     });

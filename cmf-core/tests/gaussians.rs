@@ -4,9 +4,9 @@
 
 use cmf_core::closed_form::Quadratic;
 use cmf_core::density::exact_log_density_from_gaussian;
+use cmf_core::draws::{self, Draws};
 use cmf_core::energy::Domain;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::gibbs_start::{Draws, GibbsStart};
 use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn};
 use cmf_core::linalg::{Cholesky, SymmetricEigen, matmul};
 use cmf_core::ops::Activation;
@@ -124,8 +124,9 @@ fn learn_from_samples(law: &Gaussian, method: Method) -> Trainer {
 /// Draws x of the model's source and y = ∇w*(x).
 fn draws(trainer: &Trainer) -> (Vec<f64>, Vec<f64>) {
     let network = trainer.network().unwrap();
-    let start = GibbsStart::new(trainer.start()).unwrap();
-    let Draws { source, solution, .. } = start.samples(&network, DRAWS, 300, 5, &mut |_| true).unwrap();
+    let (law, source) = (trainer.start().gaussian().unwrap(), trainer.start().source);
+    let Draws { source, solution, .. } =
+        draws::samples(&network, &law, source, DRAWS, 300, 5, &mut |_| true).unwrap();
     assert!(solution.all_converged());
     (source, solution.y)
 }

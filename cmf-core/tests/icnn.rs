@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use cmf_core::closed_form::{LogSumExp, Quadratic};
 use cmf_core::density::{exact_log_density, exact_log_density_and_score};
+use cmf_core::draws;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::host::{Array, Host};
 use cmf_core::icnn::formula::Formula;
 use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights, initial_weights};
 use cmf_core::mixture::Mixture;
 use cmf_core::ops::{Activation, Ops};
-use cmf_core::potential::Whitened;
+use cmf_core::potential::{Whitened, Whitening};
 use cmf_core::preconditioner::Preconditioner;
 use cmf_core::symmetric::{Spiked, Symmetric};
-use cmf_core::{Potential, SecondOrder};
+use cmf_core::{Potential, SecondOrder, Source};
 use common::{
     conformance, random_network, random_spiked, random_weights, uniform, whitened_agrees, with_factor_of_head,
 };
@@ -88,25 +88,19 @@ fn whitened_coordinates_leave_the_potential_as_it_is() {
     }
 }
 
-/// Where the Gibbs factor is of the head, coordinates are for conjugates: at points that vary as the data do the mean
-/// Hessian is the identity there, whatever metric they were found with.
+/// In coordinates for conjugates the mean Hessian is the identity, over other points of the same law, too.
 #[test]
 fn whitened_coordinates_for_conjugates_are_those_of_the_mean_hessian() {
     let (d, n) = (9, 4000);
-    let w = with_factor_of_head(&random_network(d, &[7, 5, 6], 1, false, SOFTPLUS));
-    let precision = w.gibbs().unwrap().covariance().unwrap();
-    let near = Preconditioner::new(&precision).unwrap();
-    let Whitened { potential, coordinates } = w.whitened(&near).unwrap().unwrap();
+    let w = random_network(d, &[7, 5, 6], 1, false, SOFTPLUS);
     let mut rng = ChaCha8Rng::seed_from_u64(6);
     // Numbers of mean 0 and variance 1.
-    let mut standard = || -> Vec<f64> { uniform(&mut rng, n * d).iter().map(|v| 3f64.sqrt() * v).collect() };
-    // y = a + P (x - a) of draws x with mean a and covariance P, in the coordinates.
-    let draws = near.colour(&standard()).unwrap();
-    let moved = near.colour(&near.pull_back(&draws).unwrap()).unwrap();
-    let centre = w.weights().centre.to_vec();
-    let points: Vec<f64> = moved.iter().enumerate().map(|(i, v)| v + centre[i % d]).collect();
+    let mut standard =
+        |n: usize| -> Vec<f64> { uniform(&mut rng, n * d).iter().map(|v| 3f64.sqrt() * v).collect() };
+    let (given, points) = (standard(16), standard(n));
+    let Whitened { potential, coordinates } = w.whitened(Whitening::Conjugates(&given)).unwrap().unwrap();
     let z = coordinates.whiten(&points).unwrap();
-    let v = standard();
+    let v = standard(n);
     let mut hv = vec![0.0; n * d];
     potential.hvp(&z, &v, &mut hv).unwrap();
     let curvature = v.iter().zip(&hv).map(|(a, b)| a * b).sum::<f64>() / (n * d) as f64;
@@ -117,24 +111,23 @@ fn whitened_coordinates_for_conjugates_are_those_of_the_mean_hessian() {
 
 #[test]
 fn potentials_that_gain_nothing_have_no_whitened_coordinates() {
-    let near = |d: usize, scale: f64| {
-        let matrix: Vec<f64> = (0..d * d).map(|k| if k % d == k / d { scale } else { 0.0 }).collect();
-        Preconditioner::new(&matrix.into()).unwrap()
+    let multiple = |d: usize, scale: f64| -> Vec<f64> {
+        (0..d * d).map(|k| if k % d == k / d { scale } else { 0.0 }).collect()
     };
-    let (full, d) = (random_network(4, &[5], 1, false, SOFTPLUS), 4);
-    assert!(full.whitened(&near(d, 1.0)).unwrap().is_some());
+    let near = |d: usize, scale: f64| Preconditioner::new(&multiple(d, scale).into()).unwrap();
+    let has = |w: &dyn Potential, meant: Whitening<'_>| w.whitened(meant).unwrap().is_some();
+    let full = random_network(4, &[5], 1, false, SOFTPLUS);
+    assert!(has(&full, Whitening::Chains(&near(4, 1.0))));
     // The head is a small part of the Hessian in every direction.
-    assert!(full.whitened(&near(d, 1e-6)).unwrap().is_none());
-    assert!(random_network(4, &[5], 1, true, SOFTPLUS).whitened(&near(d, 1.0)).unwrap().is_none());
-    assert!(random_spiked(4, &[5], 2, SOFTPLUS).whitened(&near(d, 1.0)).unwrap().is_none());
-    assert!(random_network(1, &[5], 1, false, SOFTPLUS).whitened(&near(1, 1.0)).unwrap().is_none());
-    assert!(
-        Quadratic::new(vec![1.0, 0.0, 0.0, 2.0], vec![0.0; 2])
-            .unwrap()
-            .whitened(&near(2, 1.0))
-            .unwrap()
-            .is_none()
-    );
+    assert!(!has(&full, Whitening::Chains(&near(4, 1e-6))));
+    assert!(!has(&random_network(1, &[5], 1, false, SOFTPLUS), Whitening::Chains(&near(1, 1.0))));
+    let diagonal = random_network(4, &[5], 1, true, SOFTPLUS);
+    let spiked = random_spiked(4, &[5], 2, SOFTPLUS);
+    let quadratic = Quadratic::new(multiple(4, 2.0), vec![0.0; 4]).unwrap();
+    for w in [&diagonal as &dyn Potential, &spiked, &quadratic] {
+        assert!(!has(w, Whitening::Chains(&near(4, 1.0))));
+        assert!(!has(w, Whitening::Conjugates(&[0.1; 8])));
+    }
 }
 
 #[test]
@@ -408,8 +401,7 @@ fn draws_from_the_factor_of_the_head_follow_the_density() {
         let log_z = w.gibbs().unwrap().log_z().unwrap();
         let n = 20_000;
         let unit = Gaussian { mean: vec![0.0; 2], covariance: vec![1.0, 0.0, 0.0, 1.0].into() };
-        let start = GibbsStart::new(&unit.quadratic_start().unwrap()).unwrap();
-        let draws = start.samples(&w, n, 8, 1, &mut |_| true).unwrap();
+        let draws = draws::samples(&w, &unit, Source::Gibbs, n, 8, 1, &mut |_| true).unwrap();
         assert!(draws.chains.is_none() && draws.solution.all_converged());
         let y = &draws.solution.y;
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use cmf_core::density::{exact_log_density, exact_log_density_and_score};
-use cmf_core::gibbs_start::GibbsStart;
+use cmf_core::draws;
 use cmf_core::inpaint::{Hole, Mode};
 use cmf_core::onnx::{Metadata, ModelFile};
-use cmf_core::{Error, Result, SecondOrder};
+use cmf_core::{Error, Result, SecondOrder, Source};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -210,9 +210,9 @@ impl Bench {
             return Ok(());
         };
         if self.wants(Task::Sample) {
-            let start = GibbsStart::new(&gaussian.quadratic_start()?)?;
+            let go_on = &mut |_| !interrupt::asked();
             let times = time(budget, || {
-                start.samples(w, SAMPLES, STEPS, 0, &mut |_| !interrupt::asked()).map(|_| ())
+                draws::samples(w, gaussian, Source::Gibbs, SAMPLES, STEPS, 0, go_on).map(|_| ())
             })?;
             self.add(figures, ceiling, (Task::Sample, engine, SAMPLES), times, None)?;
         }

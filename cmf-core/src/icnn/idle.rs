@@ -1,6 +1,6 @@
 //! The network without the units that training has silenced.
 
-use super::{Icnn, Weights};
+use super::{Architecture, GibbsFactor, Icnn, Weights};
 use crate::error::Result;
 use crate::host::{Array, Scalar};
 
@@ -8,7 +8,7 @@ use crate::host::{Array, Scalar};
 const NEGLIGIBLE: f64 = 0.05;
 
 impl<T: Scalar> Icnn<T> {
-    /// The network without those units of its last layer whose output weights, times the largest activation of the layer at
+    /// The network, as w alone without a word of its Gibbs factor, without those units of its last layer whose output weights, times the largest activation of the layer at
     /// the points `x` [n, d], sum to [`NEGLIGIBLE`] at most.
     ///
     /// Output weights that the data have no use for fall without end, since they are softplus of what Adam moves. Units of
@@ -34,7 +34,7 @@ impl<T: Scalar> Icnn<T> {
         kept.sort_unstable();
         let units: Vec<usize> = (0..last.start).chain(kept.iter().copied()).collect();
 
-        let mut lean = arch.clone();
+        let mut lean = Architecture { gibbs: GibbsFactor::Whole, ..arch.clone() };
         lean.widths[arch.widths.len() - 1] = kept.len();
         let forms = (0..=arch.rank).flat_map(|r| units.iter().map(move |unit| r * n + unit));
         let head = (1 + arch.rank) * n..arch.x_side_rows();
@@ -57,8 +57,10 @@ impl<T: Scalar> Icnn<T> {
 }
 
 fn rows_of<T: Scalar>(a: &Array<T>, rows: &[usize], d: usize) -> Array<T> {
-    let all = a.to_vec();
-    Array::matrix(rows.iter().flat_map(|&i| &all[i * d..][..d]).copied().collect(), rows.len(), d)
+    let a = a.rows_contiguous();
+    let mut picked = Vec::with_capacity(rows.len() * d);
+    rows.iter().filter_map(|&i| a.row(0, i)).for_each(|row| picked.extend_from_slice(row));
+    Array::matrix(picked, rows.len(), d)
 }
 
 fn columns<T: Scalar>(a: &Array<T>, columns: &[usize]) -> Array<T> {

@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
 use crate::host::{Array, Host, Scalar};
 use crate::mixture::Mixture;
+use crate::ops::Ops;
 use crate::potential::{
-    Contraction, Potential, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
+    Contraction, Potential, SecondOrder, Whitened, Whitening, check_contraction, check_hessian, check_hvp,
     check_value_and_gradient, rows,
 };
-use crate::preconditioner::Preconditioner;
 
 /// Rows that one thread evaluates at a time: enough for efficient products, few enough for the
 /// intermediate arrays to stay in its cache.
@@ -44,7 +44,7 @@ impl<T: Scalar> Icnn<T> {
                     array.shape()
                 )));
             }
-            if array.to_vec().iter().any(|v| !v.to_f64().is_finite()) {
+            if !array.all(|v| v.to_f64().is_finite()) {
                 return Err(Error::NotFinite(format!("a number of {name}")));
             }
         }
@@ -171,8 +171,8 @@ impl<T: Scalar> Icnn<T> {
 /// The head of a network on its own.
 fn head_factor<T: Scalar>(arch: &Architecture, weights: &Weights<Array<T>>) -> Result<HeadFactor> {
     let f64s = |a: &Array<T>| a.to_vec().into_iter().map(T::to_f64).collect::<Vec<f64>>();
-    let from = (arch.x_side_rows() - arch.head_rows()) * arch.dim;
-    let rows = weights.x_side.to_vec()[from..].iter().map(|v| v.to_f64()).collect();
+    let (from, to) = (arch.x_side_rows() - arch.head_rows(), arch.x_side_rows());
+    let rows = f64s(&Host::sequential().slice(&weights.x_side, 0, from, to));
     let spikes = weights.spikes.as_ref().map(|spikes| (f64s(&spikes.floor)[0], f64s(&spikes.excess)));
     HeadFactor::of_rows(rows, spikes, f64s(&weights.centre))
 }
@@ -226,8 +226,8 @@ impl<T: Scalar> Potential for Icnn<T> {
         self.gibbs.as_deref()
     }
 
-    fn whitened(&self, near: &Preconditioner) -> Result<Option<Whitened>> {
-        let found = self.whitened_network(near)?;
+    fn whitened(&self, meant: Whitening<'_>) -> Result<Option<Whitened>> {
+        let found = self.whitened_network(meant)?;
         Ok(found.map(|(network, coordinates)| Whitened { potential: Box::new(network), coordinates }))
     }
 }

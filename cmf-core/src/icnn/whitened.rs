@@ -1,13 +1,16 @@
 //! The network in coordinates that suit who uses it there: chains, in which its quadratic head costs next to nothing, or
 //! solves for conjugates, in which its mean Hessian is the identity.
 
+use std::sync::Arc;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Architecture, GibbsFactor, Head, Icnn, Spikes, Weights};
+use super::{Architecture, Head, Icnn, Spikes, Weights};
 use crate::error::{Error, Result};
 use crate::host::{Array, Scalar};
-use crate::linalg::{SymmetricEigen, centred, matmul, plus, to_rows, view};
+use crate::linalg::{SymmetricEigen, matmul, plus, to_rows, view};
+use crate::potential::Whitening;
 use crate::preconditioner::Preconditioner;
 use crate::sampler::standard_normals;
 
@@ -15,54 +18,49 @@ use crate::sampler::standard_normals;
 /// taken over there, and Q says little of the Hessian. Of 1,000 draws of digits the effective sample size was 3,220 with
 /// P's coordinates; with shares of 0.25, 0.5, 0.7 and 0.85 it was 2,440, 3,080, 3,150 and 3,200, in the same time.
 const LEAST: f64 = 0.7;
-/// Points at which idle units are told from others, and over which the Hessian is averaged. Of the 256 last units of a
-/// digits' network 113 were idle: they added 6e-4 ± 4e-4 nats together. With 8, 16 and 64 points the solve of a conjugate
-/// takes 30, 27 and 25 gradients in a later network, 39 in the coordinates of P.
+/// Points at which idle units are told from others for chains. Of the 256 last units of a digits' network 113 were idle:
+/// they added 6e-4 ± 4e-4 nats together.
 const POINTS: usize = 64;
 /// Points over which the Hessian of other than flat networks is averaged, whose every point costs.
 const HESSIANS: usize = 16;
 
 impl<T: Scalar> Icnn<T> {
-    /// The network z ↦ w(L z), without its idle units, and its L: [`for_chains`](Self::for_chains) where the Gibbs factor is
-    /// of all of w, [`for_conjugates`](Self::for_conjugates) where it is of the head, whose draws need no chains. None where
-    /// nothing is gained, with a spiked head, where L would cost more than it saves, and with diagonal terms, which are not
-    /// diagonal in z.
+    /// The network z ↦ w(L z), without its idle units, and its L; nothing is said of its Gibbs factor. None where nothing is
+    /// gained, with a spiked head, where L would cost more than it saves, and with diagonal terms, which are not diagonal in z.
     pub(crate) fn whitened_network(
         &self,
-        near: &Preconditioner,
-    ) -> Result<Option<(Icnn<T>, Preconditioner)>> {
+        meant: Whitening<'_>,
+    ) -> Result<Option<(Icnn<T>, Arc<Preconditioner>)>> {
         let arch = self.architecture();
-        match (arch.head, arch.diagonal, arch.gibbs) {
-            (Head::Full, false, GibbsFactor::Whole) => self.for_chains(near),
-            (Head::Full, false, GibbsFactor::Head) => self.for_conjugates(near),
-            _ => Ok(None),
+        if arch.head != Head::Full || arch.diagonal {
+            return Ok(None);
         }
+        let found = match meant {
+            Whitening::Chains(near) => self.for_chains(near)?,
+            Whitening::Conjugates(points) => self.for_conjugates(points)?,
+        };
+        Ok(found.map(|(network, coordinates)| (network, Arc::new(coordinates))))
     }
 
-    /// L with L'HL = I for the mean Hessian H at points y = a + P (x - a) of draws x of N(a, P); none where rounding leaves
-    /// H indefinite.
+    /// L with L'HL = I for the mean Hessian H at `points` [n, d]; none where rounding leaves H indefinite.
     ///
     /// Units bend where the data are: in the coordinates of P the Hessian of the digits' network has eigenvalues up to 20
-    /// there. The points vary as the data do, about a instead of their mean a + P a; it is nearer to the pixels' dark end,
-    /// where most units bend (with points about the mean a conjugate takes another gradient).
-    fn for_conjugates(&self, near: &Preconditioner) -> Result<Option<(Icnn<T>, Preconditioner)>> {
-        let centre = f64s(&self.weights().centre);
-        let draws = self.typical_points(near)?;
-        let points = plus(near.colour(&near.pull_back(&centred(&draws, &centre))?)?, &centre);
-        let lean = self.without_idle_units(&points)?;
+    /// there.
+    fn for_conjugates(&self, points: &[f64]) -> Result<Option<(Icnn<T>, Preconditioner)>> {
+        let lean = self.without_idle_units(points)?;
         let (arch, weights) = (lean.architecture(), lean.weights());
         let d = arch.dim;
-        let averaged = if arch.is_flat() { POINTS } else { HESSIANS };
-        let mean = lean.mean_hessian(&points[..averaged * d])?;
+        let most = if arch.is_flat() { points.len() } else { HESSIANS * d };
+        let mean = lean.mean_hessian(&points[..most.min(points.len())])?;
         let Some(coordinates) = Preconditioner::of_mean_hessian(&mean)? else { return Ok(None) };
-        let rows = f64s(&weights.x_side);
-        let (forms, head) = rows.split_at(rows.len() - d * d);
-        let half = coordinates.pull_back(head)?;
-        let head = coordinates.pull_back(&to_rows(view(&half, d, d).transpose()))?;
-        let x_side: Vec<f64> = coordinates.pull_back(forms)?.into_iter().chain(head).collect();
+        // The head's rows, the last ones, are Q L after this and have L' before them still to come.
+        let mut rows = coordinates.pull_back_in(&weights.x_side.to_vec())?;
+        let forms = rows.len() - d * d;
+        let half = to_rows(view(&rows.split_off(forms), d, d).transpose());
+        rows.extend(coordinates.pull_back_in(&half)?);
         let row = |numbers: &[f64]| Array::from_f64(numbers, 1, numbers.len());
         let whitened = Weights {
-            x_side: Array::from_f64(&x_side, arch.x_side_rows(), d),
+            x_side: Array::matrix(rows, arch.x_side_rows(), d),
             pull: row(&coordinates.pull_back(&f64s(&weights.pull))?),
             centre: row(&coordinates.whiten(&f64s(&weights.centre))?),
             ..weights.clone()

@@ -45,7 +45,7 @@ impl Mixture {
         let information = matmul(mean, inverse, 1, k, k);
         let (mut logs, mut means, mut factors) = (vec![], vec![], vec![]);
         for c in &self.components {
-            let whitener = view(&c.whitener, k, k);
+            let whitener = c.whitener();
             let own = to_rows((whitener.transpose() * whitener).as_ref());
             let pull = product(&c.mean, view(&own, k, k));
             let total: Vec<f64> = own.iter().zip(&precision).map(|(a, b)| a + b).collect();

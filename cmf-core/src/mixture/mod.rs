@@ -11,6 +11,8 @@ pub(crate) use fit::ROWS_EACH;
 pub use fit::{MixtureFit, leading_axes};
 pub(crate) use follow::Follower;
 
+use std::sync::OnceLock;
+
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rand::RngExt;
@@ -42,7 +44,7 @@ pub struct Mixture {
 }
 
 /// One Gaussian of a mixture.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 struct Component {
     /// π.
     pub weight: f64,
@@ -50,8 +52,8 @@ struct Component {
     pub mean: Vec<f64>,
     /// L, lower triangular: [k, k].
     pub factor: Vec<f64>,
-    /// L^{-1}, lower triangular: [k, k].
-    whitener: Vec<f64>,
+    /// L^{-1}, once it was asked for: draws do without, and the many of a file take as long as all else in it.
+    whitener: OnceLock<Vec<f64>>,
     /// log π - log det L - k/2 ln 2π.
     constant: f64,
 }
@@ -73,8 +75,7 @@ impl Component {
             ));
         }
         let constant = weight.ln() - diagonal().map(|v| v.ln()).sum::<f64>() - 0.5 * k as f64 * LN_2PI;
-        let whitener = to_rows(inverse_of_lower(view(&factor, k, k)).as_ref());
-        Ok(Component { weight, mean, whitener, factor, constant })
+        Ok(Component { weight, mean, whitener: OnceLock::new(), factor, constant })
     }
 
     /// From π, μ [k] and a covariance [k, k].
@@ -83,15 +84,27 @@ impl Component {
         Component::new(weight, mean, to_rows(factor.as_ref()))
     }
 
+    /// L^{-1}, lower triangular: [k, k].
+    fn whitener(&self) -> MatRef<'_, f64> {
+        let k = self.mean.len();
+        let inverse = || to_rows(inverse_of_lower(view(&self.factor, k, k)).as_ref());
+        view(self.whitener.get_or_init(inverse), k, k)
+    }
+
     /// u = L^{-1} (s - μ) of each row s [n, k]: [n, k].
     fn whitened(&self, s: &[f64]) -> Vec<f64> {
-        let k = self.mean.len();
-        product(&centred(s, &self.mean), view(&self.whitener, k, k).transpose())
+        product(&centred(s, &self.mean), self.whitener().transpose())
     }
 
     /// log π N(s; μ, L L') of each row of u = L^{-1} (s - μ).
     fn logs<'a>(&'a self, u: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
         u.chunks_exact(self.mean.len()).map(|u| self.constant - 0.5 * dot(u, u))
+    }
+}
+
+impl PartialEq for Component {
+    fn eq(&self, other: &Self) -> bool {
+        self.weight == other.weight && self.mean == other.mean && self.factor == other.factor
     }
 }
 
@@ -264,9 +277,8 @@ impl Mixture {
 
     /// Each component with its shares [n] and its g_j = (L_j L_j')^{-1} (s - μ_j) [n, k].
     fn pulls<'a>(&'a self, seen: &'a Seen) -> impl Iterator<Item = (&'a Component, &'a [f64], Vec<f64>)> {
-        let k = self.directions();
         let parts = self.components.iter().zip(seen.shares.iter().zip(&seen.whitened));
-        parts.map(move |(c, (shares, u))| (c, &shares[..], product(u, view(&c.whitener, k, k))))
+        parts.map(move |(c, (shares, u))| (c, &shares[..], product(u, c.whitener())))
     }
 
     /// What the mixture says of the rows of `s` [n, k].
@@ -313,7 +325,7 @@ impl Mixture {
             let mut out: Vec<f64> = v.iter().map(|v| -v).collect();
             let mut mean = vec![0.0; out.len()];
             for (c, shares, pulls) in self.pulls(&seen) {
-                let whitener = view(&c.whitener, k, k);
+                let whitener = c.whitener();
                 add_shares(&mut out, shares, &product(&product(&v, whitener.transpose()), whitener));
                 add_shares(&mut mean, shares, &pulls);
                 subtract_squares(&mut out, shares, &pulls, &v, k);
@@ -330,7 +342,7 @@ impl Mixture {
         let seen = self.see(&self.coordinates(r));
         let mut inner = Mat::from_fn(k, k, |i, j| -f64::from(i == j));
         for (c, share) in self.components.iter().zip(&seen.shares) {
-            let whitener = view(&c.whitener, k, k);
+            let whitener = c.whitener();
             matmul(inner.as_mut(), Accum::Add, whitener.transpose(), whitener, share[0], Par::Seq);
         }
         let directions = view(&self.directions, k, d);
@@ -356,7 +368,7 @@ impl Mixture {
             let s = product(eta, view(&c.factor, k, k).transpose());
             eta.iter_mut().zip(s.iter().zip(&c.mean)).for_each(|(eta, (s, mean))| *eta = mean + s - *eta);
         }
-        let moves = covariance.times(&self.back(&eta))?;
+        let moves = product(&eta, view(&covariance.times(&self.directions)?, k, self.dim()));
         Ok(r.into_iter().zip(moves).map(|(r, by)| r + by).collect())
     }
 }

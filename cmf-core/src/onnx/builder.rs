@@ -355,7 +355,7 @@ fn float_tensor(name: &str, dims: &[usize], data: &[f32]) -> pb::TensorProto {
         name: name.into(),
         dims: dims.iter().map(|&n| n as i64).collect(),
         data_type: pb::tensor_proto::DataType::Float as i32,
-        raw_data: data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        raw_data: data.iter().map(|v| v.to_le_bytes()).collect::<Vec<_>>().into_flattened(),
         ..Default::default()
     }
 }

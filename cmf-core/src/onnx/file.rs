@@ -39,6 +39,8 @@ impl ModelFile {
         let dim = check::check(&proto).map_err(named)?;
         let properties = proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str()));
         let metadata = Metadata::from_properties(properties).map_err(|e| named(e.to_string()))?;
+        // They are known now, and long as text.
+        proto.metadata_props = Vec::new();
         match &metadata {
             None if proto.producer_name == PRODUCER => {
                 return Err(named(
@@ -146,7 +148,9 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         _ => Error::file(path, format!("cannot be read ({e}); expected an ONNX model")),
     };
     let file = std::fs::File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
+    let claimed = file.metadata().map_err(failed)?.len().min(MOST_BYTES);
+    // With room for the read that finds the end.
+    let mut bytes = Vec::with_capacity(claimed as usize + 1);
     // One byte past the limit tells a file that is too large, whatever its claimed length.
     file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MOST_BYTES {

@@ -24,10 +24,9 @@ use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
 use crate::icnn::Icnn;
 use crate::potential::{
-    Contraction, Potential, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
+    Contraction, Potential, SecondOrder, Whitened, Whitening, check_contraction, check_hessian, check_hvp,
     check_value_and_gradient, hessian_then_contraction,
 };
-use crate::preconditioner::Preconditioner;
 
 /// ONNX Runtime, started from one library for the whole process.
 pub struct OnnxRuntime {
@@ -361,9 +360,9 @@ impl Potential for OrtModel {
         self.network.as_ref()?.gibbs()
     }
 
-    fn whitened(&self, near: &Preconditioner) -> Result<Option<Whitened>> {
+    fn whitened(&self, meant: Whitening<'_>) -> Result<Option<Whitened>> {
         let Some(network) = &self.network else { return Ok(None) };
-        let Some((network, coordinates)) = network.whitened_network(near)? else { return Ok(None) };
+        let Some((network, coordinates)) = network.whitened_network(meant)? else { return Ok(None) };
         let first = graph::model(Function::ValueAndGradient, &network)?.encode_to_vec();
         let potential = OrtModel::new(self.dim, Some(network), first, self.runtime, self.device);
         Ok(Some(Whitened { potential: Box::new(potential), coordinates }))

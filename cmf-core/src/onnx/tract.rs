@@ -18,9 +18,9 @@ use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
 use crate::icnn::Icnn;
 use crate::potential::{
-    Contraction, Potential, SecondOrder, Whitened, check_hessian, check_hvp, check_value_and_gradient,
+    Contraction, Potential, SecondOrder, Whitened, Whitening, check_hessian, check_hvp,
+    check_value_and_gradient,
 };
-use crate::preconditioner::Preconditioner;
 
 /// The functions that tract evaluates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -259,9 +259,9 @@ impl Potential for TractModel {
         self.network.as_ref()?.gibbs()
     }
 
-    fn whitened(&self, near: &Preconditioner) -> Result<Option<Whitened>> {
+    fn whitened(&self, meant: Whitening<'_>) -> Result<Option<Whitened>> {
         let Some(network) = &self.network else { return Ok(None) };
-        let Some((network, coordinates)) = network.whitened_network(near)? else { return Ok(None) };
+        let Some((network, coordinates)) = network.whitened_network(meant)? else { return Ok(None) };
         let first = translate(&graph::model(Function::ValueAndGradient, &network)?)?;
         let potential = Box::new(TractModel::new(self.dim, Some(network), first));
         Ok(Some(Whitened { potential, coordinates }))

@@ -4,7 +4,7 @@ use cmf_core::gaussian::Gaussian;
 use cmf_core::host::Array;
 use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights, initial_weights};
 use cmf_core::ops::Activation;
-use cmf_core::potential::Whitened;
+use cmf_core::potential::{Whitened, Whitening};
 use cmf_core::preconditioner::Preconditioner;
 use cmf_core::symmetric::Symmetric;
 use cmf_core::{Potential, SecondOrder};
@@ -99,7 +99,7 @@ fn close(what: &str, a: &[f64], b: &[f64], tolerance: f64) {
 /// `w`, by whatever engine, in its whitened coordinates is `reference` at L z: values, gradients L'∇w, Hessian products
 /// L'∇²w L v. `noise` is the relative rounding error of one evaluation.
 pub fn whitened_agrees(w: &dyn Potential, reference: &Icnn<f64>, noise: f64) {
-    let (d, n) = (w.dim(), 5);
+    let d = w.dim();
     let mut hessian = vec![0.0; d * d];
     reference.hessian(&vec![0.1; d], &mut hessian).unwrap();
     let mut near = Symmetric::from(hessian).inverse("the Hessian").unwrap().dense().into_owned();
@@ -107,7 +107,16 @@ pub fn whitened_agrees(w: &dyn Potential, reference: &Icnn<f64>, noise: f64) {
     let unit = |i: usize| if i % 3 == 1 { 0.2 } else { 1.0 };
     near.iter_mut().enumerate().for_each(|(k, v)| *v *= unit(k / d) * unit(k % d));
     let near = Preconditioner::new(&near.into()).unwrap();
-    let Whitened { potential, coordinates } = w.whitened(&near).unwrap().expect("coordinates that gain");
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    for meant in [Whitening::Chains(&near), Whitening::Conjugates(&uniform(&mut rng, 20 * d))] {
+        let whitened = w.whitened(meant).unwrap().expect("coordinates that gain");
+        is_reference_in_coordinates(&whitened, reference, noise);
+    }
+}
+
+fn is_reference_in_coordinates(whitened: &Whitened, reference: &Icnn<f64>, noise: f64) {
+    let Whitened { potential, coordinates } = whitened;
+    let (d, n) = (reference.dim(), 5);
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     // As an engine that computes in f32 sees them.
     let mut points =
@@ -119,7 +128,7 @@ pub fn whitened_agrees(w: &dyn Potential, reference: &Icnn<f64>, noise: f64) {
         w.hvp(x, v, &mut hv).unwrap();
         [value, gradient, hv]
     };
-    let [value, gradient, hv] = run(&*potential, &z, &v);
+    let [value, gradient, hv] = run(&**potential, &z, &v);
     let (x, there) = (coordinates.colour(&z).unwrap(), coordinates.colour(&v).unwrap());
     let [expected, pushed, product] = run(reference, &x, &there);
     close("whitened value", &value, &expected, noise);

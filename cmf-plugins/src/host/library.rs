@@ -1,11 +1,13 @@
 //! One dynamic library: what the file is, whether it may be loaded, and its tables once it is.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use cmf_core::{Error, Result};
 use cmf_plugin::abi::{self, CmfDatasetFactory, CmfEnergyFactory, CmfEntry, CmfPlugin, CmfTaskFactory};
 use cmf_plugin::{Schema, text_of};
+use object::read::{ReadCache, ReadRef};
 use object::{Architecture, BinaryFormat, FileKind, Object, ObjectKind, ObjectSegment};
 
 use super::plugins::KindOfPlugin;
@@ -28,14 +30,25 @@ pub struct Inspected {
 /// Reads a file and refuses what can be no plugin here: another kind of file, another machine's library,
 /// one without the symbol, one that anyone may write.
 pub fn inspect(path: &Path) -> Result<Inspected> {
+    let real = check_place(path)?;
+    let bytes = std::fs::read(&real).map_err(|e| Error::file(path, format!("cannot read: {e}")))?;
     let without = "so it is no CMF plugin; see cmf_plugin.h, or start from `cmf-cli plugin new`";
-    let (path, bytes) = read_library(path, abi::SYMBOL, without)?;
-    Ok(Inspected { path, sha256: sha256(&bytes) })
+    check_content(&bytes[..], abi::SYMBOL, without).map_err(|message| Error::file(path, message))?;
+    Ok(Inspected { path: real, sha256: sha256(&bytes) })
 }
 
-/// The file itself and its bytes, if they are a library of this machine that exports `symbol`, which not
-/// everyone may write; `without` ends the message about a library without the symbol.
-pub(super) fn read_library(path: &Path, symbol: &str, without: &str) -> Result<(PathBuf, Vec<u8>)> {
+/// The file itself, if it is a library of this machine that exports `symbol`, which not everyone may write; `without` ends
+/// the message about a library without the symbol. Of a large file no more is read than that takes.
+pub(super) fn find_library(path: &Path, symbol: &str, without: &str) -> Result<PathBuf> {
+    let real = check_place(path)?;
+    let file = File::open(&real).map_err(|e| Error::file(path, format!("cannot read: {e}")))?;
+    let content = ReadCache::new(file);
+    check_content(&content, symbol, without).map_err(|message| Error::file(path, message))?;
+    Ok(real)
+}
+
+/// The file itself, symbolic links resolved, if it may be read and not everyone may write it.
+fn check_place(path: &Path) -> Result<PathBuf> {
     let fail = |message: String| Error::file(path, message);
     let real = path.canonicalize().map_err(|e| fail(format!("cannot read: {e}")))?;
     let found = real.metadata().map_err(|e| fail(format!("cannot read: {e}")))?;
@@ -49,9 +62,7 @@ pub(super) fn read_library(path: &Path, symbol: &str, without: &str) -> Result<(
     // A link to the file may lie where everyone can replace it.
     let given = std::path::absolute(path).map_err(|e| fail(format!("cannot read: {e}")))?;
     check_writers(&given).map_err(&fail)?;
-    let bytes = std::fs::read(&real).map_err(|e| fail(format!("cannot read: {e}")))?;
-    check_content(&bytes, symbol, without).map_err(&fail)?;
-    Ok((real, bytes))
+    Ok(real)
 }
 
 /// Refuses files that every user may write, or replace in their folder.
@@ -91,12 +102,14 @@ fn mode(_path: &Path) -> Result<u32, String> {
     Ok(0)
 }
 
-/// Whether the bytes are a whole library of this machine with the symbol.
-fn check_content(bytes: &[u8], symbol: &str, without: &str) -> Result<(), String> {
-    let kind = FileKind::parse(bytes).map_err(|_| {
-        let what = if bytes.is_empty() {
+/// Whether this is the content of a whole library of this machine with the symbol.
+fn check_content<'a>(content: impl ReadRef<'a>, symbol: &str, without: &str) -> Result<(), String> {
+    let length = content.len().map_err(|()| "cannot be read")?;
+    let kind = FileKind::parse(content).map_err(|_| {
+        let beginning = content.read_bytes_at(0, length.min(512));
+        let what = if length == 0 {
             "an empty file"
-        } else if std::str::from_utf8(&bytes[..bytes.len().min(512)]).is_ok() {
+        } else if beginning.is_ok_and(|bytes| std::str::from_utf8(bytes).is_ok()) {
             "a text file"
         } else {
             "a file of an unknown kind"
@@ -107,7 +120,7 @@ fn check_content(bytes: &[u8], symbol: &str, without: &str) -> Result<(), String
         return Ok(()); // The loader picks the slice that fits.
     }
     let file =
-        object::File::parse(bytes).map_err(|e| format!("is damaged, expected a dynamic library: {e}"))?;
+        object::File::parse(content).map_err(|e| format!("is damaged, expected a dynamic library: {e}"))?;
     let (found, ours) = (file.architecture(), here().unwrap_or(file.architecture()));
     if file.format() != BinaryFormat::native_object() || found != ours {
         return Err(format!(
@@ -121,7 +134,8 @@ fn check_content(bytes: &[u8], symbol: &str, without: &str) -> Result<(), String
     }
     let damaged = |e| format!("is damaged, its exports cannot be read: {e}");
     // The loader maps segments whether the file is long enough or not, and dies when it reads them.
-    if file.segments().any(|segment| segment.data().is_err()) {
+    let beyond = |(from, size): (u64, u64)| from.checked_add(size).is_none_or(|end| end > length);
+    if file.segments().any(|segment| beyond(segment.file_range())) {
         return Err("is cut short, expected a whole dynamic library: copy it again".into());
     }
     let exports: Vec<_> = file.exports().map_err(damaged)?.collect::<Result<_, _>>().map_err(damaged)?;

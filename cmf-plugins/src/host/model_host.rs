@@ -6,8 +6,8 @@ use cmf_core::conjugate::Status as SolveStatus;
 use cmf_core::density::{
     Lanczos, MOST_EXACT, Status as RowOutcome, estimated_log_density, exact_log_density_from,
 };
+use cmf_core::draws;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::gibbs_start::GibbsStart;
 use cmf_core::head_factor::HeadFactor;
 use cmf_core::mixture::Mixture;
 use cmf_core::potential::rows;
@@ -101,19 +101,15 @@ impl<'a> ModelHost<'a> {
         self.model.as_ref().ok_or_else(|| Error::invalid("this task needs a model; give it with --model"))
     }
 
-    fn start(&self) -> cmf_core::Result<GibbsStart> {
-        GibbsStart::new(&self.opened().map_err(crate::core_error)?.gaussian.quadratic_start()?)
-    }
-
     fn draw_gibbs(&self, steps: usize, x: &mut [f64]) -> cmf_core::Result<GibbsReport> {
-        let w = self.opened().map_err(crate::core_error)?.w;
+        let Model { w, gaussian, .. } = self.opened().map_err(crate::core_error)?;
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         // Runs after the first get seeds of their own, spread by the golden ratio.
         let seed = self.seed ^ runs.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         *runs += 1;
         drop(runs);
         let n = rows(x, w.dim())?;
-        let samples = self.start()?.gibbs(&w, n, steps, seed, &mut |done| {
+        let samples = draws::gibbs(w, gaussian, n, steps, seed, &mut |done| {
             self.files.progress(done as f64 / steps as f64);
             !self.files.cancelled()
         })?;
@@ -127,8 +123,8 @@ impl<'a> ModelHost<'a> {
     }
 
     fn solve(&self, x: &[f64], y: &mut [f64]) -> cmf_core::Result<Vec<ConjugateRow>> {
-        let model = self.opened().map_err(crate::core_error)?;
-        let solution = self.start()?.conjugate(&model.w, x)?;
+        let Model { w, gaussian, source, .. } = self.opened().map_err(crate::core_error)?;
+        let solution = draws::conjugates(w, gaussian, *source, x)?;
         y.copy_from_slice(&solution.y);
         let row = |row: &cmf_core::conjugate::RowOutcome| ConjugateRow {
             status: match row.status {

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use cmf_core::{Error, Result};
 
-use super::library::{read_library, reason};
+use super::library::{find_library, reason};
 
 /// Which library the user wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -192,7 +192,7 @@ fn inspect(path: &Path, oldest: u32, origin: &'static str) -> Result<Found> {
     let refused =
         |message: String| Error::file(path, format!("{message} (found by {origin}). {}", advice(oldest)));
     let without = "so it is not ONNX Runtime's library";
-    let (real, _) = read_library(path, "OrtGetApiBase", without).map_err(|e| match e {
+    let real = find_library(path, "OrtGetApiBase", without).map_err(|e| match e {
         Error::File { message, .. } => refused(message),
         other => other,
     })?;
