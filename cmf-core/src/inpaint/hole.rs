@@ -4,7 +4,7 @@ use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use crate::density::tweedie;
+use crate::density::without_noise;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
 use crate::linalg::{Cholesky, centred, matmul, plus, to_rows, view};
@@ -222,9 +222,8 @@ pub(super) fn opposite_noise(n: usize, k: usize, rng: &mut impl Rng) -> Vec<f64>
     rows
 }
 
-/// E[x | y] = y + σ² ∇ log ρ(y) on the hidden coordinates of filled points [n, d], for y = x + σ n.
-///
-/// [`tweedie`] there; known coordinates stay. Errors: as it has them.
+/// The hidden coordinates of filled points [n, d] without their noise of deviation σ, by [`without_noise`]; known coordinates
+/// stay. Errors: as it has them.
 pub fn denoise(w: &dyn SecondOrder, sigma: f64, hole: &Hole, points: &[f64]) -> Result<Vec<f64>> {
-    Ok(hole.place(&hole.pick(&tweedie(w, Source::Gibbs, points, sigma)?)))
+    Ok(hole.place(&hole.pick(&without_noise(w, Source::Gibbs, points, sigma)?)))
 }

@@ -6,9 +6,9 @@
 //! it is the inverse of the conditional covariance.
 //!
 //! A model of data with noise σ has the density of y = x + σ n. Tweedie's formula gives back the clean
-//! point, E[x | y] = y + σ² ∇ log ρ(y) ([`denoise`]). At a mode the hidden part of ∇ log ρ is zero and
-//! it changes nothing; draws have their noise, and it takes the noise off. Known coordinates are read as
-//! they are: a clean one sits at the centre of its noise, where the model finds it likely.
+//! point, E[x | y] = y + σ² ∇ log ρ(y). At a mode the hidden part of ∇ log ρ is zero and it changes nothing; draws have
+//! their noise, and [`denoise`] takes it off. Known coordinates are read as they are: a clean one sits at the centre of its
+//! noise, where the model finds it likely.
 
 mod ascent;
 mod hole;

@@ -23,7 +23,7 @@ use crate::potential::SecondOrder;
 pub struct Completions {
     /// The chains' last states, data noise included: [draws, d].
     pub draws: Vec<f64>,
-    /// E[x | y] of each draw, its noise taken off by [`denoise`]: [draws, d].
+    /// The draws without their noise, which [`denoise`] takes off: [draws, d].
     pub denoised: Vec<f64>,
     /// The posterior mean of the clean point: [d].
     ///
@@ -204,7 +204,7 @@ impl Mala {
             report(monitor, (self.warm_up + t + 1) as f64 / total)?;
         }
         let draws = whitening.fill(&here.zeta);
-        let denoised = Mean::tweedie(sigma, hole, &draws, &here.score);
+        let denoised = hole.pick(&denoise(w, sigma, hole, &draws)?);
         let acceptance = accepted.iter().map(|&a| a as f64 / self.steps as f64).collect();
         Ok(MalaRun { completions: mean.finish(hole, &draws, &denoised), step, acceptance })
     }
@@ -271,15 +271,10 @@ impl Mean {
         Mean { sigma, totals: vec![], steps: 0 }
     }
 
-    /// y + σ² ∇ log ρ(y) on the hidden coordinates: [n, k].
-    fn tweedie(sigma: f64, hole: &Hole, points: &[f64], score: &[f64]) -> Vec<f64> {
-        let mut values = hole.pick(points);
-        values.iter_mut().zip(hole.pick(score)).for_each(|(v, s)| *v += sigma * sigma * s);
-        values
-    }
-
+    /// Adds y + σ² ∇ log ρ(y) on the hidden coordinates of points [n, d].
     fn add(&mut self, hole: &Hole, points: &[f64], score: &[f64]) {
-        let states = Self::tweedie(self.sigma, hole, points, score);
+        let mut states = hole.pick(points);
+        states.iter_mut().zip(hole.pick(score)).for_each(|(v, s)| *v += self.sigma * self.sigma * s);
         self.totals.resize(states.len(), 0.0);
         self.totals.iter_mut().zip(states).for_each(|(t, v)| *t += v);
         self.steps += 1;
