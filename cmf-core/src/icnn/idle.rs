@@ -8,8 +8,8 @@ use crate::host::{Array, Scalar};
 const NEGLIGIBLE: f64 = 0.05;
 
 impl<T: Scalar> Icnn<T> {
-    /// The network, as w alone without a word of its Gibbs factor, without those units of its last layer whose output weights, times the largest activation of the layer at
-    /// the points `x` [n, d], sum to [`NEGLIGIBLE`] at most.
+    /// The network without those units of its last layer whose output weights, times the largest activation of the layer at
+    /// the points `x` [n, d], sum to [`NEGLIGIBLE`] at most; it says nothing of its Gibbs factor.
     ///
     /// Output weights that the data have no use for fall without end, since they are softplus of what Adam moves. Units of
     /// the last layer feed nothing else. A unit that is merely inactive at the points stays: it may matter elsewhere.
