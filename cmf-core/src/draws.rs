@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::gaussian::{Gaussian, mean};
 use crate::gibbs_start::{GibbsStart, solver};
 use crate::linalg::{centred, plus};
-use crate::potential::{Potential, Whitened, Whitening};
+use crate::potential::{Potential, Purpose, Whitened};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Samples, State, standard_normals};
 use crate::source::Source;
@@ -71,7 +71,7 @@ pub fn samples(
         let solution = start.conjugate(w, &source)?;
         return Ok(Draws { source, chains: None, solution });
     }
-    let whitened = w.whitened(Whitening::Chains(&start.covariance))?;
+    let whitened = w.whitened(Purpose::Chains(&start.covariance))?;
     let chains = start.gibbs_in(whitened.as_ref(), w, n, steps, seed, observe)?;
     let source = chains.state.x.clone();
     let solution = match whitened {
@@ -88,8 +88,8 @@ pub fn conjugates(w: &dyn Potential, data: &Gaussian, source: Source, x: &[f64])
         let deviations = deviations(data)?;
         // About a, which is nearer to the pixels' dark end than their mean is and where most units bend: with points about
         // the mean a conjugate takes another gradient.
-        let meant = Whitening::Conjugates(&plus(deviations.clone(), head.centre()));
-        if let Some(whitened) = w.whitened(meant)? {
+        let purpose = Purpose::Conjugates(&plus(deviations.clone(), head.centre()));
+        if let Some(whitened) = w.whitened(purpose)? {
             return conjugates_in(whitened, w, &plus(deviations, &data.mean), x);
         }
     }

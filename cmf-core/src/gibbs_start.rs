@@ -9,7 +9,7 @@ use crate::conjugate::{ConjugateSolver, Solution};
 use crate::error::Result;
 use crate::gaussian::QuadraticStart;
 use crate::linalg::plus;
-use crate::potential::{Potential, Whitened, Whitening};
+use crate::potential::{Potential, Purpose, Whitened};
 use crate::preconditioner::Preconditioner;
 use crate::sampler::{Mala, Run, Samples, State, lambda_max, sample, standard_normals};
 use crate::source::Source;
@@ -72,7 +72,7 @@ impl GibbsStart {
         seed: u64,
         observe: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Samples> {
-        let whitened = w.whitened(Whitening::Chains(&self.covariance))?;
+        let whitened = w.whitened(Purpose::Chains(&self.covariance))?;
         self.gibbs_in(whitened.as_ref(), w, n, steps, seed, observe)
     }
 

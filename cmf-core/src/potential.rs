@@ -30,11 +30,11 @@ pub trait Potential: Send + Sync {
         None
     }
 
-    /// This potential in coordinates that suit what they are `meant` for, from an implementer that gains by them; else none.
+    /// This potential in coordinates that suit a purpose, from an implementer that gains by them; else none.
     ///
     /// It may differ by a few hundredths of a nat where the Gibbs factor, or the data, have their mass: enough for draws of
     /// e^{-w}, and for the start of a solve that ends with w itself.
-    fn whitened(&self, _meant: Whitening<'_>) -> Result<Option<Whitened>> {
+    fn whitened(&self, _purpose: Purpose<'_>) -> Result<Option<Whitened>> {
         Ok(None)
     }
 }
@@ -49,7 +49,7 @@ pub(crate) fn gibbs_of(w: &dyn Potential) -> &dyn Potential {
 
 /// What the coordinates of [`Potential::whitened`] are for.
 #[derive(Debug, Clone, Copy)]
-pub enum Whitening<'a> {
+pub enum Purpose<'a> {
     /// Chains on e^{-w}, given a P that is close to the inverse Hessian: the Hessian is about as close to the identity as in
     /// the coordinates of P, and an evaluation costs less.
     Chains(&'a Preconditioner),
@@ -148,7 +148,7 @@ impl<P: Potential + ?Sized> Potential for &P {
     fn gibbs(&self) -> Option<&HeadFactor> {
         (**self).gibbs()
     }
-    fn whitened(&self, meant: Whitening<'_>) -> Result<Option<Whitened>> {
-        (**self).whitened(meant)
+    fn whitened(&self, purpose: Purpose<'_>) -> Result<Option<Whitened>> {
+        (**self).whitened(purpose)
     }
 }

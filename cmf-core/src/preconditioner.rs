@@ -101,15 +101,12 @@ impl Preconditioner {
 
     /// The same in the precision of `g`.
     pub(crate) fn pull_back_in<T: Scalar>(&self, g: &[T]) -> Result<Vec<T>> {
-        let rounded = |l: &Mat<f64>| Mat::from_fn(l.nrows(), l.ncols(), |i, j| T::from_f64(l[(i, j)]));
-        match &self.0 {
-            Factor::Lower(l) => times(g, rounded(l).as_ref(), BlockStructure::TriangularLower),
-            Factor::Dense(l, _) => times(g, rounded(l).as_ref(), BlockStructure::Rectangular),
-            Factor::Root(root) => {
-                let g: Vec<f64> = g.iter().map(|v| v.to_f64()).collect();
-                Ok(root.times(&g)?.into_iter().map(T::from_f64).collect())
-            }
+        if let Factor::Lower(l) = &self.0 {
+            let l = Mat::from_fn(l.nrows(), l.ncols(), |i, j| T::from_f64(l[(i, j)]));
+            return times(g, l.as_ref(), BlockStructure::TriangularLower);
         }
+        let g: Vec<f64> = g.iter().map(|v| v.to_f64()).collect();
+        Ok(self.pull_back(&g)?.into_iter().map(T::from_f64).collect())
     }
 
     /// L^{-1} x for each row x of `x` [n, d]: from the original coordinates to preconditioned ones.
@@ -146,7 +143,7 @@ fn times<T: Scalar>(a: &[T], b: MatRef<'_, T>, structure: BlockStructure) -> Res
             MatMut::from_row_major_slice_mut(out, n, d),
             BlockStructure::Rectangular,
             Accum::Replace,
-            MatRef::from_row_major_slice(a, n, d),
+            view(a, n, d),
             BlockStructure::Rectangular,
             b,
             structure,

@@ -13,7 +13,7 @@ use cmf_core::icnn::formula::Formula;
 use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights, initial_weights};
 use cmf_core::mixture::Mixture;
 use cmf_core::ops::{Activation, Ops};
-use cmf_core::potential::{Whitened, Whitening};
+use cmf_core::potential::{Purpose, Whitened};
 use cmf_core::preconditioner::Preconditioner;
 use cmf_core::symmetric::{Spiked, Symmetric};
 use cmf_core::{Potential, SecondOrder, Source};
@@ -98,7 +98,7 @@ fn whitened_coordinates_for_conjugates_are_those_of_the_mean_hessian() {
     let mut standard =
         |n: usize| -> Vec<f64> { uniform(&mut rng, n * d).iter().map(|v| 3f64.sqrt() * v).collect() };
     let (given, points) = (standard(16), standard(n));
-    let Whitened { potential, coordinates } = w.whitened(Whitening::Conjugates(&given)).unwrap().unwrap();
+    let Whitened { potential, coordinates } = w.whitened(Purpose::Conjugates(&given)).unwrap().unwrap();
     let z = coordinates.whiten(&points).unwrap();
     let v = standard(n);
     let mut hv = vec![0.0; n * d];
@@ -115,18 +115,18 @@ fn potentials_that_gain_nothing_have_no_whitened_coordinates() {
         (0..d * d).map(|k| if k % d == k / d { scale } else { 0.0 }).collect()
     };
     let near = |d: usize, scale: f64| Preconditioner::new(&multiple(d, scale).into()).unwrap();
-    let has = |w: &dyn Potential, meant: Whitening<'_>| w.whitened(meant).unwrap().is_some();
+    let has = |w: &dyn Potential, purpose: Purpose<'_>| w.whitened(purpose).unwrap().is_some();
     let full = random_network(4, &[5], 1, false, SOFTPLUS);
-    assert!(has(&full, Whitening::Chains(&near(4, 1.0))));
+    assert!(has(&full, Purpose::Chains(&near(4, 1.0))));
     // The head is a small part of the Hessian in every direction.
-    assert!(!has(&full, Whitening::Chains(&near(4, 1e-6))));
-    assert!(!has(&random_network(1, &[5], 1, false, SOFTPLUS), Whitening::Chains(&near(1, 1.0))));
+    assert!(!has(&full, Purpose::Chains(&near(4, 1e-6))));
+    assert!(!has(&random_network(1, &[5], 1, false, SOFTPLUS), Purpose::Chains(&near(1, 1.0))));
     let diagonal = random_network(4, &[5], 1, true, SOFTPLUS);
     let spiked = random_spiked(4, &[5], 2, SOFTPLUS);
     let quadratic = Quadratic::new(multiple(4, 2.0), vec![0.0; 4]).unwrap();
     for w in [&diagonal as &dyn Potential, &spiked, &quadratic] {
-        assert!(!has(w, Whitening::Chains(&near(4, 1.0))));
-        assert!(!has(w, Whitening::Conjugates(&[0.1; 8])));
+        assert!(!has(w, Purpose::Chains(&near(4, 1.0))));
+        assert!(!has(w, Purpose::Conjugates(&[0.1; 8])));
     }
 }
 

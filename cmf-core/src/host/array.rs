@@ -107,6 +107,11 @@ impl<T: Scalar> Array<T> {
         out
     }
 
+    /// The elements in row-major order, as f64.
+    pub fn to_f64s(&self) -> Vec<f64> {
+        self.to_vec().into_iter().map(T::to_f64).collect()
+    }
+
     /// Whether `holds` is true of each element.
     pub fn all(&self, holds: impl Fn(T) -> bool) -> bool {
         let a = self.rows_contiguous();

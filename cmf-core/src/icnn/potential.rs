@@ -12,7 +12,7 @@ use crate::host::{Array, Host, Scalar};
 use crate::mixture::Mixture;
 use crate::ops::Ops;
 use crate::potential::{
-    Contraction, Potential, SecondOrder, Whitened, Whitening, check_contraction, check_hessian, check_hvp,
+    Contraction, Potential, Purpose, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
     check_value_and_gradient, rows,
 };
 
@@ -170,11 +170,10 @@ impl<T: Scalar> Icnn<T> {
 
 /// The head of a network on its own.
 fn head_factor<T: Scalar>(arch: &Architecture, weights: &Weights<Array<T>>) -> Result<HeadFactor> {
-    let f64s = |a: &Array<T>| a.to_vec().into_iter().map(T::to_f64).collect::<Vec<f64>>();
     let (from, to) = (arch.x_side_rows() - arch.head_rows(), arch.x_side_rows());
-    let rows = f64s(&Host::sequential().slice(&weights.x_side, 0, from, to));
-    let spikes = weights.spikes.as_ref().map(|spikes| (f64s(&spikes.floor)[0], f64s(&spikes.excess)));
-    HeadFactor::of_rows(rows, spikes, f64s(&weights.centre))
+    let rows = Host::sequential().slice(&weights.x_side, 0, from, to).to_f64s();
+    let spikes = weights.spikes.as_ref().map(|spikes| (spikes.floor.to_f64s()[0], spikes.excess.to_f64s()));
+    HeadFactor::of_rows(rows, spikes, weights.centre.to_f64s())
 }
 
 /// A network with its passes at fixed points kept: [`Icnn::linearise`].
@@ -226,8 +225,8 @@ impl<T: Scalar> Potential for Icnn<T> {
         self.gibbs.as_deref()
     }
 
-    fn whitened(&self, meant: Whitening<'_>) -> Result<Option<Whitened>> {
-        let found = self.whitened_network(meant)?;
+    fn whitened(&self, purpose: Purpose<'_>) -> Result<Option<Whitened>> {
+        let found = self.whitened_network(purpose)?;
         Ok(found.map(|(network, coordinates)| Whitened { potential: Box::new(network), coordinates }))
     }
 }

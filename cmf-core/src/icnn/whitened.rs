@@ -10,7 +10,7 @@ use super::{Architecture, Head, Icnn, Spikes, Weights};
 use crate::error::{Error, Result};
 use crate::host::{Array, Scalar};
 use crate::linalg::{SymmetricEigen, matmul, plus, to_rows, view};
-use crate::potential::Whitening;
+use crate::potential::Purpose;
 use crate::preconditioner::Preconditioner;
 use crate::sampler::standard_normals;
 
@@ -29,15 +29,15 @@ impl<T: Scalar> Icnn<T> {
     /// gained, with a spiked head, where L would cost more than it saves, and with diagonal terms, which are not diagonal in z.
     pub(crate) fn whitened_network(
         &self,
-        meant: Whitening<'_>,
+        purpose: Purpose<'_>,
     ) -> Result<Option<(Icnn<T>, Arc<Preconditioner>)>> {
         let arch = self.architecture();
         if arch.head != Head::Full || arch.diagonal {
             return Ok(None);
         }
-        let found = match meant {
-            Whitening::Chains(near) => self.for_chains(near)?,
-            Whitening::Conjugates(points) => self.for_conjugates(points)?,
+        let found = match purpose {
+            Purpose::Chains(near) => self.for_chains(near)?,
+            Purpose::Conjugates(points) => self.for_conjugates(points)?,
         };
         Ok(found.map(|(network, coordinates)| (network, Arc::new(coordinates))))
     }
@@ -61,8 +61,8 @@ impl<T: Scalar> Icnn<T> {
         let row = |numbers: &[f64]| Array::from_f64(numbers, 1, numbers.len());
         let whitened = Weights {
             x_side: Array::matrix(rows, arch.x_side_rows(), d),
-            pull: row(&coordinates.pull_back(&f64s(&weights.pull))?),
-            centre: row(&coordinates.whiten(&f64s(&weights.centre))?),
+            pull: row(&coordinates.pull_back(&weights.pull.to_f64s())?),
+            centre: row(&coordinates.whiten(&weights.centre.to_f64s())?),
             ..weights.clone()
         };
         Ok(Some((in_whitened(arch.clone(), whitened)?, coordinates)))
@@ -78,7 +78,7 @@ impl<T: Scalar> Icnn<T> {
         let lean = self.without_idle_units(&self.typical_points(near)?)?;
         let (arch, weights) = (lean.architecture(), lean.weights());
         let d = arch.dim;
-        let rows = f64s(&weights.x_side);
+        let rows = weights.x_side.to_f64s();
         let (forms, head) = rows.split_at(rows.len() - d * d);
         let transposed = |a: &[f64]| to_rows(view(a, d, d).transpose());
         // K'QK, from the rows of Q K, transposed: those of K'Q.
@@ -97,7 +97,7 @@ impl<T: Scalar> Icnn<T> {
         let forms = matmul(&near.pull_back(forms)?, &transposed(&axes), forms.len() / d, d, d);
         let directions = (0..spikes * d).map(|i| f64::from(i % d == i / d));
         let x_side: Vec<f64> = forms.into_iter().chain(directions).collect();
-        let centre = coordinates.whiten(&f64s(&weights.centre))?;
+        let centre = coordinates.whiten(&weights.centre.to_f64s())?;
         let arch = Architecture { head: Head::Spiked { rank: spikes }, ..arch.clone() };
         let row = |numbers: &[f64]| Array::from_f64(numbers, 1, numbers.len());
         let excess: Vec<f64> = eigen.values[..spikes].iter().map(|v| v - 1.0).collect();
@@ -117,7 +117,7 @@ impl<T: Scalar> Icnn<T> {
 
     /// Draws of N(a, P), which are like those of the Gibbs factor: [`POINTS`, d].
     fn typical_points(&self, near: &Preconditioner) -> Result<Vec<f64>> {
-        let centre = f64s(&self.weights().centre);
+        let centre = self.weights().centre.to_f64s();
         let noise = standard_normals(&mut ChaCha8Rng::seed_from_u64(0), POINTS * centre.len());
         Ok(plus(near.colour(&noise)?, &centre))
     }
@@ -126,8 +126,4 @@ impl<T: Scalar> Icnn<T> {
 /// The network of these weights, where the coordinates themselves are what may have spoilt them.
 fn in_whitened<T: Scalar>(arch: Architecture, weights: Weights<Array<T>>) -> Result<Icnn<T>> {
     Icnn::new(arch, weights).map_err(|e| Error::Invalid(format!("in whitened coordinates: {e}")))
-}
-
-fn f64s<T: Scalar>(a: &Array<T>) -> Vec<f64> {
-    a.to_vec().into_iter().map(T::to_f64).collect()
 }

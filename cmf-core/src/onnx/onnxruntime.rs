@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
 use crate::icnn::Icnn;
 use crate::potential::{
-    Contraction, Potential, SecondOrder, Whitened, Whitening, check_contraction, check_hessian, check_hvp,
+    Contraction, Potential, Purpose, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
     check_value_and_gradient, hessian_then_contraction,
 };
 
@@ -360,9 +360,9 @@ impl Potential for OrtModel {
         self.network.as_ref()?.gibbs()
     }
 
-    fn whitened(&self, meant: Whitening<'_>) -> Result<Option<Whitened>> {
+    fn whitened(&self, purpose: Purpose<'_>) -> Result<Option<Whitened>> {
         let Some(network) = &self.network else { return Ok(None) };
-        let Some((network, coordinates)) = network.whitened_network(meant)? else { return Ok(None) };
+        let Some((network, coordinates)) = network.whitened_network(purpose)? else { return Ok(None) };
         let first = graph::model(Function::ValueAndGradient, &network)?.encode_to_vec();
         let potential = OrtModel::new(self.dim, Some(network), first, self.runtime, self.device);
         Ok(Some(Whitened { potential: Box::new(potential), coordinates }))

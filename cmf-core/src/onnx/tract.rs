@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
 use crate::icnn::Icnn;
 use crate::potential::{
-    Contraction, Potential, SecondOrder, Whitened, Whitening, check_hessian, check_hvp,
+    Contraction, Potential, Purpose, SecondOrder, Whitened, check_hessian, check_hvp,
     check_value_and_gradient,
 };
 
@@ -259,9 +259,9 @@ impl Potential for TractModel {
         self.network.as_ref()?.gibbs()
     }
 
-    fn whitened(&self, meant: Whitening<'_>) -> Result<Option<Whitened>> {
+    fn whitened(&self, purpose: Purpose<'_>) -> Result<Option<Whitened>> {
         let Some(network) = &self.network else { return Ok(None) };
-        let Some((network, coordinates)) = network.whitened_network(meant)? else { return Ok(None) };
+        let Some((network, coordinates)) = network.whitened_network(purpose)? else { return Ok(None) };
         let first = translate(&graph::model(Function::ValueAndGradient, &network)?)?;
         let potential = Box::new(TractModel::new(self.dim, Some(network), first));
         Ok(Some(Whitened { potential, coordinates }))

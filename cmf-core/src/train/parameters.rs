@@ -116,12 +116,11 @@ impl<B: Backend> Parameters<B> {
     pub fn from_network<T: Scalar>(network: &Icnn<T>, device: &B::Device) -> Result<Self> {
         let (arch, weights) = (network.architecture(), network.weights());
         let (d, forms) = (arch.dim, (1 + arch.rank) * arch.units());
-        let flat = |a: &Array<T>| -> Vec<f64> { a.to_vec().iter().map(|v| v.to_f64()).collect() };
         let free = |a: &Array<T>, scale: f64| -> Vec<f64> {
-            flat(a).iter().map(|v| softplus_inverse((v * scale).max(LEAST_POSITIVE))).collect()
+            a.to_f64s().iter().map(|v| softplus_inverse((v * scale).max(LEAST_POSITIVE))).collect()
         };
         let param = |data: &[f64], shape: [usize; 2]| Param::from_tensor(tensor::<B>(data, shape, device));
-        let x_side = flat(&weights.x_side);
+        let x_side = weights.x_side.to_f64s();
         let head = &x_side[forms * d..];
         let forms_of_x = &x_side[..forms * d];
         let (forms_free, root, free_diagonal) = match &weights.spikes {
@@ -134,13 +133,14 @@ impl<B: Backend> Parameters<B> {
                 (forms_of_x.to_vec(), root, free)
             }
             Some(spikes) => {
-                let (directions, free) = spiked_head(head, flat(&spikes.floor)[0], &flat(&spikes.excess))?;
+                let (directions, free) =
+                    spiked_head(head, spikes.floor.to_f64s()[0], &spikes.excess.to_f64s())?;
                 (within(forms_of_x, &directions, d)?, directions, free)
             }
         };
         Ok(Parameters {
             forms: param(&forms_free, [forms, forms_free.len() / forms]),
-            bias: param(&flat(&weights.bias), [1, arch.units()]),
+            bias: param(&weights.bias.to_f64s(), [1, arch.units()]),
             diagonal: weights.diagonal.as_ref().map(|a| param(&free(a, 1.0), [arch.units(), d])),
             mixing: weights
                 .mixing
@@ -151,7 +151,7 @@ impl<B: Backend> Parameters<B> {
             output: param(&free(&weights.output, 1.0), [1, weights.output.shape()[1]]),
             head_root: param(&root, [root.len() / d, d]),
             head_diagonal: param(&free_diagonal, [1, free_diagonal.len()]),
-            centre: param(&flat(&weights.centre), [1, d]),
+            centre: param(&weights.centre.to_f64s(), [1, d]),
         })
     }
 

@@ -4,7 +4,7 @@ use cmf_core::gaussian::Gaussian;
 use cmf_core::host::Array;
 use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights, initial_weights};
 use cmf_core::ops::Activation;
-use cmf_core::potential::{Whitened, Whitening};
+use cmf_core::potential::{Purpose, Whitened};
 use cmf_core::preconditioner::Preconditioner;
 use cmf_core::symmetric::Symmetric;
 use cmf_core::{Potential, SecondOrder};
@@ -108,8 +108,8 @@ pub fn whitened_agrees(w: &dyn Potential, reference: &Icnn<f64>, noise: f64) {
     near.iter_mut().enumerate().for_each(|(k, v)| *v *= unit(k / d) * unit(k % d));
     let near = Preconditioner::new(&near.into()).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(9);
-    for meant in [Whitening::Chains(&near), Whitening::Conjugates(&uniform(&mut rng, 20 * d))] {
-        let whitened = w.whitened(meant).unwrap().expect("coordinates that gain");
+    for purpose in [Purpose::Chains(&near), Purpose::Conjugates(&uniform(&mut rng, 20 * d))] {
+        let whitened = w.whitened(purpose).unwrap().expect("coordinates that gain");
         is_reference_in_coordinates(&whitened, reference, noise);
     }
 }
