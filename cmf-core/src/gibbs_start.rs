@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::conjugate::{ConjugateSolver, Solution};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gaussian::QuadraticStart;
 use crate::linalg::plus;
 use crate::potential::{Potential, Purpose, Whitened};
@@ -72,6 +72,9 @@ impl GibbsStart {
         seed: u64,
         observe: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Samples> {
+        if self.source == Source::Gaussian {
+            return Err(Error::Invalid("the source of this model is N(0, I), not e^{-w}: use `draw`".into()));
+        }
         let whitened = w.whitened(Purpose::Chains(&self.covariance))?;
         self.gibbs_in(whitened.as_ref(), w, n, steps, seed, observe)
     }
