@@ -43,7 +43,7 @@ Example:
 pub enum Command {
     /// Learn a model from data or an energy and write a run directory
     #[cfg(feature = "train")]
-    Train(crate::commands::train::Train),
+    Train(Box<crate::commands::train::Train>),
     /// Write the model of a run directory as one .onnx file
     #[cfg(feature = "train")]
     Export(crate::commands::export::Export),

@@ -15,10 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::data_spec::DataSpec;
 use crate::energy_spec::{EnergySpec, OpenedEnergy};
-use crate::engine::DeviceChoice;
 use crate::health::Seen;
 use crate::report::Report;
-use crate::training_device::{Place, place};
+use crate::training_device::{DeviceArgs, Place};
 
 /// A run in progress, or one to be exported.
 pub struct Run {
@@ -162,9 +161,9 @@ impl Run {
     }
 
     /// The same, to go on with on `device`; if that is another than before, run.json says so.
-    pub fn resume(folder: &Path, device: Option<DeviceChoice>, report: &Report) -> Result<Run> {
+    pub fn resume(folder: &Path, device: &DeviceArgs, report: &Report) -> Result<Run> {
         let (directory, lesson, record, trainer) = Run::read(folder)?;
-        let (trainer, place) = place(trainer, device, report)?;
+        let (trainer, place) = device.place(trainer, report)?;
         let elsewhere = place != record.place;
         let run = Run { directory, lesson, init: record.init, trainer, place };
         if elsewhere {

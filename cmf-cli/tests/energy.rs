@@ -172,6 +172,13 @@ fn the_baseline_says_its_source_and_is_drawn_from_it() {
         let off = row["log_density"].as_f64().unwrap() - probe.log_density.unwrap();
         assert!(off.abs() < 1e-3, "{row} {probe:?}");
     }
+    // Timed as what it is, without the tasks that do not take it.
+    let timed =
+        run(folder.path(), "bench run/model.onnx --engine tract --batch 1 --seconds 0.01 --json").ok();
+    let tasks: Vec<_> =
+        timed.json()["figures"].as_array().unwrap().iter().map(|f| f["task"].clone()).collect();
+    assert!(tasks.contains(&"sample".into()) && tasks.contains(&"train".into()), "{tasks:?}");
+    assert!(!tasks.contains(&"inpaint".into()) && timed.stderr.contains("no inpainting"), "{}", timed.stderr);
     run(folder.path(), "run score --model run/model.onnx a.csv").fails_with(&["run/model.onnx", "N(0, I)"]);
 }
 

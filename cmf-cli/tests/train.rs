@@ -388,9 +388,17 @@ fn a_gpu_that_cannot_train_is_an_error_that_says_why_and_writes_nothing() {
         let line = format!("{} --out run --device cuda", circles(5));
         run(folder.path(), &line).fails_with(&["--device cuda:0 cannot be used", "with the feature `cuda`"]);
     }
+    let several =
+        |devices: &str| run(folder.path(), &format!("{} --out run --devices {devices}", circles(5)));
+    several("cuda:62,cuda:63").fails_with(&["--device cuda:62 cannot be used: "]);
     assert_eq!(names(folder.path()).len(), 0);
-    let wrong = run(folder.path(), &format!("{} --out run --device gpu", circles(5)));
-    assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
+    for wrong in [
+        run(folder.path(), &format!("{} --out run --device gpu", circles(5))),
+        run(folder.path(), &format!("{} --out run --device cpu --devices cuda:0", circles(5))),
+        several("cuda:0,cpu"),
+    ] {
+        assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
+    }
 
     run(folder.path(), &format!("{} --out run", circles(5))).ok();
     let before = record(&folder.path().join("run"));

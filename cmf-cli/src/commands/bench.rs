@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use cmf_core::density::{exact_log_density, exact_log_density_and_score};
+use cmf_core::density::exact_log_density_from;
 use cmf_core::draws;
+use cmf_core::icnn::Icnn;
 use cmf_core::inpaint::{Hole, Mode};
 use cmf_core::onnx::{Metadata, ModelFile};
 use cmf_core::{Error, Result, SecondOrder, Source};
@@ -31,8 +32,8 @@ use crate::timing::{Ceiling, Times, Work, time};
 #[command(after_help = "\
 gradient, hvp and hessian are one call on a batch. score is the exact log-density of a point, score-gradient with
 its gradient; sample is 16 points by 100 Langevin steps (exact draws of a Gaussian source) and a conjugate solve;
-inpaint is the search for the mode in one half of a point; train is one update of the default settings for a network
-of this shape, with --device cuda on the GPU if this build has the feature `cuda`.
+inpaint is the search for the mode in one half of a point; train is one update from the model's weights by the default
+settings, with --device cuda on the GPU if this build has the feature `cuda`.
 
 Examples:
   cmf-cli bench models/mnist.onnx
@@ -118,14 +119,14 @@ impl Bench {
             engines.push((loaded.worker.to_string(), loaded.potential));
         }
         if self.engine.engine.is_none() {
-            engines.push(("host".into(), Box::new(host)));
+            engines.push(("host".into(), Box::new(host.clone())));
         }
         for (name, w) in &engines {
             self.engine_figures(name, w.as_ref(), metadata, ceiling, &mut figures)?;
         }
         #[cfg(feature = "train")]
         if self.wants(Task::Train) {
-            let (device, batch, times) = self.training(metadata)?;
+            let (device, batch, times) = self.training(&host, metadata)?;
             let name = format!("burn on {device}");
             self.add(&mut figures, ceiling, (Task::Train, &name, batch), times, None)?;
         }
@@ -174,7 +175,8 @@ impl Bench {
         ceiling: Ceiling,
         figures: &mut Vec<Figure>,
     ) -> Result<()> {
-        let (d, work, budget) = (w.dim(), Work(&metadata.architecture), self.budget());
+        let (d, work, budget, source) =
+            (w.dim(), Work(&metadata.architecture), self.budget(), metadata.source);
         let point: Vec<f64> =
             metadata.probes.first().map_or(vec![0.0; d], |p| p.x.iter().map(|&v| f64::from(v)).collect());
         for n in self.batch.iter().map(|&n| n as usize) {
@@ -197,12 +199,14 @@ impl Bench {
             self.add(figures, ceiling, (Task::Hessian, engine, 1), times, work.hessian(1))?;
         }
         if self.wants(Task::Score) {
-            let times = time(budget, || exact_log_density(w, 0.0, &point).map(|_| ()))?;
+            let times = time(budget, || exact_log_density_from(w, source, 0.0, &point, None).map(|_| ()))?;
             self.add(figures, ceiling, (Task::Score, engine, 1), times, None)?;
         }
         if self.wants(Task::ScoreGradient) {
             let mut score = vec![0.0; d];
-            let times = time(budget, || exact_log_density_and_score(w, 0.0, &point, &mut score).map(|_| ()))?;
+            let times = time(budget, || {
+                exact_log_density_from(w, source, 0.0, &point, Some(&mut score)).map(|_| ())
+            })?;
             self.add(figures, ceiling, (Task::ScoreGradient, engine, 1), times, None)?;
         }
         let Some(gaussian) = &metadata.gaussian else {
@@ -211,12 +215,13 @@ impl Bench {
         };
         if self.wants(Task::Sample) {
             let go_on = &mut |_| !interrupt::asked();
-            let times = time(budget, || {
-                draws::samples(w, gaussian, Source::Gibbs, SAMPLES, STEPS, 0, go_on).map(|_| ())
-            })?;
+            let times =
+                time(budget, || draws::samples(w, gaussian, source, SAMPLES, STEPS, 0, go_on).map(|_| ()))?;
             self.add(figures, ceiling, (Task::Sample, engine, SAMPLES), times, None)?;
         }
-        if self.wants(Task::Inpaint) {
+        if self.wants(Task::Inpaint) && source == Source::Gaussian {
+            self.report.note("no inpainting: the source is N(0, I), which `inpaint` does not take");
+        } else if self.wants(Task::Inpaint) {
             let hidden: Vec<usize> = (d / 2..d).collect();
             let mixture = metadata.data_mixture.as_deref();
             let hole = Hole::new(gaussian, &point, &hidden)?.with_mixture(gaussian, mixture)?;
@@ -230,25 +235,30 @@ impl Bench {
         Ok(())
     }
 
-    /// Updates of a new run on the mean of the data with noise, and how many rows one takes.
+    /// Updates of a run from the file's network, on the mean of the data with noise, and how many rows one takes.
     #[cfg(feature = "train")]
-    fn training(&self, metadata: &Metadata) -> Result<(String, usize, Times)> {
+    fn training(&self, network: &Icnn<f32>, metadata: &Metadata) -> Result<(String, usize, Times)> {
         use crate::engine::DeviceChoice;
-        use crate::training_device::place;
+        use crate::training_device::DeviceArgs;
         use cmf_core::train::{Method, Trainer};
         let Some(gaussian) = &metadata.gaussian else {
             return Err(Error::file(&self.model, "has no cmf.gaussian, from which training starts"));
         };
+        let method = match metadata.source {
+            Source::Gibbs => Method::Samples,
+            Source::Gaussian => Method::GaussianIcnn,
+        };
         let config = crate::training_settings::default_settings(
-            Method::Samples,
+            method,
             metadata.architecture.clone(),
             metadata.sigma,
         )?;
         let (batch, mean) = (config.batch, gaussian.mean.clone());
         // On the GPU that the engines were told to take, if this build trains on GPUs.
         let on_gpu = |d: &DeviceChoice| cfg!(feature = "cuda") && matches!(d, DeviceChoice::Cuda(_));
-        let device = self.engine.device.filter(on_gpu);
-        let (mut trainer, place) = place(Trainer::new(config, gaussian)?, device, &self.report)?;
+        let device = DeviceArgs::one(self.engine.device.filter(on_gpu));
+        let (mut trainer, place) =
+            device.place(Trainer::from_network(config, gaussian, network)?, &self.report)?;
         let times = time(self.budget(), || {
             let read = |_: &[usize], out: &mut [f64]| {
                 out.chunks_exact_mut(mean.len()).for_each(|row| row.copy_from_slice(&mean));

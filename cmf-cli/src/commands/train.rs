@@ -16,13 +16,12 @@ use serde_json::json;
 
 use crate::data_spec::DataSpec;
 use crate::energy_spec::{EnergySpec, OpenedEnergy};
-use crate::engine::DeviceChoice;
 use crate::health::{Health, Seen};
 use crate::interrupt;
 use crate::plugin_args::parse_setting;
 use crate::report::{Outcome, Report};
 use crate::run_directory::{Init, Lesson, Run, RunDirectory, gaussian};
-use crate::training_device::{self, place};
+use crate::training_device::DeviceArgs;
 use crate::training_settings::Settings;
 
 /// Learn a model from data or from an energy and write a run directory.
@@ -40,8 +39,10 @@ Ctrl-C writes a checkpoint and ends; --resume goes on from the last checkpoint, 
 ends with the weights of an unbroken run.
 
 --device cuda needs a build with the feature `cuda`, NVIDIA's driver, and the CUDA toolkit, whose compiler makes
-the kernels at the first updates. The whole update then stays on the GPU. A run may be resumed on another
-device than it began on. Energies are learned on the processor.
+the kernels at the first updates. The whole update then stays on the GPU. --devices cuda:0,cuda:1 shares the
+rows of every update out over several, each of which has the parameters; their gradients are averaged, so that
+the run is that of one GPU to within the tolerance of its solves. A run may be resumed on other devices than it
+began on. Energies are learned on the processor.
 
 An energy E is known up to a constant; the model's density is fitted to e^-E by regression on the Monge-Ampere
 equation: E(y) - w(grad w(y)) + log det Hess w(y) must be constant, at --batch points of the domain and at
@@ -62,6 +63,7 @@ Examples:
   cmf-cli train --energy himmelblau --out runs/himmelblau
   cmf-cli train --energy 'plugin:./libmy_energy.so#well?depth=3' --domain=-4,4 --out runs/well
   cmf-cli train --data mnist:data/mnist --out runs/mnist --device cuda
+  cmf-cli train --data mnist:data/mnist --out runs/mnist --batch 512 --devices cuda:0,cuda:1
   cmf-cli train --resume --out runs/mnist")]
 pub struct Train {
     /// What to learn from: NAME, NAME:PATH or PATH
@@ -95,10 +97,8 @@ pub struct Train {
     init: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
-    /// Where to compute: cpu, cuda or cuda:N, or auto, which takes the first GPU if it can be used and says which
-    /// it took; with --resume too [default: cpu]
-    #[arg(long, value_name = "DEVICE")]
-    device: Option<DeviceChoice>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Updates between two looks at the model: how its samples compare with held-out data or the energy, and a preview
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     look_every: u32,
@@ -178,9 +178,9 @@ impl Train {
 
     /// The run to go on with: a new one, or the one in the run directory.
     fn start(&self) -> Result<Run> {
-        training_device::check(self.device)?;
+        self.device.check()?;
         if self.resume {
-            let run = Run::resume(&self.out, self.device, &self.report)?;
+            let run = Run::resume(&self.out, &self.device, &self.report)?;
             run.directory.forget_after(run.trainer.updates_done())?;
             self.report.note(format!("resumed after {} updates", run.trainer.updates_done()));
             return Ok(run);
@@ -218,7 +218,7 @@ impl Train {
             Some(known) => Trainer::from_network(config, &gaussian, &known.network)?,
             None => Trainer::new(config, &gaussian)?,
         };
-        let (trainer, place) = place(trainer, self.device, &self.report)?;
+        let (trainer, place) = self.device.place(trainer, &self.report)?;
         let run = Run { directory, lesson, init: known.map(|known| known.file), trainer, place };
         run.begin()?;
         Ok(run)

@@ -56,7 +56,7 @@ pub(super) struct Late {
 }
 
 /// What backends keep as modules, as bytes that each of them reads.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Packed {
     module: Vec<u8>,
     optimisers: [Vec<u8>; 3],

@@ -47,14 +47,16 @@ impl Precise for Cuda {
 }
 
 impl Trainer {
-    /// Goes on with the run on the GPU of number `n`.
+    /// Goes on with the run on the GPUs of these numbers, which share every update's rows and have the parameters each.
     ///
-    /// The GPU's gradients and Hessian products at some particles are compared with the processor's first. Fails if
-    /// they differ, if CUDA does not work, or if the run learns from an energy. Look for NVIDIA's driver and compiler
+    /// The GPUs' gradients and Hessian products at some particles are compared with the processor's first. Fails if
+    /// they differ, if CUDA does not work, if the run learns from an energy, or if the batch or the particles are no
+    /// multiple of the number of GPUs. Look for NVIDIA's driver and compiler
     /// before: without them Burn panics, which is caught here but has been said on standard error by then.
-    pub fn on_cuda(&self, n: u32) -> Result<Box<dyn Training>> {
+    pub fn on_cuda(&self, gpus: &[u32]) -> Result<Box<dyn Training>> {
         let state = self.state()?;
-        let begin = || DeviceTrainer::<Autodiff<Cuda>>::from_state(state, CudaDevice::new(n as usize));
+        let devices = gpus.iter().map(|&n| CudaDevice::new(n as usize)).collect();
+        let begin = || DeviceTrainer::<Autodiff<Cuda>>::from_state(state, devices);
         // Nothing that a panic leaves half done is used again.
         match catch_unwind(AssertUnwindSafe(begin)) {
             Ok(run) => Ok(Box::new(run?)),

@@ -34,7 +34,12 @@ use crate::icnn::Weights;
 /// Updates between two measurements of κ, each of which costs a second pass backwards.
 const EVERY: usize = 50;
 
-/// κ corrected by what [`Differentiated::correction`] says; as it was where that is nothing, or no number because units have no effect.
+/// How far κ was above the best: ⟨G, C⟩ / |C|² for the gradients G of the loss and C of the control in the forms.
+pub fn correction<B: Backend>(whole: Tensor<B, 2>, control: Tensor<B, 2>) -> Tensor<B, 1> {
+    (whole * control.clone()).sum() / (control.clone() * control).sum()
+}
+
+/// κ corrected by what [`correction`] says; as it was where that is nothing, or no number because units have no effect.
 pub fn corrected(kappa: f64, correction: Option<f64>) -> f64 {
     correction.filter(|c| c.is_finite()).map_or(kappa, |c| (kappa - c).max(0.0))
 }
@@ -56,8 +61,8 @@ pub struct Differentiated<B: AutodiffBackend> {
     pub loss: Tensor<B, 1>,
     /// Its gradients.
     pub gradients: B::Gradients,
-    /// How far κ was above the best, in updates that measure it: ⟨G, C⟩ / |C|² in the forms.
-    pub correction: Option<Tensor<B::InnerBackend, 1>>,
+    /// The control's gradient in the forms, in updates that measure κ.
+    pub control: Option<Tensor<B::InnerBackend, 2>>,
 }
 
 /// Differentiates the loss of `batch` in update number `update`, its likelihood under control by `kappa`; `noise` makes
@@ -92,13 +97,11 @@ pub fn differentiated<B: AutodiffBackend + Activates>(
     }
     let whole = loss(&ops, arch, weights, batch);
     let gradients = whole.backward();
-    let correction = control.and_then(|control| {
+    let control = control.and_then(|control| {
         let control = loss(&ops, arch, &parameters.weights(arch), control).backward();
-        let forms = parameters.forms.val();
-        let (whole, control) = (forms.grad(&gradients)?, forms.grad(&control)?);
-        Some((whole * control.clone()).sum() / (control.clone() * control).sum())
+        parameters.forms.val().grad(&control)
     });
-    Differentiated { loss: whole, gradients, correction }
+    Differentiated { loss: whole, gradients, control }
 }
 
 #[cfg(test)]

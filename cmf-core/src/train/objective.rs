@@ -46,10 +46,20 @@ pub struct Slope<T> {
 
 impl Slope<Vec<f64>> {
     /// The same as tensors, in dimension `d`.
-    pub fn on<B: Backend>(&self, d: usize, device: &B::Device) -> Slope<Tensor<B, 2>> {
+    fn on<B: Backend>(&self, d: usize, device: &B::Device) -> Slope<Tensor<B, 2>> {
         // The k + 1 numbers of a spiked head are at most d.
         let columns = self.precision.len().min(d);
         Slope { precision: rows(&self.precision, columns, device), centre: rows(&self.centre, d, device) }
+    }
+}
+
+impl OfHead<Vec<f64>> {
+    /// The same as tensors, in dimension `d`.
+    pub fn on<B: Backend>(&self, d: usize, device: &B::Device) -> OfHead<Tensor<B, 2>> {
+        OfHead {
+            inverse: self.inverse.as_ref().map(|inverse| rows(inverse, d, device)),
+            mixture: self.mixture.as_ref().map(|slope| slope.on(d, device)),
+        }
     }
 }
 

@@ -3,14 +3,13 @@
 
 use std::borrow::Cow;
 
-use burn::prelude::{Backend, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::activation::Activates;
 use super::config::TrainConfig;
-use super::objective::{OfHead, Slope, rows};
+use super::objective::{OfHead, Slope};
 use super::parameters::{Parameters, network_of};
 use super::trainer::DataRows;
 use super::training::ReadRows;
@@ -49,6 +48,14 @@ pub(super) struct Pull {
     pub along: Vec<f64>,
     /// That of the mean of c in the head.
     pub head: Slope<Vec<f64>>,
+}
+
+/// What an update at a Gibbs factor of the head takes from the processor.
+pub(super) struct HeadLaw {
+    /// What the derivative in the head needs.
+    pub of_head: OfHead<Vec<f64>>,
+    /// What a mixture adds to ∇V at the data's images: [n, d], or empty without one.
+    pub along: Vec<f64>,
 }
 
 /// What a run's source has become.
@@ -117,28 +124,26 @@ impl RunSource {
         }
     }
 
-    /// What the derivative at a head of this form takes from the processor, and what a mixture in its Gibbs factor adds to ∇V
-    /// at the `image` of an update: [n, d], or empty without a mixture.
-    pub fn law_of_head<'a, B: Backend>(
+    /// What an update takes from the processor for a head of this form, with a mixture at its `image` [n, d].
+    pub fn law_of_head<'a>(
         &mut self,
         form: Head,
         head: impl FnOnce() -> Result<Cow<'a, HeadFactor>>,
         image: impl FnOnce() -> Result<Vec<f64>>,
-        device: &B::Device,
-    ) -> Result<(OfHead<Tensor<B, 2>>, Vec<f64>)> {
+    ) -> Result<HeadLaw> {
         if form != Head::Full && self.mixture.is_none() {
-            return Ok((OfHead { inverse: None, mixture: None }, Vec::new()));
+            return Ok(HeadLaw { of_head: OfHead { inverse: None, mixture: None }, along: Vec::new() });
         }
         let head = head()?;
-        let (d, covariance) = (head.dim(), head.covariance()?);
+        let covariance = head.covariance()?;
         let pull =
             self.mixture.as_mut().map(|mixture| mixture.pull(&head, &covariance, &image()?)).transpose()?;
-        let (along, slope) = pull.map(|pull| (pull.along, pull.head.on(d, device))).unzip();
-        let inverse = match &covariance {
-            Symmetric::Full(inverse) => Some(rows(inverse, d, device)),
+        let (along, mixture) = pull.map(|pull| (pull.along, pull.head)).unzip();
+        let inverse = match covariance {
+            Symmetric::Full(inverse) => Some(inverse),
             Symmetric::Spiked(_) => None,
         };
-        Ok((OfHead { inverse, mixture: slope }, along.unwrap_or_default()))
+        Ok(HeadLaw { of_head: OfHead { inverse, mixture }, along: along.unwrap_or_default() })
     }
 }
 

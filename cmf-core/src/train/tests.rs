@@ -14,7 +14,7 @@ use super::objective::{Batch, Law, Likelihood, loss, regression, rows};
 use super::ops::{BurnOps, Ranked};
 use super::parameters::{Parameters, network_of};
 use super::solve::hessian_solve;
-use super::source_mixture::{RunSource, SavedSource};
+use super::source_mixture::{HeadLaw, RunSource, SavedSource};
 use super::trainer::Backend as Differentiating;
 use super::{Method, TrainConfig, Trainer, Training};
 use crate::closed_form::Quadratic;
@@ -219,14 +219,15 @@ fn assert_likelihood_gradient(net: Icnn<f64>, law: RunSource) {
         Some(head) => {
             // The mixture takes the points in; the differences are of one that did not.
             let known = || Ok(image.clone());
-            let (of_head, more) = law
-                .clone()
-                .law_of_head(arch.head, || Ok(std::borrow::Cow::Borrowed(head)), known, &device)
-                .unwrap();
+            let HeadLaw { of_head, along: more } =
+                law.clone().law_of_head(arch.head, || Ok(std::borrow::Cow::Borrowed(head)), known).unwrap();
             assert_eq!(more.is_empty(), law.save().mixture.is_none());
             let of_gaussian = inner::gradient(head, &image).unwrap();
             let more = more.into_iter().chain(std::iter::repeat(0.0));
-            (of_gaussian.iter().zip(more).map(|(a, b)| a + b).collect(), Law::Head(of_head))
+            (
+                of_gaussian.iter().zip(more).map(|(a, b)| a + b).collect(),
+                Law::Head(of_head.on(arch.dim, &device)),
+            )
         }
     };
     let metric = crate::preconditioner::Preconditioner::new(&identity(d).into()).unwrap();

@@ -24,7 +24,7 @@ use super::ops::Ranked;
 use super::parameters::{Parameters, network_of};
 use super::solve::hessian_solve;
 use super::solve_metric;
-use super::source_mixture::RunSource;
+use super::source_mixture::{HeadLaw, RunSource};
 use super::training::{Metrics, ReadRows, Training};
 use crate::conjugate::{ConjugateSolver, Status};
 use crate::error::{Error, Result, check_len};
@@ -103,20 +103,26 @@ pub(super) fn optimisers<B: AutodiffBackend>(config: &TrainConfig) -> Optimisers
     })
 }
 
-/// One Adam step against `gradients` at update number `update`, and the factor of the learning rates that it was taken
-/// with.
+/// The gradients of each group of parameters.
+pub(super) fn grouped<B: AutodiffBackend>(
+    parameters: &Parameters<B>,
+    mut gradients: B::Gradients,
+) -> [GradientsParams; 3] {
+    parameters.groups().map(|group| GradientsParams::from_params(&mut gradients, parameters, &group))
+}
+
+/// One Adam step against the gradients of each group at update number `update`, and the factor of the learning rates
+/// that it was taken with.
 pub(super) fn adam<B: AutodiffBackend>(
     config: &TrainConfig,
     update: usize,
     optimisers: &mut Optimisers<B>,
     mut parameters: Parameters<B>,
-    mut gradients: B::Gradients,
+    gradients: [GradientsParams; 3],
 ) -> (Parameters<B>, f64) {
     let rate = config.rate(update);
-    let groups = parameters.groups();
     let rates = [config.learning_rate, config.learning_rate_positive, config.learning_rate_head];
-    for ((optimiser, group), learning_rate) in optimisers.iter_mut().zip(&groups).zip(rates) {
-        let gradients = GradientsParams::from_params(&mut gradients, &parameters, group);
+    for ((optimiser, gradients), learning_rate) in optimisers.iter_mut().zip(gradients).zip(rates) {
         parameters = optimiser.step(rate * learning_rate, parameters, gradients);
     }
     (parameters, rate)
@@ -314,7 +320,7 @@ impl Training for Trainer {
             conjugate: (weight > 0.0).then(|| (on_burn(&self.conjugates), weight)),
             likelihood: parts.map(|parts| parts.map(|a| on_burn(&a))),
         };
-        let Differentiated { loss, gradients, correction } = noise_control::differentiated(
+        let Differentiated { loss, gradients, control } = noise_control::differentiated(
             &self.config,
             self.update,
             self.kappa,
@@ -323,6 +329,8 @@ impl Training for Trainer {
             || on_burn(&drawn.noise),
         );
         self.check(&loss)?;
+        let whole = parameters.forms.val().grad(&gradients);
+        let correction = whole.zip(control).map(|(whole, control)| noise_control::correction(whole, control));
         self.kappa = noise_control::corrected(self.kappa, correction.map(|c| f64::from(c.into_scalar())));
         let rate = self.descend(parameters, gradients);
         self.seconds += clock.elapsed().as_secs_f64();
@@ -380,6 +388,7 @@ impl Trainer {
 
     /// Takes one Adam step against `gradients` and returns the factor of the learning rates that it was taken with.
     pub(super) fn descend(&mut self, parameters: Parameters<Backend>, gradients: Gradients) -> f64 {
+        let gradients = grouped(&parameters, gradients);
         let (parameters, rate) = adam(&self.config, self.update, &mut self.optimisers, parameters, gradients);
         self.update += 1;
         self.parameters = Some(parameters);
@@ -396,14 +405,10 @@ impl Trainer {
                 let mut law = None;
                 if let Some(head) = network.gibbs() {
                     let (form, known) = (self.config.architecture.head, || Ok(image.clone()));
-                    let (of_head, more) = self.source.law_of_head(
-                        form,
-                        || Ok(Cow::Borrowed(head)),
-                        known,
-                        &Default::default(),
-                    )?;
+                    let HeadLaw { of_head, along: more } =
+                        self.source.law_of_head(form, || Ok(Cow::Borrowed(head)), known)?;
                     along.iter_mut().zip(more).for_each(|(along, more)| *along += more);
-                    law = Some(of_head);
+                    law = Some(of_head.on(network.dim(), &Default::default()));
                 }
                 (Some(image), along, law)
             }

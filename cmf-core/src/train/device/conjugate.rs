@@ -2,8 +2,9 @@
 
 use burn::prelude::*;
 
+use super::super::ops::Precise;
 use super::metric::{Metric, choose, dots};
-use super::{Potential, Precise, at};
+use super::{Potential, at};
 
 /// As on the host: a step may overshoot to at most this fraction of the first slope.
 const OVERSHOOT: f64 = 0.8;

@@ -30,6 +30,12 @@ impl Chance {
     }
 }
 
+/// Part `i` of `n` equal parts of `a`.
+pub(super) fn part(a: &[f64], i: usize, n: usize) -> &[f64] {
+    let len = a.len() / n;
+    &a[i * len..(i + 1) * len]
+}
+
 /// What moves the particles.
 pub(super) enum Moves {
     /// Langevin steps towards the Gibbs factor.
@@ -51,7 +57,40 @@ pub(super) struct Draws {
     pub rng: ChaCha8Rng,
 }
 
+/// What one of several devices has of an update: an equal part of each batch of rows.
+pub(super) struct Part {
+    /// Noisy data: [share of the batch, d].
+    pub y: Vec<f64>,
+    /// Their noise ε: [share of the batch, d].
+    pub noise: Vec<f64>,
+    pub moves: Moves,
+    /// [k times the share of the batch, d].
+    pub probes: Option<Vec<f64>>,
+}
+
 impl Draws {
+    /// The parts of `n` devices; `y` is the noisy data of the whole batch.
+    pub fn shared_out(&self, y: &[f64], n: usize) -> Vec<Part> {
+        let chance = |chance: &Chance, i| Chance {
+            noise: part(&chance.noise, i, n).to_vec(),
+            uniform: part(&chance.uniform, i, n).to_vec(),
+        };
+        // The first probe of each point comes before the second of any.
+        let probes =
+            |all: &Vec<f64>, i| all.chunks_exact(y.len()).flat_map(|all| part(all, i, n)).copied().collect();
+        let of = |i| Part {
+            y: part(y, i, n).to_vec(),
+            noise: part(&self.rows.noise, i, n).to_vec(),
+            moves: match &self.moves {
+                Moves::Langevin(chances) => Moves::Langevin(chances.iter().map(|c| chance(c, i)).collect()),
+                Moves::Nothing => Moves::Nothing,
+                Moves::Exact(noise) => Moves::Exact(part(noise, i, n).to_vec()),
+            },
+            probes: self.probes.as_ref().map(|all| probes(all, i)),
+        };
+        (0..n).map(of).collect()
+    }
+
     fn new(config: &TrainConfig, update: usize, of: usize, mut rng: ChaCha8Rng) -> Result<Self> {
         let (n, d) = (config.particles, config.architecture.dim);
         let rows = draw_rows(config, &mut rng, of)?;

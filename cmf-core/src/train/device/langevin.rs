@@ -2,9 +2,11 @@
 
 use burn::prelude::*;
 
+use super::super::objective::rows;
+use super::super::ops::Precise;
 use super::draws::Chance;
 use super::metric::{Metric, choose, dots};
-use super::{Potential, Precise, at, rows};
+use super::{Potential, at};
 
 /// Metropolis-adjusted Langevin steps from x to x - γ P ∇w(x) + √(2γ) L ξ, as the host's `Mala`.
 ///

@@ -2,8 +2,9 @@
 
 use burn::prelude::*;
 
+use super::super::ops::Precise;
 use super::metric::{Metric, choose, dots};
-use super::{Potential, Precise, ranked, scalar};
+use super::{Potential, ranked, scalar};
 use crate::error::Result;
 
 /// Iterations between two looks at the residuals, each of which waits for the device: a few, because one costs

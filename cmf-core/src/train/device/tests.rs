@@ -12,8 +12,12 @@ use super::super::tests::{
     config, energy_config, network, one_point, ring, ring_gaussian, run_on_noise, with_factor_of_head,
 };
 use super::super::{Method, TrainConfig, Trainer, Training, inner, objective, solve};
+use super::conjugate::conjugate;
 use super::draws::Chance;
-use super::{DeviceTrainer, Metric, conjugate, hessian_solve, lambda_max, langevin, read};
+use super::langevin::{lambda_max, langevin};
+use super::metric::Metric;
+use super::solve::hessian_solve;
+use super::{DeviceTrainer, read};
 use crate::conjugate::ConjugateSolver;
 use crate::density::{exact_log_density, exact_log_density_from_gaussian};
 use crate::host::Array;
@@ -67,6 +71,9 @@ on_devices! {
     updates_are_the_hosts,
     control_and_metric_of_solves_are_the_hosts,
     checkpoints_move_between_host_and_device,
+    several_devices_make_the_run_of_one,
+    several_devices_know_what_they_cannot_share,
+    checkpoints_move_between_one_device_and_several,
     a_device_learns_a_ring_as_well_as_the_host,
     a_device_refuses_energies_and_answers_that_are_not_the_hosts,
 }
@@ -267,7 +274,12 @@ fn a_row_that_is_not_finite_spoils_no_other<B: Device>() {
 }
 
 fn on_device<B: Device>(trainer: Trainer) -> DeviceTrainer<B> {
-    DeviceTrainer::from_state(trainer.state().unwrap(), Default::default()).unwrap()
+    on_several(trainer, 1)
+}
+
+/// On `n` replicas, which have a thread and a queue each, though here one device computes them all.
+fn on_several<B: Device>(trainer: Trainer, n: usize) -> DeviceTrainer<B> {
+    DeviceTrainer::from_state(trainer.state().unwrap(), vec![Default::default(); n]).unwrap()
 }
 
 /// log ρ, but for the constant, at three ring points and the centre.
@@ -377,6 +389,114 @@ fn checkpoints_move_between_host_and_device<B: Device>() {
     assert!(off < B::OFF, "{off:e}");
 }
 
+/// The largest difference between the averaged weights of two runs.
+fn weights_apart(a: &dyn Training, b: &dyn Training) -> f64 {
+    let arrays = |t: &dyn Training| -> Vec<f64> {
+        let net = t.network().unwrap();
+        net.weights().named(net.architecture()).iter().flat_map(|(.., a)| a.to_f64s()).collect()
+    };
+    largest_difference(&arrays(a), &arrays(b))
+}
+
+fn several_devices_make_the_run_of_one<B: Device>() {
+    let of_ring = |config: TrainConfig| Trainer::new(config, &ring_gaussian(Head::Full)).unwrap();
+    // Langevin particles; conjugates; both objectives; N(0, I); the head; with a mixture from the second update on.
+    let runs = [
+        config(12, 0),
+        config(12, 12),
+        TrainConfig { conjugate_weight: 0.5, ..config(12, 6) },
+        TrainConfig { method: Method::GaussianIcnn, ..config(12, 0) },
+        with_factor_of_head(config(12, 0)),
+        TrainConfig { components: 2, ..with_factor_of_head(config(12, 0)) },
+    ];
+    for config in runs {
+        for n in [2, 4] {
+            let mut one = on_device::<B>(of_ring(config.clone()));
+            let mut several = on_several::<B>(of_ring(config.clone()), n);
+            for update in 1..=12 {
+                let want = one.step(1000, &ring).unwrap();
+                let found = several.step(1000, &ring).unwrap();
+                let close = |a: f64, b: f64| {
+                    assert!((a - b).abs() < B::OFF * (1.0 + b.abs()), "{n}, {update}: {found:?} {want:?}")
+                };
+                close(found.lambda_max, want.lambda_max);
+                close(found.acceptance, want.acceptance);
+                match found.objective {
+                    "likelihood" => assert!(found.residual <= config.solve_tolerance, "{found:?}"),
+                    _ => close(found.residual, want.residual),
+                }
+            }
+            let off = weights_apart(&several, &one);
+            assert!(off < B::OFF, "{n}: {off:e}, {config:?}");
+            let off = largest_difference(&several.particles().unwrap(), &one.particles().unwrap());
+            assert!(off < B::OFF, "{n}: {off:e}, {config:?}");
+        }
+    }
+
+    // The control's factor and the metric of linear solves.
+    let [mut one, mut several] = [1, 4].map(|n| {
+        let mut trainer = run_on_noise(&[20]);
+        // Each device looks at its own residuals, so that some would stop before others.
+        trainer.config.solve_tolerance = 1e-30;
+        on_several::<B>(trainer, n)
+    });
+    for _ in 0..12 {
+        one.step(10, &one_point).unwrap();
+        several.step(10, &one_point).unwrap();
+    }
+    assert!(one.kappa > 0.1 && (several.kappa - one.kappa).abs() < B::OFF, "{} {}", several.kappa, one.kappa);
+    let off = largest_difference(&several.mean_hessian, &one.mean_hessian);
+    assert!(off < B::OFF * one.mean_hessian.iter().fold(0.0, |top, v| v.max(top)), "{off:e}");
+    let off = weights_apart(&several, &one);
+    assert!(off < B::OFF, "{off:e}");
+}
+
+fn several_devices_know_what_they_cannot_share<B: Device>() {
+    let refused = |config: TrainConfig, n| {
+        let trainer = Trainer::new(config, &ring_gaussian(Head::Full)).unwrap();
+        let run = DeviceTrainer::<B>::from_state(trainer.state().unwrap(), vec![Default::default(); n]);
+        run.err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    assert_eq!(refused(config(5, 0), 2), "");
+    let batch = refused(config(5, 0), 3);
+    assert!(batch.contains("a batch of 64 cannot be shared out evenly over 3 devices"), "{batch}");
+    let particles = refused(TrainConfig { batch: 63, ..config(5, 0) }, 3);
+    assert!(particles.contains("a number of particles of 64"), "{particles}");
+    let amortise = TrainConfig { conjugate_weight: 0.5, amortise: true, ..config(5, 0) };
+    assert!(refused(amortise, 2).contains("an amortiser learns on one device"));
+    assert!(refused(config(5, 0), 0).contains("no device"));
+}
+
+fn checkpoints_move_between_one_device_and_several<B: Device>() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint");
+    let config = || TrainConfig { conjugate_weight: 0.5, ..config(24, 4) };
+    let new = || Trainer::new(config(), &ring_gaussian(Head::Full)).unwrap();
+    let (mut unbroken, mut again) = (on_several::<B>(new(), 2), on_several::<B>(new(), 2));
+    let mut moving: Box<dyn Training> = Box::new(on_several::<B>(new(), 2));
+    for update in 1..=24 {
+        unbroken.step(1000, &ring).unwrap();
+        again.step(1000, &ring).unwrap();
+        moving.step(1000, &ring).unwrap();
+        if update % 6 == 0 {
+            again.save(&path).unwrap();
+            again = on_several::<B>(Trainer::load(&path).unwrap(), 2);
+            moving.save(&path).unwrap();
+            let loaded = Trainer::load(&path).unwrap();
+            moving = match update {
+                6 => Box::new(on_device::<B>(loaded)),
+                12 => Box::new(loaded),
+                _ => Box::new(on_several::<B>(loaded, 2)),
+            };
+        }
+    }
+    // A seed gives the same bits on the same devices, whichever of their threads is ahead.
+    assert_eq!(weights_apart(&unbroken, &again), 0.0);
+    assert_eq!(unbroken.particles().unwrap(), again.particles().unwrap());
+    let off = largest_difference(&densities(&unbroken), &densities(moving.as_ref()));
+    assert!(off < B::OFF, "{off:e}");
+}
+
 /// Mean log ρ over the ring in nats, with log Z by the trapezium rule.
 fn log_likelihood(t: &dyn Training) -> f64 {
     let net: Icnn<f64> = t.network().unwrap().cast().unwrap();
@@ -414,7 +534,7 @@ fn a_device_refuses_energies_and_answers_that_are_not_the_hosts<B: Device>() {
         if spoil {
             state.numbers.particles[0] = f64::NAN;
         }
-        DeviceTrainer::<B>::from_state(state, Default::default()).err().map(|e| e.to_string())
+        DeviceTrainer::<B>::from_state(state, vec![Default::default()]).err().map(|e| e.to_string())
     };
     let samples = Trainer::new(config(5, 0), &ring_gaussian(Head::Full)).unwrap();
     assert_eq!(refused(&samples, false), None);
