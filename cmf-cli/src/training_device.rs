@@ -28,14 +28,14 @@ impl Default for Place {
 }
 
 /// Where the user wants a run to compute.
-#[derive(Args, Clone, Default)]
+#[derive(Args)]
 pub struct DeviceArgs {
     /// Where to compute: cpu, cuda or cuda:N, or auto, which takes the first GPU if it can be used and says which
     /// it took; with --resume too [default: cpu]
     #[arg(long, value_name = "DEVICE", conflicts_with = "devices")]
     device: Option<DeviceChoice>,
     /// Compute on several GPUs, which share the rows of every update: cuda:0,cuda:1 and so on. The batch and the
-    /// particles must be multiples of their number
+    /// particles must be multiples of their number; not with --amortise
     #[arg(long, value_name = "GPUS", value_delimiter = ',', value_parser = gpu)]
     devices: Vec<u32>,
 }
@@ -85,8 +85,10 @@ impl DeviceArgs {
         if !gpus.is_empty() {
             self.check()?;
             let device = gpus.iter().map(|n| format!("cuda:{n}")).collect::<Vec<_>>().join(",");
-            let moved = on_cuda(&trainer, &gpus)
-                .map_err(|e| Error::Invalid(format!("training on {device} cannot begin: {e}")))?;
+            let moved = on_cuda(&trainer, &gpus).map_err(|e| match gpus[..] {
+                [n] => unusable(n, e),
+                _ => Error::Invalid(format!("--devices {device} cannot be used: {e}")),
+            })?;
             return Ok((moved, Place { device, why: None }));
         }
         if self.device != Some(DeviceChoice::Auto) {

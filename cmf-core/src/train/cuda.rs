@@ -50,8 +50,8 @@ impl Trainer {
     /// Goes on with the run on the GPUs of these numbers, which share every update's rows and have the parameters each.
     ///
     /// The GPUs' gradients and Hessian products at some particles are compared with the processor's first. Fails if
-    /// they differ, if CUDA does not work, if the run learns from an energy, or if the batch or the particles are no
-    /// multiple of the number of GPUs. Look for NVIDIA's driver and compiler
+    /// they differ, if CUDA does not work, if the run learns from an energy, or if several GPUs cannot share it: the batch
+    /// or the particles are no multiple of their number, or it has an amortiser. Look for NVIDIA's driver and compiler
     /// before: without them Burn panics, which is caught here but has been said on standard error by then.
     pub fn on_cuda(&self, gpus: &[u32]) -> Result<Box<dyn Training>> {
         let state = self.state()?;

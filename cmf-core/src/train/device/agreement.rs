@@ -21,7 +21,13 @@ const AGREEMENT: f64 = 1e-4;
 const GRADIENT_AGREEMENT: f64 = 1e-2;
 
 /// Fails if a number of `found` is off by more than `agreement` of the largest in `want`.
-fn close(what: &str, found: &[f64], want: &[f64], agreement: f64) -> Result<()> {
+fn close(
+    device: &impl std::fmt::Debug,
+    what: &str,
+    found: &[f64],
+    want: &[f64],
+    agreement: f64,
+) -> Result<()> {
     let size = want.iter().fold(0.0f64, |top, v| top.max(v.abs()));
     let off = found.iter().zip(want).map(|(a, b)| (a - b).abs());
     let off = off.fold(0.0, |top: f64, off| if off.is_nan() { f64::INFINITY } else { top.max(off) });
@@ -29,7 +35,7 @@ fn close(what: &str, found: &[f64], want: &[f64], agreement: f64) -> Result<()> 
         return Ok(());
     }
     let message = format!(
-        "its {what} differ from the processor's by {off:e} where the largest is {size:e}; {:e} is allowed",
+        "{device:?}: its {what} differ from the processor's by {off:e} where the largest is {size:e}; {:e} is allowed",
         agreement * size
     );
     Err(Error::Engine { engine: "burn", message })
@@ -71,9 +77,9 @@ pub(super) fn agrees<B: AutodiffBackend<InnerBackend: Precise> + Activates>(
     host.value_and_gradient(&x, &mut value, &mut gradient)?;
     host.hvp(&x, &x, &mut product)?;
     let hvp = w.hvp(&w.linearise(&ranked(points)), &ranked(points)).matrix();
-    close("gradients", &read(at(&w, points).1)?, &gradient, AGREEMENT)?;
-    close("Hessian products", &read(hvp)?, &product, AGREEMENT)?;
+    close(&device, "gradients", &read(at(&w, points).1)?, &gradient, AGREEMENT)?;
+    close(&device, "Hessian products", &read(hvp)?, &product, AGREEMENT)?;
     let found = in_forms::<B>(&single, &x, &device)?;
     let want = in_forms::<HostBackend>(&single, &x, &Default::default())?;
-    close("derivatives in the weights", &found, &want, GRADIENT_AGREEMENT)
+    close(&device, "derivatives in the weights", &found, &want, GRADIENT_AGREEMENT)
 }

@@ -70,7 +70,11 @@ pub(super) struct Part {
 
 impl Draws {
     /// The parts of `n` devices; `y` is the noisy data of the whole batch.
-    pub fn shared_out(&self, y: &[f64], n: usize) -> Vec<Part> {
+    pub fn shared_out(self, y: Vec<f64>, n: usize) -> Vec<Part> {
+        let noise = self.rows.noise;
+        if n == 1 {
+            return vec![Part { y, noise, moves: self.moves, probes: self.probes }];
+        }
         let chance = |chance: &Chance, i| Chance {
             noise: part(&chance.noise, i, n).to_vec(),
             uniform: part(&chance.uniform, i, n).to_vec(),
@@ -79,8 +83,8 @@ impl Draws {
         let probes =
             |all: &Vec<f64>, i| all.chunks_exact(y.len()).flat_map(|all| part(all, i, n)).copied().collect();
         let of = |i| Part {
-            y: part(y, i, n).to_vec(),
-            noise: part(&self.rows.noise, i, n).to_vec(),
+            y: part(&y, i, n).to_vec(),
+            noise: part(&noise, i, n).to_vec(),
             moves: match &self.moves {
                 Moves::Langevin(chances) => Moves::Langevin(chances.iter().map(|c| chance(c, i)).collect()),
                 Moves::Nothing => Moves::Nothing,
@@ -106,9 +110,9 @@ impl Draws {
     }
 }
 
-/// The thread that draws ahead, and for how many rows of data.
+/// The thread that draws ahead, for which update and on how many rows of data.
 #[derive(Default)]
-pub(super) struct Ahead(Option<(usize, JoinHandle<Result<Draws>>)>);
+pub(super) struct Ahead(Option<([usize; 2], JoinHandle<Result<Draws>>)>);
 
 impl Ahead {
     /// The random numbers of update number `update` on `of` rows, from `rng`; begins with those of the next.
@@ -120,13 +124,14 @@ impl Ahead {
         rng: &ChaCha8Rng,
     ) -> Result<Draws> {
         let draws = match self.0.take() {
-            Some((same, thread)) if same == of => thread
+            Some((same, thread)) if same == [update, of] => thread
                 .join()
                 .map_err(|_| Error::Invalid("the thread that draws random numbers panicked".into()))?,
             _ => Draws::new(config, update, of, rng.clone()),
         }?;
         let (config, rng) = (config.clone(), draws.rng.clone());
-        self.0 = Some((of, spawn(move || Draws::new(&config, update + 1, of, rng))));
+        let next = update + 1;
+        self.0 = Some(([next, of], spawn(move || Draws::new(&config, next, of, rng))));
         Ok(draws)
     }
 }

@@ -8,8 +8,8 @@
 //! (`solve.rs`), one eigenvalue in twenty updates, and for a Gibbs factor of the head a full head and, with a mixture, ∇w(y).
 //!
 //! Of several devices each has the parameters and an equal part of the data, particles and probes of every update; the
-//! mean of their gradients goes through the host, and each takes the same step. So the run is that of one device, but for
-//! rounding and for solves that end by the residuals of a device's own rows.
+//! mean of their gradients goes through the host, for which each update waits, and each takes the same step. So the run is
+//! that of one device, but for rounding and for solves that end by the residuals of a device's own rows.
 
 mod agreement;
 mod conjugate;
@@ -49,7 +49,7 @@ use crate::icnn::{Architecture, Icnn, Weights};
 use crate::potential::Potential as HostPotential;
 use crate::preconditioner::Preconditioner;
 use draws::{Ahead, Moves, part};
-use replica::{Moved, Now, Origin, Replica, Seen};
+use replica::{Begun, Moved, Now, Origin, Replica, Seen};
 use slopes::Sent;
 use threads::Threads;
 
@@ -191,15 +191,28 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> DeviceTrainer<B> {
         Ok(self.threads.each(&self.replicas, |replica| read(part(replica).clone()))?.concat())
     }
 
+    /// λ_max over the first rows of all parts, by the first device.
+    fn look_at_lambda(&mut self, now: Now<'_>, begun: &[Begun<B>]) -> Result<()> {
+        let parts = || self.replicas.iter().zip(begun);
+        let all = match self.replicas.len() {
+            1 => None,
+            _ => Some(self.threads.each(parts(), |(of, begun)| read(of.probed(begun).clone()))?.concat()),
+        };
+        let (first, all) = (self.replicas.iter_mut().zip(begun).take(1), all.as_deref());
+        let look = |(replica, begun): (&mut Replica<B>, _)| replica.look_at_lambda(now, begun, all);
+        self.lambda = self.threads.each(first, look)?[0];
+        Ok(())
+    }
+
     /// As the host's; the devices average, and the processor inverts.
     fn look_at_hessian(&mut self, moved: &[Moved<B>]) -> Result<()> {
-        let means = moved.iter().filter_map(|moved| moved.mean_hessian.as_ref());
-        let mut mean = vec![0.0; moved.iter().find_map(|m| m.mean_hessian.as_ref()).map_or(0, Vec::len)];
-        for part in means {
-            mean.iter_mut().zip(part).for_each(|(sum, v)| *sum += v / moved.len() as f64);
-        }
-        if mean.is_empty() {
-            return Ok(());
+        let looks = || moved.iter().filter_map(|moved| moved.mean_hessian.as_ref());
+        let all: usize = looks().map(|(points, _)| points).sum();
+        let Some((_, first)) = looks().next() else { return Ok(()) };
+        let mut mean = vec![0.0; first.len()];
+        for (points, part) in looks() {
+            let share = *points as f64 / all as f64;
+            mean.iter_mut().zip(part).for_each(|(sum, v)| *sum += share * v);
         }
         if let Some(metric) = Preconditioner::of_mean_hessian(&mean)? {
             self.mean_hessian = mean;
@@ -253,23 +266,18 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         let config = self.config.clone();
         let draws = self.ahead.next(&config, self.update, of, &self.rng)?;
         let y = draws.rows.read(config.sigma, read_rows)?;
-        let parts = draws.shared_out(&y, n);
-        let (update, kappa) = (self.update, self.kappa);
+        let (update, kappa, rng) = (self.update, self.kappa, draws.rng.clone());
+        let moving = !matches!(draws.moves, Moves::Nothing);
+        let by_langevin = matches!(draws.moves, Moves::Langevin(_));
+        let parts = draws.shared_out(y, n);
         let mut now = Now { config: &config, update, langevin_step: self.langevin_step, kappa };
 
         let begun = self.replicas.iter_mut().zip(parts);
         let begun = self.threads.each(begun, |(replica, part)| replica.begin(now, part))?;
         if update.is_multiple_of(LAMBDA_EVERY) {
-            let all = match draws.moves {
-                _ if n == 1 => None,
-                Moves::Nothing => Some(y),
-                _ => Some(self.gathered(|replica| &replica.particles)?),
-            };
-            let (first, all) = (self.replicas.iter_mut().zip(&begun).take(1), all.as_deref());
-            let look = |(replica, begun): (&mut Replica<B>, _)| replica.look_at_lambda(now, begun, all);
-            self.lambda = self.threads.each(first, look)?[0];
+            self.look_at_lambda(now, &begun)?;
         }
-        if update == 0 && !matches!(draws.moves, Moves::Nothing) {
+        if update == 0 && moving {
             now.langevin_step = config.langevin_step / self.lambda;
         }
         let moved = self.replicas.iter_mut().zip(begun);
@@ -288,8 +296,12 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         let sent: Vec<Sent> = sent.into_iter().flatten().collect();
         let mean = (n > 1).then(|| Sent::mean(&sent)).transpose()?;
         let seen = self.replicas.iter_mut().zip(sloped);
-        let seen =
-            self.threads.each(seen, |(replica, sloped)| replica.descend(now, sloped, mean.as_ref()))?;
+        let seen = self.threads.each(seen, |(replica, sloped)| replica.descend(now, sloped, mean.as_ref()));
+        if seen.is_err() {
+            // With what one of them could not finish none may go on.
+            self.replicas.iter_mut().for_each(|replica| replica.parameters = None);
+        }
+        let seen = seen?;
 
         let Seen { conjugate_residual, guess_residual, solve_residual, correction, rate, .. } = seen[0];
         let accepted = seen.iter().map(|seen| seen.accepted).sum::<f64>() / n as f64;
@@ -299,12 +311,12 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Training for DeviceT
         let conjugate_residual = worst(conjugate_residual, |seen| seen.conjugate_residual);
         let solve_residual = worst(solve_residual, |seen| seen.solve_residual);
         self.kappa = noise_control::corrected(kappa, correction);
-        self.langevin_step = match draws.moves {
-            Moves::Langevin(_) => tuned(&config, now.langevin_step, accepted),
-            _ => now.langevin_step,
+        self.langevin_step = match by_langevin {
+            true => tuned(&config, now.langevin_step, accepted),
+            false => now.langevin_step,
         };
         self.update += 1;
-        self.rng = draws.rng;
+        self.rng = rng;
         self.seconds += clock.elapsed().as_secs_f64();
         Ok(Metrics {
             update: self.update,

@@ -34,6 +34,8 @@ use crate::source::Source;
 
 /// A device of a run.
 pub(super) struct Replica<B: AutodiffBackend> {
+    /// Its number among the devices.
+    number: usize,
     device: B::Device,
     metric: Metric<B::InnerBackend>,
     /// Of linear solves.
@@ -47,6 +49,7 @@ pub(super) struct Replica<B: AutodiffBackend> {
     /// Its own: [share of the particles, d].
     pub particles: Tensor<B::InnerBackend, 2>,
     pub conjugates: Tensor<B::InnerBackend, 2>,
+    /// Of the first device, which alone looks at λ_max.
     pub power: Tensor<B::InnerBackend, 2>,
     pub amortiser: Option<Amortiser<B>>,
 }
@@ -74,11 +77,11 @@ pub(super) struct Begun<B: AutodiffBackend> {
 /// One whose particles and conjugates have moved.
 pub(super) struct Moved<B: AutodiffBackend> {
     begun: Begun<B>,
-    figures: Figures<Tensor<B::InnerBackend, 1>>,
+    figures: Figures<B::InnerBackend>,
     /// ∇w(y), if the update follows the likelihood: [n, d].
     image: Option<Tensor<B::InnerBackend, 2>>,
-    /// The Hessian's mean over some of y, where it is time to look: [d, d].
-    pub mean_hessian: Option<Vec<f64>>,
+    /// The Hessian's mean over so many of y, where it is time to look: [d, d].
+    pub mean_hessian: Option<(usize, Vec<f64>)>,
 }
 
 /// One whose loss is differentiated.
@@ -86,7 +89,7 @@ pub(super) struct Sloped<B: AutodiffBackend> {
     parameters: Parameters<B>,
     slopes: Slopes<B>,
     loss: Tensor<B::InnerBackend, 1>,
-    figures: Figures<Tensor<B::InnerBackend, 1>>,
+    figures: Figures<B::InnerBackend>,
     solve_residual: Option<f64>,
 }
 
@@ -94,13 +97,13 @@ pub(super) struct Sloped<B: AutodiffBackend> {
 type LawPart<'a> = (&'a HeadLaw, &'a [f64]);
 
 /// What moving the points had to say.
-struct Figures<T> {
+struct Figures<B: Backend> {
     /// The share of Langevin steps that was accepted.
-    accepted: T,
+    accepted: Tensor<B, 1>,
     /// The worst residual of conjugates.
-    conjugate: Option<T>,
+    conjugate: Option<Tensor<B, 1>>,
     /// Of the amortiser's guesses.
-    guess: Option<T>,
+    guess: Option<Tensor<B, 1>>,
 }
 
 /// What an update says of its part.
@@ -140,6 +143,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Replica<B> {
             .zip(weights.named(arch))
             .map(|(a, (_, shape, _))| Tensor::from_data(TensorData::new(a.clone(), shape), &device));
         let replica = Replica {
+            number: i,
             average: average.collect(),
             amortiser: unpack_amortiser(numbers.amortiser.clone(), &numbers.rng, gibbs, &device)?,
             metric: Metric::new(&gibbs.covariance, &device)?,
@@ -180,15 +184,18 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Replica<B> {
         Ok(Begun { parameters, weights, inner, y, part })
     }
 
-    /// λ_max over the first of the particles, or of the data where there are none: over the first of `all` parts' where
-    /// there are several.
+    /// The rows at which λ_max is looked for: the particles, or the data where there are none.
+    pub fn probed<'a>(&'a self, begun: &'a Begun<B>) -> &'a Tensor<B::InnerBackend, 2> {
+        if let Moves::Nothing = begun.part.moves { &begun.y } else { &self.particles }
+    }
+
+    /// λ_max over the first of them, or of those of `all` parts where there are several.
     pub fn look_at_lambda(&mut self, now: Now<'_>, begun: &Begun<B>, all: Option<&[f64]>) -> Result<f64> {
         let (ops, arch) = (self.ops(), &now.config.architecture);
         let w = Formula::new(&ops, arch, &begun.inner);
-        let points = match (all, &begun.part.moves) {
-            (Some(all), _) => self.upload(&all[..all.len().min(self.power.dims()[0] * arch.dim)]),
-            (None, Moves::Nothing) => begun.y.clone(),
-            (None, _) => self.particles.clone(),
+        let points = match all {
+            Some(all) => self.upload(&all[..all.len().min(self.power.dims()[0] * arch.dim)]),
+            None => self.probed(begun).clone(),
         };
         let n = points.dims()[0].min(self.power.dims()[0]);
         let [probed, power] = [&points, &self.power].map(|a| a.clone().narrow(0, 0, n));
@@ -209,11 +216,13 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Replica<B> {
         let (likelihood, weight) = now.config.objective(now.update);
         let (conjugate, guess) = (weight > 0.0).then(|| self.solve_conjugates(now.config, &w)).unzip();
         let image = likelihood.then(|| at(&w, &begun.y).1);
+        // Those of its rows that are among the first of all parts'.
         let points = if likelihood { solve_metric::points(now.config, now.update) } else { 0 };
+        let rows = begun.y.dims()[0];
+        let points = points.saturating_sub(self.number * rows).min(rows);
         let mean_hessian = (points > 0).then(|| {
-            let points = points.min(begun.y.dims()[0]);
             let some = ranked(&begun.y.clone().narrow(0, 0, points));
-            read(w.mean_hessian(points, &some).matrix())
+            Ok((points, read(w.mean_hessian(points, &some).matrix())?))
         });
         let mean_hessian = mean_hessian.transpose()?;
         let figures = Figures { accepted, conjugate, guess: guess.flatten() };
@@ -288,7 +297,7 @@ impl<B: AutodiffBackend<InnerBackend: Precise> + Activates> Replica<B> {
 
     /// Differentiates the loss; `law` is of the head, where the Gibbs factor is of that.
     pub fn differentiate(
-        &mut self,
+        &self,
         now: Now<'_>,
         moved: Moved<B>,
         law: Option<LawPart<'_>>,

@@ -4,6 +4,7 @@ use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
+use rayon::prelude::*;
 
 use super::super::noise_control;
 use super::super::parameters::Parameters;
@@ -73,12 +74,14 @@ impl Sent {
             let mut sum = vec![0.0f64; one.num_elements()];
             for sent in all {
                 let array = sent.0.get(at).and_then(Option::as_ref).filter(|a| a.shape == one.shape);
-                let numbers = array.ok_or_else(different)?.iter::<f32>();
-                sum.iter_mut().zip(numbers).for_each(|(sum, v)| *sum += f64::from(v));
+                let numbers = array.ok_or_else(different)?.as_slice::<f32>();
+                let numbers =
+                    numbers.map_err(|e| Error::Engine { engine: "burn", message: format!("{e:?}") })?;
+                sum.iter_mut().zip(numbers).for_each(|(sum, v)| *sum += f64::from(*v));
             }
             let mean: Vec<f32> = sum.into_iter().map(|v| (v / all.len() as f64) as f32).collect();
             Ok(Some(TensorData::new(mean, one.shape.clone())))
         };
-        Ok(Sent((0..first.0.len()).map(mean_of).collect::<Result<_>>()?))
+        Ok(Sent((0..first.0.len()).into_par_iter().map(mean_of).collect::<Result<_>>()?))
     }
 }
