@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cmf_core::Potential;
 use cmf_core::density::{Lanczos, estimated_log_density, exact_log_density};
 use cmf_core::onnx::{ModelFile, TractModel};
 use cmf_plugins::data::{self, Split};
@@ -75,4 +76,38 @@ fn faces_score_above_the_gaussian() {
     let spread = (gains.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / (n * (n - 1)) as f64).sqrt();
     // The card's gain is 74 nats, some 10 from face to face: five standard errors of 32 faces stay clear of 60.
     assert!(mean - 5.0 * spread > 60.0, "{mean} ± {spread}");
+}
+
+/// What `cmf-cli verify` asks of every engine, asked of the one that is always there.
+#[test]
+fn tract_computes_what_the_reference_does() {
+    for name in ["eight-gaussians", "mnist", "faces"] {
+        let file = ModelFile::open(root().join(format!("models/{name}.onnx"))).unwrap();
+        let reference = file.network().unwrap().unwrap().cast::<f64>().unwrap();
+        let gaussian = file.metadata().unwrap().gaussian.clone().unwrap();
+        let (d, n) = (file.dim(), 256);
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let spread: Vec<f64> = gaussian.covariance.diagonal().iter().map(|v| v.sqrt()).collect();
+        // As the engine sees them, which reads f32.
+        let x: Vec<f64> = (0..n * d)
+            .map(|i| gaussian.mean[i % d] + spread[i % d] * rng.sample::<f64, _>(StandardNormal))
+            .map(|v| f64::from(v as f32))
+            .collect();
+        let answers = |w: &dyn Potential| {
+            let (mut value, mut gradient) = (vec![0.0; n], vec![0.0; n * d]);
+            w.value_and_gradient(&x, &mut value, &mut gradient).unwrap();
+            [value, gradient]
+        };
+        let [found, want] = [answers(&TractModel::load(&file).unwrap()), answers(&reference)];
+        // The bars of the engines: 1e-5 of the largest value, 1e-4 of the largest component.
+        for (what, bar) in [(0, 1e-5), (1, 1e-4)] {
+            let largest = want[what].iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            let off = found[what].iter().zip(&want[what]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(
+                off <= bar * (1.0 + largest),
+                "{name}, {}: {off:e} of {largest}",
+                ["value", "gradient"][what]
+            );
+        }
+    }
 }

@@ -72,6 +72,7 @@ fn recorded(function: Function, network: &Icnn<f32>, head: Option<[&str; 2]>) ->
         Function::Hessian | Function::HessianContraction => GraphBuilder::with_precise_tails(),
     };
     let arch = network.architecture();
+    let ops = ops.for_dimension(arch.dim);
     let (batch, d) = (Dim::Batch, Dim::Of(arch.dim));
     let x = ops.input("x", &[batch, d]);
     let constants = constants(&ops, network)?;
