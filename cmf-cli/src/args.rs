@@ -38,39 +38,25 @@ Results go to standard output, progress and messages to standard error.
 Example:
   cmf-cli inpaint --model models/mnist.onnx examples/img.png";
 
-/// The commands.
+/// The commands. What they say of themselves stands at their own types: a comment here would take its place.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Learn a model from data or an energy and write a run directory
     #[cfg(feature = "train")]
     Train(Box<crate::commands::train::Train>),
-    /// Write the model of a run directory as one .onnx file
     #[cfg(feature = "train")]
     Export(crate::commands::export::Export),
-    /// Draw samples from a model, or from an energy
     Sample(sample::Sample),
-    /// Print the log-density of images or data under a model
     Score(score::Score),
-    /// Fill the hole in an image, or in each image of a folder
     Inpaint(inpaint::Inpaint),
-    /// Measure how far samples, or a model's draws, are from data
     Eval(eval::Eval),
-    /// Make the figures of the paper again
     Reproduce(reproduce::Reproduce),
-    /// Solve for a potential on the line, without a network
     #[command(name = "solve-1d")]
     Solve1d(solve_1d::Solve1d),
-    /// Run a task, built in or from a plugin
     Run(run::Run),
-    /// List, check, trust and start plugins
     Plugin(plugin::Plugin),
-    /// Print what a model file is
     Info(info::Info),
-    /// Check that every engine computes what the model file says
     Verify(verify::Verify),
-    /// Print what this machine offers, what of it is used, and why the rest is not
     Doctor(doctor::Doctor),
-    /// Time every engine at every task, beside this machine's fastest matrix product
     Bench(bench::Bench),
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use cmf_core::onnx::{ModelFile, TractModel};
 use cmf_core::{Error, Result, SecondOrder};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::report::Report;
 
@@ -20,9 +21,9 @@ pub struct EngineArgs {
     /// and says which it took [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = "Engine")]
     pub device: Option<DeviceChoice>,
-    /// ONNX Runtime's library, or `python` for that of the installed Python package; if not given:
-    /// ORT_DYLIB_PATH, beside the executable, the system's library folders
-    #[arg(long, value_name = "FILE|python", help_heading = "Engine")]
+    /// ONNX Runtime's library, a folder that holds it, or `python` for that of the installed Python
+    /// package; if not given: ORT_DYLIB_PATH, beside the executable, the system's library folders
+    #[arg(long, value_name = "PATH|python", help_heading = "Engine")]
     pub ort_lib: Option<PathBuf>,
 }
 
@@ -72,9 +73,22 @@ pub struct Worker {
     pub engine: Engine,
     /// cpu or cuda:N.
     pub device: String,
+    /// Why, where `auto` chose between devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_why: Option<String>,
     /// Version of ONNX Runtime.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub onnxruntime: Option<String>,
+}
+
+impl Worker {
+    /// What a command found, with who did the work.
+    pub fn signed(&self, mut document: Value) -> Value {
+        if let (Value::Object(all), Value::Object(mine)) = (&mut document, json!(self)) {
+            all.extend(mine);
+        }
+        document
+    }
 }
 
 impl std::fmt::Display for Worker {
@@ -112,10 +126,12 @@ impl EngineArgs {
                 "--ort-lib names a library for --engine ort, which was not asked for".into(),
             ));
         }
-        if self.device == Some(DeviceChoice::Auto) {
-            report.note("device: cpu (tract computes on processors only)");
+        let why = (self.device == Some(DeviceChoice::Auto)).then_some("tract computes on processors only");
+        if let Some(why) = why {
+            report.note(format!("device: cpu ({why})"));
         }
-        let worker = Worker { engine: Engine::Tract, device: "cpu".into(), onnxruntime: None };
+        let device_why = why.map(String::from);
+        let worker = Worker { engine: Engine::Tract, device: "cpu".into(), device_why, onnxruntime: None };
         Ok(Loaded { potential: Box::new(TractModel::load(file)?), worker })
     }
 
@@ -233,7 +249,7 @@ pub mod ort {
                 DeviceChoice::Cpu => self.load_on(file, Device::Cpu),
                 DeviceChoice::Cuda(n) => self.load_on(file, Device::Cuda(n)).map_err(|e| unusable(n, e)),
                 DeviceChoice::Auto => {
-                    let (loaded, why) = match self.cuda_missing() {
+                    let (mut loaded, why) = match self.cuda_missing() {
                         Some(why) => (self.load_on(file, Device::Cpu)?, why.to_string()),
                         None => match self.load_on(file, Device::Cuda(0)) {
                             Ok(loaded) => (loaded, "the first GPU".into()),
@@ -243,6 +259,7 @@ pub mod ort {
                         },
                     };
                     report.note(format!("device: {} ({why})", loaded.worker.device));
+                    loaded.worker.device_why = Some(why);
                     Ok(loaded)
                 }
             }
@@ -260,6 +277,7 @@ pub mod ort {
             let worker = Worker {
                 engine: Engine::Ort,
                 device: device.to_string(),
+                device_why: None,
                 onnxruntime: Some(self.found.version.clone()),
             };
             Ok(Loaded { potential: Box::new(OrtModel::load(file, self.runtime, device)?), worker })

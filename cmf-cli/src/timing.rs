@@ -7,22 +7,22 @@ use cmf_core::icnn::Architecture;
 use faer::linalg::matmul::matmul;
 use serde::Serialize;
 
+use crate::interrupt;
+
 /// The times of one call, in milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Times {
     /// The first, which makes plans, packs weights and touches memory.
     pub cold_ms: f64,
     /// The shortest of the others: other work on the machine only ever adds time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub warm_ms: Option<f64>,
+    pub warm_ms: f64,
     /// The median of the others.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub median_ms: Option<f64>,
+    pub median_ms: f64,
     /// All others, in order.
     pub all_ms: Vec<f64>,
 }
 
-/// Calls once, and then again until `budget` is spent, at most 1000 times; not again if the first took as long.
+/// Calls once, once more, and then again until `budget` is spent, at most 1000 times. Fails if the user asks to stop.
 pub fn time(budget: Duration, mut run: impl FnMut() -> Result<()>) -> Result<Times> {
     let mut once = || {
         let start = Instant::now();
@@ -30,7 +30,8 @@ pub fn time(budget: Duration, mut run: impl FnMut() -> Result<()>) -> Result<Tim
     };
     let cold = once()?;
     let (mut warm, mut spent) = (Vec::new(), cold);
-    while spent < budget && warm.len() < 1000 {
+    while warm.is_empty() || (spent < budget && warm.len() < 1000) {
+        interrupt::check()?;
         let took = once()?;
         warm.push(took);
         spent += took;
@@ -38,12 +39,7 @@ pub fn time(budget: Duration, mut run: impl FnMut() -> Result<()>) -> Result<Tim
     let ms = |d: &Duration| d.as_secs_f64() * 1e3;
     let all_ms = warm.iter().map(ms).collect();
     warm.sort();
-    Ok(Times {
-        cold_ms: ms(&cold),
-        warm_ms: warm.first().map(ms),
-        median_ms: warm.get(warm.len() / 2).map(ms),
-        all_ms,
-    })
+    Ok(Times { cold_ms: ms(&cold), warm_ms: ms(&warm[0]), median_ms: ms(&warm[warm.len() / 2]), all_ms })
 }
 
 /// The fastest f32 matrix product that was found.
@@ -57,11 +53,17 @@ pub struct Ceiling {
 
 impl Ceiling {
     /// Measures products of a large square and of the network's own shapes, on all threads.
-    pub fn measure(arch: &Architecture, batch: usize, budget: Duration) -> Ceiling {
+    pub fn measure(arch: &Architecture, batch: usize, budget: Duration) -> Result<Ceiling> {
         let forms = (1 + arch.rank) * arch.units();
         let shapes = [[1024; 3], [batch, arch.dim, arch.x_side_rows()], [batch, forms, arch.dim]];
-        let rates = shapes.map(|product| Ceiling { gflops: rate(product, budget), product });
-        rates.into_iter().max_by(|a, b| a.gflops.total_cmp(&b.gflops)).unwrap_or(rates[0])
+        let mut fastest = Ceiling { gflops: 0.0, product: shapes[0] };
+        for product in shapes {
+            let gflops = rate(product, budget)?;
+            if gflops > fastest.gflops {
+                fastest = Ceiling { gflops, product };
+            }
+        }
+        Ok(fastest)
     }
 
     /// Milliseconds that so many 10^9 multiplications and additions take at this speed.
@@ -71,16 +73,15 @@ impl Ceiling {
 }
 
 /// GFLOP/s of one product.
-fn rate([n, k, m]: [usize; 3], budget: Duration) -> f64 {
+fn rate([n, k, m]: [usize; 3], budget: Duration) -> Result<f64> {
     let a = faer::Mat::<f32>::from_fn(n, k, |i, j| (i + j) as f32 * 1e-3);
     let b = faer::Mat::<f32>::from_fn(k, m, |i, j| (i * j % 7) as f32);
     let mut c = faer::Mat::<f32>::zeros(n, m);
     let times = time(budget, || {
         matmul(c.as_mut(), faer::Accum::Replace, a.as_ref(), b.as_ref(), 1.0, faer::Par::rayon(0));
         Ok(())
-    });
-    let ms = times.map_or(f64::INFINITY, |t| t.warm_ms.unwrap_or(t.cold_ms));
-    2e-9 * (n * k * m) as f64 / ms * 1e3
+    })?;
+    Ok(2e-9 * (n * k * m) as f64 / times.warm_ms * 1e3)
 }
 
 /// The multiplications and additions of a network's matrix products, in 10^9.
@@ -137,7 +138,7 @@ mod tests {
             (times.unwrap(), calls)
         };
         let (times, calls) = run(Duration::ZERO);
-        assert_eq!((times.all_ms.len(), times.warm_ms, calls), (0, None, 1));
+        assert_eq!((times.all_ms.len(), calls), (1, 2), "one cold call and one warm");
         let (times, calls) = run(Duration::from_secs(60));
         assert_eq!((times.all_ms.len(), calls), (1000, 1001), "calls that take no time end by their number");
         assert!(times.warm_ms <= times.median_ms);

@@ -41,7 +41,8 @@ pub struct Settings {
     /// last update's conjugates; needs --conjugate-updates or --conjugate-weight
     #[arg(long)]
     amortise: bool,
-    /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise]
+    /// Standard deviation of the noise added to the data [default: 0.1 for images, 0.05 otherwise, and with --init
+    /// that of the file]
     #[arg(long, conflicts_with = "energy")]
     sigma: Option<f64>,
     /// Units of each hidden layer [default: 768, for data of up to 3 coordinates 64,64, for energies 64 in up to 10

@@ -205,6 +205,29 @@ fn closed_forms_pass_the_same_suite() {
 }
 
 #[test]
+fn weights_that_would_bend_it_downwards_are_refused() {
+    let net = random_network(3, &[4, 3], 1, true, SOFTPLUS);
+    let mut refused = 0;
+    let (arch, weights) = (net.architecture().clone(), net.weights().clone());
+    for (name, shape, array) in weights.named(&arch) {
+        let mut spoiled = weights.clone();
+        let mut numbers = array.to_vec();
+        numbers[0] = -1e-3;
+        let array = Array::matrix(numbers, shape[0], shape[1]);
+        match name.as_str() {
+            "output" => spoiled.output = array,
+            "diagonal" => spoiled.diagonal = Some(array),
+            "mixing_2" => spoiled.mixing[0] = array,
+            _ => continue,
+        }
+        let message = Icnn::new(arch.clone(), spoiled).unwrap_err().to_string();
+        assert!(message.contains(&name) && message.contains("convex"), "{message}");
+        refused += 1;
+    }
+    assert_eq!(refused, 3);
+}
+
+#[test]
 fn the_network_is_convex() {
     for activation in [SOFTPLUS, Activation::Elu] {
         let w = random_network(6, &[8, 8], 1, true, activation);

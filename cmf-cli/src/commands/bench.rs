@@ -30,10 +30,11 @@ use crate::timing::{Ceiling, Times, Work, time};
 /// counted, `x ceiling` is that time in units of what the fastest f32 product found here would need for them.
 #[derive(Args)]
 #[command(after_help = "\
-gradient, hvp and hessian are one call on a batch. score is the exact log-density of a point, score-gradient with
-its gradient; sample is 16 points by 100 Langevin steps (exact draws of a Gaussian source) and a conjugate solve;
-inpaint is the search for the mode in one half of a point; train is one update from the model's weights by the default
-settings, with --device cuda on the GPU if this build has the feature `cuda`.
+gradient, hvp and hessian are one call on a batch. score is the exact log-density of a point,
+score-gradient with its gradient; sample is 16 points by 100 Langevin steps (exact draws of a
+Gaussian source) and a conjugate solve; inpaint is the search for the mode in one half of a point;
+train is one update from the model's weights by the default settings, with --device cuda on the GPU
+if this build has the feature `cuda`.
 
 Examples:
   cmf-cli bench models/mnist.onnx
@@ -106,7 +107,16 @@ impl Bench {
             return Err(Error::file(&self.model, "is a foreign ONNX file, whose network is not known"));
         };
         let largest = self.batch.iter().max().copied().unwrap_or(1) as usize;
-        let ceiling = Ceiling::measure(&metadata.architecture, largest, self.budget());
+        let mut engines: Vec<(String, Box<dyn SecondOrder>)> = Vec::new();
+        if self.wants_engines() {
+            for loaded in present(&self.engine, &file, &self.report)? {
+                engines.push((loaded.worker.to_string(), loaded.potential));
+            }
+            if self.engine.engine.is_none() {
+                engines.push(("host".into(), Box::new(host.clone())));
+            }
+        }
+        let ceiling = Ceiling::measure(&metadata.architecture, largest, self.budget())?;
         let threads = rayon::current_num_threads();
         let [n, k, m] = ceiling.product;
         self.report.text(format!(
@@ -114,13 +124,6 @@ impl Bench {
             ceiling.gflops, "task", "engine", "batch", "cold ms", "warm ms", "median ms", "x ceiling"
         ))?;
         let mut figures = Vec::new();
-        let mut engines: Vec<(String, Box<dyn SecondOrder>)> = Vec::new();
-        for loaded in present(&self.engine, &file, &self.report)? {
-            engines.push((loaded.worker.to_string(), loaded.potential));
-        }
-        if self.engine.engine.is_none() {
-            engines.push(("host".into(), Box::new(host.clone())));
-        }
         for (name, w) in &engines {
             self.engine_figures(name, w.as_ref(), metadata, ceiling, &mut figures)?;
         }
@@ -140,6 +143,15 @@ impl Bench {
         self.only.is_empty() || self.only.contains(&task)
     }
 
+    /// Whether an engine has anything to do: training is Burn's.
+    fn wants_engines(&self) -> bool {
+        #[cfg(feature = "train")]
+        let others = |task: &Task| *task != Task::Train;
+        #[cfg(not(feature = "train"))]
+        let others = |_: &Task| true;
+        self.only.is_empty() || self.only.iter().any(others)
+    }
+
     fn budget(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
     }
@@ -152,15 +164,14 @@ impl Bench {
         times: Times,
         gflop: Option<f64>,
     ) -> Result<()> {
-        let best = times.warm_ms.unwrap_or(times.cold_ms);
-        let times_ceiling = gflop.map(|gflop| best / ceiling.ms(gflop));
+        let times_ceiling = gflop.map(|gflop| times.warm_ms / ceiling.ms(gflop));
         let or_dash = |v: Option<f64>| v.map_or("-".into(), |v| format!("{v:.2}"));
         let name = task.to_possible_value().map_or(String::new(), |v| v.get_name().to_string());
         self.report.text(format!(
-            "{name:<15}{engine:<22}{batch:>6}{:>12.2}{:>12}{:>12}{:>11}",
+            "{name:<15}{engine:<22}{batch:>6}{:>12.2}{:>12.2}{:>12.2}{:>11}",
             times.cold_ms,
-            or_dash(times.warm_ms),
-            or_dash(times.median_ms),
+            times.warm_ms,
+            times.median_ms,
             or_dash(times_ceiling)
         ))?;
         figures.push(Figure { task, engine: engine.into(), batch, times, gflop, times_ceiling });
@@ -254,8 +265,9 @@ impl Bench {
             metadata.sigma,
         )?;
         let (batch, mean) = (config.batch, gaussian.mean.clone());
-        // On the GPU that the engines were told to take, if this build trains on GPUs.
-        let on_gpu = |d: &DeviceChoice| cfg!(feature = "cuda") && matches!(d, DeviceChoice::Cuda(_));
+        // On the GPU that the engines were told to take, if this build trains on GPUs or nothing else was asked for.
+        let trains = cfg!(feature = "cuda") || !self.wants_engines();
+        let on_gpu = |d: &DeviceChoice| trains && matches!(d, DeviceChoice::Cuda(_));
         let device = DeviceArgs::one(self.engine.device.filter(on_gpu));
         let (mut trainer, place) =
             device.place(Trainer::from_network(config, gaussian, network)?, &self.report)?;

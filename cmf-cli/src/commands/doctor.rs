@@ -22,8 +22,8 @@ Examples:
   cmf-cli doctor --ort-lib /opt/onnxruntime/lib/libonnxruntime.so
   cmf-cli doctor --json | jq .onnxruntime")]
 pub struct Doctor {
-    /// ONNX Runtime's library, or `python` for that of the installed Python package
-    #[arg(long, value_name = "FILE|python")]
+    /// ONNX Runtime's library, a folder that holds it, or `python` for that of the installed Python package
+    #[arg(long, value_name = "PATH|python")]
     ort_lib: Option<PathBuf>,
     #[command(flatten)]
     report: Report,
@@ -35,15 +35,17 @@ struct Finding {
     lines: Vec<String>,
     value: Value,
     broken: bool,
+    /// The line that says what is broken.
+    wrong: usize,
 }
 
 impl Finding {
     fn new(key: &'static str, lines: Vec<String>, value: Value) -> Finding {
-        Finding { key, lines, value, broken: false }
+        Finding { key, lines, value, broken: false, wrong: 0 }
     }
 
     fn broken(key: &'static str, line: String) -> Finding {
-        Finding { key, value: json!({ "error": line }), lines: vec![line], broken: true }
+        Finding { key, value: json!({ "error": line }), lines: vec![line], broken: true, wrong: 0 }
     }
 }
 
@@ -61,7 +63,7 @@ impl Doctor {
         for finding in findings.iter() {
             for (i, line) in finding.lines.iter().enumerate() {
                 let key = if i == 0 { finding.key } else { "" };
-                let mark = if finding.broken && i == 0 { "!" } else { " " };
+                let mark = if finding.broken && i == finding.wrong { "!" } else { " " };
                 self.report.text(format!("{mark} {key:<13} {line}"))?;
             }
             document.insert(finding.key.replace(' ', "_"), finding.value.clone());
@@ -153,7 +155,7 @@ fn onnxruntime(engine: &EngineArgs) -> Finding {
             let cuda = library.cuda_missing().is_none();
             let providers = if cuda { vec!["cpu", "cuda"] } else { vec!["cpu"] };
             let lines = vec![
-                format!("{} at {} (found by {})", found.version, found.path.display(), found.origin),
+                format!("{} at {} (found: {})", found.version, found.path.display(), found.origin),
                 format!("computes on: {}", providers.join(", ")),
             ];
             let value = json!({
@@ -245,7 +247,7 @@ fn models() -> Finding {
     let beside = exe.as_deref().and_then(Path::parent).map(|folder| folder.join("models"));
     let mut folders = vec![PathBuf::from("models")];
     folders.extend(beside);
-    let (mut lines, mut all, mut broken) = (Vec::new(), Vec::new(), false);
+    let (mut lines, mut all, mut wrong) = (Vec::new(), Vec::new(), None);
     for folder in &folders {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let mut files: Vec<PathBuf> =
@@ -253,7 +255,9 @@ fn models() -> Finding {
         files.sort();
         for path in files {
             let opened = ModelFile::open(&path).map(|file| file.dim());
-            broken |= opened.is_err();
+            if opened.is_err() {
+                wrong = wrong.or(Some(lines.len()));
+            }
             lines.push(match &opened {
                 Ok(d) => format!("{}: {d} dimensions", path.display()),
                 Err(e) => e.to_string(),
@@ -266,5 +270,6 @@ fn models() -> Finding {
         let names: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
         lines.push(format!("none in {}", names.join(" or ")));
     }
-    Finding { key: "models", lines, value: json!(all), broken }
+    let (broken, wrong) = (wrong.is_some(), wrong.unwrap_or_default());
+    Finding { key: "models", lines, value: json!(all), broken, wrong }
 }

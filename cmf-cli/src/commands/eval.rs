@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::compare::{Compared, Comparison, Metric};
 use crate::data_spec::DataSpec;
 use crate::drawing::{Drawing, MOST_DRAWS, Noise};
-use crate::engine::EngineArgs;
+use crate::engine::{EngineArgs, Worker};
 use crate::model::Model;
 use crate::points::{add_noise, split_rows};
 use crate::report::{Outcome, Report};
@@ -21,13 +21,14 @@ use crate::report::{Outcome, Report};
 /// between two batches of the data. No model can be told from the data by a figure at the floor.
 #[derive(Args)]
 #[command(after_help = "\
-The Sinkhorn divergence has cost |x - y|^2 and epsilon = 0.05 E|x - x'|^2 over two batches of the data, MMD a
-Gaussian kernel with 2 h^2 = E|x - x'|^2. Precision and recall are those of Kynkaanniemi et al. (2019) with
-distances between pixels, not between features of a network: they compare with no figures of that kind.
-The Sinkhorn divergence of N rows needs 8 N^2 bytes, 800 MB for 10,000.
+The Sinkhorn divergence has cost |x - y|^2 and epsilon = 0.05 E|x - x'|^2 over two batches of the
+data, MMD a Gaussian kernel with 2 h^2 = E|x - x'|^2. Precision and recall are those of Kynkaanniemi
+et al. (2019) with distances between pixels, not between features of a network: they compare with no
+figures of that kind. The Sinkhorn divergence of N rows needs 8 N^2 bytes, 800 MB for 10,000.
 
-Of files all rows are used, of other data sets the held-out ones, unless --split says otherwise. A model's draws
-have the noise that it learned removed if they are images; otherwise they keep it and it is added to the data.
+Of files all rows are used, of other data sets the held-out ones, unless --split says otherwise. A
+model's draws have the noise that it learned removed if they are images; otherwise they keep it and
+it is added to the data.
 
 Examples:
   cmf-cli eval --model models/eight-gaussians.onnx --data eight-gaussians
@@ -101,6 +102,17 @@ struct Read {
     is_image: bool,
 }
 
+/// What is compared with the data.
+struct Samples {
+    rows: Vec<f64>,
+    /// How many draws were left out because their solve did not converge.
+    unconverged: usize,
+    /// What was done about the model's noise.
+    noise: &'static str,
+    /// Who evaluated the model that they were drawn from.
+    worker: Option<Worker>,
+}
+
 impl Eval {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
@@ -110,7 +122,7 @@ impl Eval {
         });
         let mut data = self.read(&self.data, split)?;
         let d = data.dim;
-        let (samples, unconverged, noise) = self.samples(&mut data)?;
+        let Samples { rows: samples, unconverged, noise, worker } = self.samples(&mut data)?;
         let metrics = match &self.metrics[..] {
             [] if data.is_image => {
                 vec![Metric::Sinkhorn, Metric::Sliced, Metric::Mmd, Metric::PrecisionRecall]
@@ -140,7 +152,7 @@ impl Eval {
             ));
         }
         self.say(&found, unconverged)?;
-        self.report.document(&json!({
+        let document = json!({
             "samples": self.samples.as_ref().map(ToString::to_string),
             "model": self.model,
             "data": self.data.to_string(),
@@ -150,20 +162,23 @@ impl Eval {
             "directions": self.directions,
             "neighbours": self.neighbours,
             "comparison": found,
-        }))?;
+        });
+        self.report.document(&match worker {
+            Some(worker) => worker.signed(document),
+            None => document,
+        })?;
         Ok(Outcome::of(found.unconverged == 0 && unconverged == 0))
     }
 
-    /// The samples, how many of them have an unconverged solve behind them and are left out, and what was done
-    /// about the model's noise.
-    fn samples(&self, data: &mut Read) -> Result<(Vec<f64>, usize, &'static str)> {
+    /// The samples, read or drawn.
+    fn samples(&self, data: &mut Read) -> Result<Samples> {
         let Some(path) = &self.model else {
             let Some(spec) = &self.samples else {
                 return Err(Error::Invalid("give --samples or --model".into()));
             };
             let read = self.read(spec, Rows::All)?;
             self.check_dim(&spec.to_string(), read.dim, data.dim)?;
-            return Ok((read.rows, 0, "none"));
+            return Ok(Samples { rows: read.rows, unconverged: 0, noise: "none", worker: None });
         };
         let model = Model::open(path, &self.engine, &self.report)?;
         self.check_dim(&path.display().to_string(), model.dim(), data.dim)?;
@@ -186,12 +201,16 @@ impl Eval {
                 drawn.unconverged
             ));
         }
-        if noise != Noise::Keep {
-            return Ok((drawn.y, drawn.unconverged, "removed from samples"));
-        }
-        // Another stream than the chains'.
-        add_noise(&mut data.rows, model.metadata.sigma, self.seed ^ 0x5eed);
-        Ok((drawn.y, drawn.unconverged, "added to data"))
+        let noise = match noise {
+            Noise::Keep => {
+                // Another stream than the chains'.
+                add_noise(&mut data.rows, model.metadata.sigma, self.seed ^ 0x5eed);
+                "added to data"
+            }
+            _ => "removed from samples",
+        };
+        let worker = Some(model.worker);
+        Ok(Samples { rows: drawn.y, unconverged: drawn.unconverged, noise, worker })
     }
 
     fn check_dim(&self, what: &str, found: usize, expected: usize) -> Result<()> {

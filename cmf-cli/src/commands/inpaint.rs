@@ -28,9 +28,9 @@ use crate::workers::in_order;
 /// byte for byte. The output is a PNG, beside the image (img.inpainted.png) unless -o says otherwise.
 #[derive(Args)]
 #[command(after_help = "\
-Mask values from 128 count as white, alpha below 128 as transparent. Where an image and the model differ
-in size, --resize resamples the image to the model's size, fills it, and resamples the filling back: the
-output has the image's size and its known pixels.
+Mask values from 128 count as white, alpha below 128 as transparent. Where an image and the model
+differ in size, --resize resamples the image to the model's size, fills it, and resamples the
+filling back: the output has the image's size and its known pixels.
 
 --estimate mode gives one sharp completion, on the way up to a peak of the density (--evaluations
 says how far); mean gives the average completion, which is blurred. --samples K adds K different
@@ -167,15 +167,13 @@ impl Inpaint {
             Ok(())
         })?;
         bar.finish_and_clear();
-        self.report.document(&json!({
+        self.report.document(&painter.model.worker.signed(json!({
             "model": self.model,
-            "engine": painter.model.worker.engine,
-            "device": painter.model.worker.device,
             "seed": self.seed,
             "done": done,
             "failed": failed,
             "remaining": remaining,
-        }))?;
+        })))?;
         if images.len() > 1 || !remaining.is_empty() {
             self.report.note(format!(
                 "{} done, {} failed, {} not done",

@@ -20,9 +20,9 @@ use crate::report::{Outcome, Report};
 /// The full settings are the paper's where they are known; --quick is all figures in minutes on two cores.
 #[derive(Args)]
 #[command(after_help = "\
-Figures can also be named by their numbers in the paper: `cmf-cli reproduce 8` makes `line`.
-Figures of digits use the model and the digits given by --model and --mnist, whose defaults lie in this project's
-source: run them from there or say where they are.
+Figures can also be named by their numbers in the paper: `cmf-cli reproduce 8` makes `line`. Figures
+of digits use the model and the digits given by --model and --mnist, whose defaults lie in this
+project's source: run them from there or say where they are.
 
 Examples:
   cmf-cli reproduce all --out figures --quick

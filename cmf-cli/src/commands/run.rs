@@ -104,11 +104,14 @@ impl Run {
         outcome.map_err(core_error)?;
         let written = files.written.into_inner().unwrap_or_default();
         let results = files.results.into_inner().unwrap_or_default();
-        let worker = model.as_ref().map(|m| &m.worker);
-        report.document(&json!({
-            "task": found.offer.name, "model": model_path, "engine": worker.map(|w| w.engine),
-            "device": worker.map(|w| &w.device), "seed": seed, "outputs": written, "results": results,
-        }))?;
+        let document = json!({
+            "task": found.offer.name, "model": model_path, "engine": null, "device": null, "seed": seed,
+            "outputs": written, "results": results,
+        });
+        report.document(&match &model {
+            Some(model) => model.worker.signed(document),
+            None => document,
+        })?;
         Ok(Outcome::Done)
     }
 }

@@ -17,7 +17,7 @@ use crate::pictures::{grid_of, scatter_of};
 use crate::report::{Outcome, Report};
 use crate::table::{write_csv, write_npy};
 
-/// Draw samples from a model.
+/// Draw samples from a model, or from an energy.
 ///
 /// Each sample is its own Markov chain x ~ e^{-w}/Z (Metropolis-adjusted Langevin, preconditioned by
 /// the data's covariance) that is mapped to data by the convex solve y = argmax <x,y> - w(y). Samples
@@ -27,9 +27,9 @@ use crate::table::{write_csv, write_npy};
 #[derive(Args)]
 #[command(after_help = "\
 The model learns data to which noise of a known standard deviation was added (see `cmf-cli info`).
-`--noise mean` takes it away again: y + sigma^2 grad log rho(y), the mean of the clean point given the
-noisy one (Tweedie's formula). `remove`, the default for images, takes that step twice, because draws have
-more noise than the data had; `keep` leaves samples of the density itself.
+`--noise mean` takes it away again: y + sigma^2 grad log rho(y), the mean of the clean point given
+the noisy one (Tweedie's formula). `remove`, the default for images, takes that step twice, because
+draws have more noise than the data had; `keep` leaves samples of the density itself.
 
 Examples:
   cmf-cli sample --model models/mnist.onnx -n 64 --out grid.png
@@ -122,10 +122,8 @@ impl Sample {
             ));
         }
         self.report.note(&how);
-        self.report.document(&json!({
+        self.report.document(&model.worker.signed(json!({
             "model": self.model,
-            "engine": model.worker.engine,
-            "device": model.worker.device,
             "seed": self.seed,
             "source": model.metadata.source,
             "steps": chains.as_ref().map(|_| self.steps),
@@ -144,7 +142,7 @@ impl Sample {
             },
             "outputs": self.out,
             "separate": self.separate,
-        }))?;
+        })))?;
         Ok(Outcome::of(unconverged == 0))
     }
 

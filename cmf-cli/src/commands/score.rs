@@ -28,10 +28,10 @@ use crate::{batch, images, interrupt};
 /// of log Z is common to all rows and is given beside the mean.
 #[derive(Args)]
 #[command(after_help = "\
-The model's density is that of data with noise added (`cmf-cli info` gives its standard deviation sigma).
-A clean image is not a typical draw of it: each pixel sits at the centre of its noise, so it scores higher
-than data do. Use --add-noise for figures that compare with other densities of the data.
-Bits per dimension are -log2 rho / d with pixels in 1/256 of their range.
+The model's density is that of data with noise added (`cmf-cli info` gives its standard deviation
+sigma). A clean image is not a typical draw of it: each pixel sits at the centre of its noise, so it
+scores higher than data do. Use --add-noise for figures that compare with other densities of the
+data. Bits per dimension are -log2 rho / d with pixels in 1/256 of their range.
 
 Examples:
   cmf-cli score --model models/mnist.onnx digits/*.png
@@ -210,10 +210,8 @@ impl Score {
             self.report.note(format!("mean of {}: {mean:.3} nats{error} ({method}{log_z})", scored.len()));
         }
         let remaining = inputs.names.len() - scored.len();
-        self.report.document(&json!({
+        self.report.document(&model.worker.signed(json!({
             "model": self.model,
-            "engine": model.worker.engine,
-            "device": model.worker.device,
             "method": method,
             "normalised": model.metadata.log_z.is_some(),
             "log_z": model.metadata.log_z,
@@ -222,7 +220,7 @@ impl Score {
             "failed": inputs.failures,
             "mean": mean.map(|m| m.0),
             "standard_error_of_mean": mean.and_then(|m| m.1),
-        }))?;
+        })))?;
         if interrupt::asked() {
             self.report.note(format!("interrupted: {} scored, {remaining} not", scored.len()));
             return Ok(Outcome::Interrupted);

@@ -31,27 +31,29 @@ use crate::training_settings::Settings;
 /// covariance of the data, or of e^-E, and needs no Python and no GPU; --device cuda takes one.
 #[derive(Args)]
 #[command(after_help = "\
-Data sets: mnist:FOLDER (the four idx files, gzipped or not), a folder of images of one size, an .npy or
-.csv file, cartoonset:PATH (cartoonset10k.tgz or its folder), synthetic-faces (cartoon faces drawn here),
-or a toy: circles, s-curve, checkerboard, scaled-rotated-s-curve, diagonal-checkerboard, eight-gaussians.
-Parameters follow a ?, as in cartoonset:faces?side=64; cmf-cli plugin list names them.
-Ctrl-C writes a checkpoint and ends; --resume goes on from the last checkpoint, also after a crash, and
-ends with the weights of an unbroken run.
+Data sets: mnist:FOLDER (the four idx files, gzipped or not), a folder of images of one size, an
+.npy or .csv file, cartoonset:PATH (cartoonset10k.tgz or its folder), synthetic-faces (cartoon faces
+drawn here), or a toy: circles, s-curve, checkerboard, scaled-rotated-s-curve,
+diagonal-checkerboard, eight-gaussians. Parameters follow a ?, as in cartoonset:faces?side=64;
+cmf-cli plugin list names them. Ctrl-C writes a checkpoint and ends; --resume goes on from the last
+checkpoint, also after a crash, and ends with the weights of an unbroken run.
 
---device cuda needs a build with the feature `cuda`, NVIDIA's driver, and the CUDA toolkit, whose compiler makes
-the kernels at the first updates. The whole update then stays on the GPU. --devices cuda:0,cuda:1 shares the
-rows of every update out over several, each of which has the parameters; their gradients are averaged, so that
-the run is that of one GPU to within the tolerance of its solves. A run may be resumed on other devices than it
-began on. Energies are learned on the processor.
+--device cuda needs a build with the feature `cuda`, NVIDIA's driver, and the CUDA toolkit, whose
+compiler makes the kernels at the first updates. The whole update then stays on the GPU. --devices
+cuda:0,cuda:1 shares the rows of every update out over several, each of which has the parameters;
+their gradients are averaged, so that the run is that of one GPU to within the tolerance of its
+solves. A run may be resumed on other devices than it began on. Energies are learned on the
+processor.
 
-An energy E is known up to a constant; the model's density is fitted to e^-E by regression on the Monge-Ampere
-equation: E(y) - w(grad w(y)) + log det Hess w(y) must be constant, at --batch points of the domain and at
---particles points of the model itself. Networks of one small hidden layer take least-squares steps, a few
-hundred of them, others Adam's. Before that its gradient is compared with its values and its mass is
-looked for: a wrong gradient, NaN, or no finite normaliser end the command with a message.
+An energy E is known up to a constant; the model's density is fitted to e^-E by regression on the
+Monge-Ampere equation: E(y) - w(grad w(y)) + log det Hess w(y) must be constant, at --batch points
+of the domain and at --particles points of the model itself. Networks of one small hidden layer take
+least-squares steps, a few hundred of them, others Adam's. Before that its gradient is compared with
+its values and its mass is looked for: a wrong gradient, NaN, or no finite normaliser end the
+command with a message.
 
---method gaussian-icnn learns the baseline: the same network and solvers, but data are the image of N(0, I),
-not of a Gibbs factor of the potential.
+--method gaussian-icnn learns the baseline: the same network and solvers, but data are the image of
+N(0, I), not of a Gibbs factor of the potential.
 
 Examples:
   cmf-cli train --data mnist:data/mnist --out runs/mnist

@@ -157,10 +157,24 @@ fn the_search_says_where_it_looked_and_what_it_took() {
 fn a_python_without_the_package_is_named() {
     let folder = folder();
     gradient(8).save(folder.path().join("img.png")).unwrap();
-    let mut command = binary();
-    command.current_dir(folder.path()).args(["score", "--model"]).arg(model(8));
-    command.args(["img.png", "--engine", "ort", "--ort-lib", "python"]).env("PATH", folder.path());
-    Finished::from(command.output().unwrap()).fails_with(&["--ort-lib python: no Python was found"]);
+    let asked = || -> Finished {
+        let mut command = binary();
+        command.current_dir(folder.path()).args(["score", "--model"]).arg(model(8));
+        command.args(["img.png", "--engine", "ort", "--ort-lib", "python"]).env("PATH", folder.path());
+        command.output().unwrap().into()
+    };
+    asked().fails_with(&["--ort-lib python: python3 cannot be run", "python cannot be run", "pip install"]);
+    // One that fails is named, and the next is asked.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        for (name, text) in [("python3", "#!/bin/sh\necho broken >&2; exit 3\n"), ("python", "#!/bin/sh\n")] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        asked().fails_with(&["python3 failed (exit status: 3: broken)", "python has no package onnxruntime"]);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{binary, flat_model, folder, gradient, run};
+use crate::common::{Finished, binary, flat_model, folder, gradient, model, run};
 
 #[test]
 fn a_device_that_cannot_be_used_is_an_error_that_says_why() {
@@ -29,6 +29,7 @@ fn json_says_who_did_the_work() {
         "sample --model MODEL -n 2 --steps 8 --out s.npy --json",
         "inpaint --model MODEL img.png --mask-rect 0,4,8,4 --json",
         "run sample --model MODEL --number 2 --steps 8 --out r.npy --device cpu --json",
+        "eval --model MODEL --data s.npy --rows 2 --repeats 1 --steps 8 --metrics sliced --json",
     ] {
         let json = run(folder.path(), line).ok().json();
         assert_eq!((&json["engine"], &json["device"]), (&"tract".into(), &"cpu".into()), "{line}");
@@ -43,6 +44,8 @@ fn auto_says_once_what_it_took_and_why() {
     assert_eq!(said("score --model MODEL img.png --device auto"), 1);
     assert_eq!(said("score --model MODEL img.png --device cpu"), 0);
     assert_eq!(said("score --model MODEL img.png --device auto --quiet"), 0);
+    let json = run(folder.path(), "score --model MODEL img.png --device auto --json").ok().json();
+    assert_eq!(json["device_why"], "tract computes on processors only");
 }
 
 #[test]
@@ -121,4 +124,15 @@ fn bench_times_every_task_of_every_engine() {
     let engines: Vec<_> = json["figures"].as_array().unwrap().iter().map(|f| f["engine"].clone()).collect();
     assert!(engines.contains(&"host".into()) && engines.contains(&"tract on cpu".into()), "{engines:?}");
     run(Path::new("."), "bench MODEL --seconds 0").fails_with(&["--seconds 0"]);
+}
+
+#[test]
+fn bench_of_training_asks_no_engine_and_help_says_all_there_is() {
+    let mut command = binary();
+    command.args(["bench", "--only", "train", "--seconds", "0.01", "--json"]).arg(model(8));
+    // A library that would be an error for whoever asks for it.
+    let json = Finished::from(command.env("ORT_DYLIB_PATH", "nowhere.so").output().unwrap()).ok().json();
+    assert_eq!(json["figures"][0]["engine"], "burn on cpu", "{json}");
+    let help = run(Path::new("."), "bench --help").ok().stdout;
+    assert!(help.contains("x ceiling") && help.contains("The first call is given apart"), "{help}");
 }

@@ -34,7 +34,7 @@ pub struct Icnn<T> {
 }
 
 impl<T: Scalar> Icnn<T> {
-    /// Checks every array against the architecture and for finite numbers.
+    /// Checks every array against the architecture, for finite numbers and for the signs that convexity asks for.
     pub fn new(arch: Architecture, weights: Weights<Array<T>>) -> Result<Self> {
         arch.validate()?;
         for (name, shape, array) in weights.named(&arch) {
@@ -46,6 +46,12 @@ impl<T: Scalar> Icnn<T> {
             }
             if !array.all(|v| v.to_f64().is_finite()) {
                 return Err(Error::NotFinite(format!("a number of {name}")));
+            }
+            let positive = ["output", "diagonal"].contains(&name.as_str()) || name.starts_with("mixing");
+            if positive && !array.all(|v| v.to_f64() >= 0.0) {
+                return Err(Error::Invalid(format!(
+                    "{name}: expected no number below 0, with which the potential would not be convex"
+                )));
             }
         }
         let gibbs = match arch.gibbs {

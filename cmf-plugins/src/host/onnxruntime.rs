@@ -7,7 +7,8 @@
 use std::env::consts::{ARCH, DLL_PREFIX, DLL_SUFFIX};
 use std::ffi::{CStr, c_char, c_void};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use cmf_core::{Error, Result};
 
@@ -36,6 +37,9 @@ pub struct Found {
     pub origin: &'static str,
 }
 
+/// How long a Python may take to say where a package lies.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Names the file that the user asked for, or the first that is there, whatever it is.
 enum Located {
     File(PathBuf, &'static str),
@@ -47,7 +51,7 @@ enum Located {
 ///
 /// Fails if the file that was found or named does not serve: no other is taken in its place.
 pub fn find(choice: &Choice, oldest: u32) -> Result<Option<Found>> {
-    match locate(choice)? {
+    match locate(choice, oldest)? {
         Located::Nowhere(_) => Ok(None),
         Located::File(path, origin) => inspect(&path, oldest, origin).map(Some),
     }
@@ -55,7 +59,7 @@ pub fn find(choice: &Choice, oldest: u32) -> Result<Option<Found>> {
 
 /// As [`find`], where a library must be there: the error says where it was looked for and what to do.
 pub fn require(choice: &Choice, oldest: u32) -> Result<Found> {
-    match locate(choice)? {
+    match locate(choice, oldest)? {
         Located::File(path, origin) => inspect(&path, oldest, origin),
         Located::Nowhere(places) => Err(Error::Engine {
             engine: "ort",
@@ -82,15 +86,17 @@ fn library_name() -> String {
     format!("{DLL_PREFIX}onnxruntime{DLL_SUFFIX}")
 }
 
-fn locate(choice: &Choice) -> Result<Located> {
+fn locate(choice: &Choice, oldest: u32) -> Result<Located> {
     let variable = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty());
     let named = |path: &Path, origin| match path.is_dir() {
-        true => library_in(path)
-            .map(|file| Located::File(file, origin))
-            .ok_or_else(|| Error::file(path, format!("is a folder without {} ({origin})", library_name()))),
+        true => library_in(path).map(|file| Located::File(file, origin)).ok_or_else(|| {
+            let message = format!("is a folder without {} ({origin}). {}", library_name(), advice(oldest));
+            Error::file(path, message)
+        }),
         false if path.exists() => Ok(Located::File(path.to_path_buf(), origin)),
         false => {
-            Err(Error::file(path, format!("there is no such file ({origin}), expected {}", library_name())))
+            let found = format!("there is no such file ({origin}), expected {}", library_name());
+            Err(Error::file(path, format!("{found}. {}", advice(oldest))))
         }
     };
     match (choice, variable) {
@@ -161,36 +167,58 @@ fn of_python() -> Result<PathBuf> {
     let fail =
         |message: String| Error::Engine { engine: "ort", message: format!("--ort-lib python: {message}") };
     let names = if cfg!(windows) { ["python", "py"] } else { ["python3", "python"] };
-    let run = |name: &&str| Command::new(name).args(["-c", WHERE]).output().ok();
-    let Some(output) = names.iter().find_map(run) else {
-        return Err(fail(format!(
-            "no Python was found: neither {} nor {} is in the path",
-            names[0], names[1]
-        )));
-    };
-    let folder = String::from_utf8_lossy(&output.stdout).trim().to_string();
-    if folder.is_empty() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
-        let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
-        return Err(fail(format!(
-            "the Python in the path has no package onnxruntime{said}: pip install onnxruntime, or activate the \
-             environment that has it"
-        )));
+    let mut said = Vec::new();
+    for name in names {
+        match ask(Command::new(name).args(["-c", WHERE])) {
+            Ok(folder) if folder.is_empty() => said.push(format!("{name} has no package onnxruntime")),
+            Ok(folder) => return library_of_package(Path::new(&folder)).map_err(fail),
+            Err(why) => said.push(format!("{name} {why}")),
+        }
     }
-    let folder = Path::new(&folder).join("capi");
+    Err(fail(format!(
+        "{}: pip install onnxruntime, or activate the environment that has it",
+        said.join("; ")
+    )))
+}
+
+/// What a program prints, if it ends well and soon.
+fn ask(command: &mut Command) -> Result<String, String> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.map_err(|e| format!("cannot be run ({e})"))?;
+    let begun = Instant::now();
+    // What it prints fits into a pipe, so that it does not wait for a reader.
+    while child.try_wait().map_err(|e| e.to_string())?.is_none() {
+        if begun.elapsed() > PATIENCE {
+            let ended = child.kill().and_then(|()| child.wait());
+            let ended = ended.map_or_else(|e| format!(", and cannot be ended: {e}"), |_| String::new());
+            return Err(format!("gave no answer in {} seconds{ended}", PATIENCE.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_string());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
+    Err(format!("failed ({}{}{said})", output.status, if said.is_empty() { "" } else { ": " }))
+}
+
+/// The library in the folder of the Python package.
+fn library_of_package(folder: &Path) -> Result<PathBuf, String> {
+    let folder = folder.join("capi");
     library_in(&folder).ok_or_else(|| {
-        fail(format!(
+        format!(
             "{} holds no {}, which newer packages do: pip install --upgrade onnxruntime",
             folder.display(),
             library_name()
-        ))
+        )
     })
 }
 
 /// Reads a file, then loads it and asks for its version.
 fn inspect(path: &Path, oldest: u32, origin: &'static str) -> Result<Found> {
     let refused =
-        |message: String| Error::file(path, format!("{message} (found by {origin}). {}", advice(oldest)));
+        |message: String| Error::file(path, format!("{message} (found: {origin}). {}", advice(oldest)));
     let without = "so it is not ONNX Runtime's library";
     let real = find_library(path, "OrtGetApiBase", without).map_err(|e| match e {
         Error::File { message, .. } => refused(message),
