@@ -26,7 +26,7 @@ fn json_says_who_did_the_work() {
     gradient(8).save(folder.path().join("img.png")).unwrap();
     for line in [
         "score --model MODEL img.png --json",
-        "sample --model MODEL -n 2 --steps 8 --out s.npy --json",
+        "sample --model MODEL -n 4 --steps 8 --out s.npy --json",
         "inpaint --model MODEL img.png --mask-rect 0,4,8,4 --json",
         "run sample --model MODEL --number 2 --steps 8 --out r.npy --device cpu --json",
         "eval --model MODEL --data s.npy --rows 2 --repeats 1 --steps 8 --metrics sliced --json",
