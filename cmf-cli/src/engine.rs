@@ -157,22 +157,27 @@ impl EngineArgs {
     }
 }
 
+/// An engine by its name, with the model or why it has none.
+pub type Present = (&'static str, Result<Loaded>);
+
 /// The engine that the user chose, or else every one that is present: tract, and ONNX Runtime on the processor
 /// and, unless --device says otherwise, on the first GPU that it can use. What is absent is said.
-pub fn present(engine: &EngineArgs, file: &ModelFile, report: &Report) -> Result<Vec<Loaded>> {
-    if engine.engine.is_some() {
-        return Ok(vec![engine.load(file, report)?]);
+pub fn present(engine: &EngineArgs, file: &ModelFile, report: &Report) -> Vec<Present> {
+    match engine.engine {
+        Some(Engine::Tract) => return vec![("tract", engine.load(file, report))],
+        Some(Engine::Ort) => return vec![("ort", engine.load(file, report))],
+        None => {}
     }
     let mut all = Vec::new();
     if !matches!(engine.device, Some(DeviceChoice::Cuda(_))) {
         let tract = EngineArgs { engine: Some(Engine::Tract), ..EngineArgs::default() };
-        all.push(tract.load(file, report)?);
+        all.push(("tract", tract.load(file, report)));
     }
     #[cfg(feature = "ort")]
-    all.extend(ort::present(engine, file, report)?);
+    all.extend(ort::present(engine, file, report));
     #[cfg(not(feature = "ort"))]
     report.note("ort: this build has no ONNX Runtime engine");
-    Ok(all)
+    all
 }
 
 /// The error about a device that was asked for and cannot be had.
@@ -184,7 +189,10 @@ pub fn unusable(n: u32, why: impl std::fmt::Display) -> Error {
 pub mod ort {
     //! The half that exists where ONNX Runtime may be used.
 
-    use cmf_core::onnx::{Device, OnnxRuntime, OrtModel};
+    use cmf_core::gaussian::Gaussian;
+    use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, initial_weights};
+    use cmf_core::onnx::{Device, Metadata, OnnxRuntime, OrtModel, Probe, export};
+    use cmf_core::ops::Activation;
     use cmf_plugins::host::onnxruntime::{self, Choice, Found};
 
     use super::*;
@@ -197,25 +205,30 @@ pub mod ort {
     }
 
     /// The model on every device of ONNX Runtime that is present.
-    pub fn present(engine: &EngineArgs, file: &ModelFile, report: &Report) -> Result<Vec<Loaded>> {
+    pub fn present(engine: &EngineArgs, file: &ModelFile, report: &Report) -> Vec<Present> {
         let named = engine.ort_lib.is_some() || matches!(engine.device, Some(DeviceChoice::Cuda(_)));
         let library = match named {
-            true => Some(Library::require(&engine.choice())?),
-            false => Library::find(&engine.choice())?,
+            true => Library::require(&engine.choice()).map(Some),
+            false => Library::find(&engine.choice()),
         };
-        let Some(library) = library else {
-            report.note("ort: no libonnxruntime was found; `cmf-cli doctor` says where it was looked for");
-            return Ok(Vec::new());
+        let library = match library {
+            Ok(Some(library)) => library,
+            Ok(None) => {
+                report
+                    .note("ort: no libonnxruntime was found; `cmf-cli doctor` says where it was looked for");
+                return Vec::new();
+            }
+            Err(e) => return vec![("ort", Err(e))],
         };
         if matches!(engine.device, Some(DeviceChoice::Cpu | DeviceChoice::Cuda(_))) {
-            return Ok(vec![library.load(file, engine.device, report)?]);
+            return vec![("ort", library.load(file, engine.device, report))];
         }
-        let mut all = vec![library.load_on(file, Device::Cpu)?];
+        let mut all = vec![("ort", library.load_on(file, Device::Cpu))];
         match library.load_on(file, Device::Cuda(0)) {
-            Ok(loaded) => all.push(loaded),
+            Ok(loaded) => all.push(("ort", Ok(loaded))),
             Err(e) => report.note(format!("no GPU: {e}")),
         }
-        Ok(all)
+        all
     }
 
     impl Library {
@@ -231,6 +244,29 @@ pub mod ort {
 
         fn start(found: Found) -> Result<Library> {
             Ok(Library { runtime: OnnxRuntime::start(&found.path)?, found })
+        }
+
+        /// The file that would be loaded, which this does not.
+        pub fn located(choice: &Choice) -> Result<Option<PathBuf>> {
+            onnxruntime::located(choice, OnnxRuntime::OLDEST_MINOR)
+        }
+
+        /// Runs a small model on the processor.
+        pub fn try_out(&self) -> Result<()> {
+            let d = 2;
+            let gaussian = Gaussian { mean: vec![0.0; d], covariance: vec![1.0, 0.0, 0.0, 1.0].into() };
+            let activation = Activation::Softplus { beta: 1.0 };
+            let (head, gibbs) = (Head::Full, GibbsFactor::Whole);
+            let widths = vec![4];
+            let arch = Architecture { dim: d, widths, rank: 1, diagonal: false, activation, head, gibbs };
+            let weights = initial_weights::<f32>(&arch, &gaussian.quadratic_start()?, 0)?;
+            let network = Icnn::new(arch.clone(), weights)?;
+            let probes = Probe::record(&network.cast::<f64>()?, &[0.5, -0.5])?;
+            let folder = tempfile::tempdir().map_err(|e| Error::file("the temporary folder", e))?;
+            let path = folder.path().join("small.onnx");
+            export(&path, &network, &Metadata { probes, ..Metadata::new(arch) })?;
+            // Replays the probe.
+            OrtModel::load(&ModelFile::open(&path)?, self.runtime, Device::Cpu).map(|_| ())
         }
 
         /// Why it has no GPU to offer, as far as is known without trying.

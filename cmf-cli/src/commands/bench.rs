@@ -109,7 +109,8 @@ impl Bench {
         let largest = self.batch.iter().max().copied().unwrap_or(1) as usize;
         let mut engines: Vec<(String, Box<dyn SecondOrder>)> = Vec::new();
         if self.wants_engines() {
-            for loaded in present(&self.engine, &file, &self.report)? {
+            for (_, loaded) in present(&self.engine, &file, &self.report) {
+                let loaded = loaded?;
                 engines.push((loaded.worker.to_string(), loaded.potential));
             }
             if self.engine.engine.is_none() {

@@ -1,6 +1,10 @@
 //! `cmf-cli doctor`: what this machine offers, what of it is used, and why the rest is not.
 
 use std::path::{Path, PathBuf};
+#[cfg(feature = "ort")]
+use std::process::{Command, Stdio};
+#[cfg(feature = "ort")]
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use cmf_core::Result;
@@ -25,6 +29,10 @@ pub struct Doctor {
     /// ONNX Runtime's library, a folder that holds it, or `python` for that of the installed Python package
     #[arg(long, value_name = "PATH|python")]
     ort_lib: Option<PathBuf>,
+    /// Try the library out and end: what doctor starts, since a damaged one may end the program
+    #[cfg(feature = "ort")]
+    #[arg(long, hide = true)]
+    try_onnxruntime: bool,
     #[command(flatten)]
     report: Report,
 }
@@ -53,6 +61,10 @@ impl Doctor {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         let engine = EngineArgs { ort_lib: self.ort_lib.clone(), ..EngineArgs::default() };
+        #[cfg(feature = "ort")]
+        if self.try_onnxruntime {
+            return crate::engine::ort::Library::require(&engine.choice())?.try_out().map(|()| Outcome::Done);
+        }
         let onnxruntime = onnxruntime(&engine);
         let mut findings = vec![program(), processor(), memory()];
         findings.push(cuda(&onnxruntime));
@@ -149,8 +161,14 @@ fn onnxruntime(_engine: &EngineArgs) -> Finding {
 fn onnxruntime(engine: &EngineArgs) -> Finding {
     use crate::engine::ort::Library;
     let choice = engine.choice();
-    match Library::find(&choice) {
-        Ok(Some(library)) => {
+    let located = Library::located(&choice).ok().flatten();
+    let said = match located.map(|path| try_out(&path)).transpose() {
+        Ok(said) => said.flatten(),
+        Err(why) => return Finding::broken("onnxruntime", why),
+    };
+    match (Library::find(&choice), said) {
+        (Ok(Some(_)), Some(said)) => Finding::broken("onnxruntime", said),
+        (Ok(Some(library)), None) => {
             let found = &library.found;
             let cuda = library.cuda_missing().is_none();
             let providers = if cuda { vec!["cpu", "cuda"] } else { vec!["cpu"] };
@@ -164,14 +182,52 @@ fn onnxruntime(engine: &EngineArgs) -> Finding {
             });
             Finding::new("onnxruntime", lines, value)
         }
-        Ok(None) => match Library::require(&choice).err() {
+        (Ok(None), _) => match Library::require(&choice).err() {
             Some(why) => {
                 let value = json!({ "found": false, "why": why.to_string(), "cuda": false });
                 Finding::new("onnxruntime", vec![format!("not found; tract serves without it. {why}")], value)
             }
             None => Finding::broken("onnxruntime", "appeared just now; ask again".into()),
         },
-        Err(e) => Finding::broken("onnxruntime", e.to_string()),
+        (Err(e), _) => Finding::broken("onnxruntime", e.to_string()),
+    }
+}
+
+/// How long a library may take to run a small model.
+#[cfg(feature = "ort")]
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs a small model by the library in a process of its own, which a damaged one may end: what it says where that fails in
+/// words, and an error where it does not.
+#[cfg(feature = "ort")]
+fn try_out(path: &Path) -> Result<Option<String>, String> {
+    let program = std::env::current_exe().map_err(|e| format!("this program is not found: {e}"))?;
+    let mut command = Command::new(program);
+    command.args(["doctor", "--try-onnxruntime", "--ort-lib"]).arg(path);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| format!("{}: cannot be tried out: {e}", path.display()))?;
+    let begun = Instant::now();
+    while child.try_wait().map_err(|e| e.to_string())?.is_none() {
+        if begun.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(format!(
+                "{}: has run no small model in {} seconds",
+                path.display(),
+                PATIENCE.as_secs()
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    match output.status.code() {
+        Some(0) => Ok(None),
+        Some(1) => Ok(Some(String::from_utf8_lossy(&output.stderr).trim().replacen("error: ", "", 1))),
+        _ => Err(format!(
+            "{}: ends a program that loads it and runs a small model ({}): it is damaged, install ONNX Runtime again",
+            path.display(),
+            output.status
+        )),
     }
 }
 

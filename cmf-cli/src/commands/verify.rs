@@ -76,6 +76,9 @@ struct Difference {
 struct Checked {
     #[serde(flatten)]
     who: serde_json::Value,
+    /// Why it could not be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
     differences: Vec<Difference>,
 }
 
@@ -95,7 +98,8 @@ impl Verify {
         let reference = network.cast::<f64>()?;
         let sets = sets(metadata, self.seed)?;
         let stored = stored(&reference, metadata)?;
-        let mut all = vec![Checked { who: json!({ "engine": "reference" }), differences: stored }];
+        let mut all =
+            vec![Checked { who: json!({ "engine": "reference" }), error: None, differences: stored }];
         let of = |w: &dyn SecondOrder, set: &Set| interrupt::check().and_then(|()| Answers::of(w, set));
         let answers = sets.iter().map(|set| of(&reference, set)).collect::<Result<Vec<_>>>()?;
         if network.dim() > MOST_EXACT {
@@ -105,16 +109,32 @@ impl Verify {
             ));
         }
         let mut names = vec!["f64 reference".to_string()];
-        for loaded in present(&self.engine, &file, &self.report)? {
-            let mut differences = Vec::new();
-            for (set, answers) in sets.iter().zip(&answers) {
-                differences.extend(of(loaded.potential.as_ref(), set)?.compare(answers, set, metadata));
-            }
-            names.push(loaded.worker.to_string());
-            let who = json!(loaded.worker);
-            all.push(Checked { who, differences });
+        let mut ok = true;
+        for (name, loaded) in present(&self.engine, &file, &self.report) {
+            let (name, who, differences) = match loaded {
+                Ok(loaded) => {
+                    let compared = sets.iter().zip(&answers).map(|(set, answers)| {
+                        Ok(of(loaded.potential.as_ref(), set)?.compare(answers, set, metadata))
+                    });
+                    let compared =
+                        compared.collect::<Result<Vec<_>>>().map(|all| all.into_iter().flatten().collect());
+                    (loaded.worker.to_string(), json!(loaded.worker), compared)
+                }
+                Err(e) => (name.to_string(), json!({ "engine": name }), Err(e)),
+            };
+            let (differences, error) = match differences {
+                Ok(differences) => (differences, None),
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(e) => {
+                    ok = false;
+                    self.report.warn(format!("{name} failed: {e}"));
+                    (Vec::new(), Some(e.to_string()))
+                }
+            };
+            names.push(name);
+            all.push(Checked { who, error, differences });
         }
-        let ok = all.iter().flat_map(|c| &c.differences).all(|d| d.within_tolerance);
+        ok &= all.iter().flat_map(|c| &c.differences).all(|d| d.within_tolerance);
         self.report.text(table(&names, &all))?;
         self.report.document(&json!({
             "file": self.model, "probes": metadata.probes.len(), "ok": ok, "engines": all,
@@ -246,6 +266,9 @@ fn table(names: &[String], all: &[Checked]) -> String {
         "engine", "function", "rows", "max", "mean", "tolerance"
     );
     for (name, checked) in names.iter().zip(all) {
+        if checked.error.is_some() {
+            text += &format!("\n{name:<22}FAILED");
+        }
         for function in FUNCTIONS {
             let of: Vec<_> = checked.differences.iter().filter(|d| d.function == function).collect();
             let Some(first) = of.first() else { continue };

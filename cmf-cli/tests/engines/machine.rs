@@ -136,3 +136,24 @@ fn bench_of_training_asks_no_engine_and_help_says_all_there_is() {
     let help = run(Path::new("."), "bench --help").ok().stdout;
     assert!(help.contains("x ceiling") && help.contains("The first call is given apart"), "{help}");
 }
+
+/// The file's own answers are wrong: the reference says so, and each engine that its probes refuse is named.
+#[test]
+fn verify_shows_what_it_found_when_something_is_wrong() {
+    use cmf_core::onnx::{ModelFile, export};
+    let folder = folder();
+    let file = ModelFile::open(model(8)).unwrap();
+    let mut metadata = file.metadata().unwrap().clone();
+    metadata.probes[0].value += 1.0;
+    export(folder.path().join("wrong.onnx"), &file.network().unwrap().unwrap(), &metadata).unwrap();
+    let found = run(folder.path(), "verify wrong.onnx --engine tract --json");
+    assert_eq!(found.code, Some(1), "{}", found.stderr);
+    assert!(found.stderr.contains("tract failed: ") && found.stderr.contains("probe 0"), "{}", found.stderr);
+    let json = found.json();
+    assert_eq!(json["ok"], false);
+    let [reference, tract] = &json["engines"].as_array().unwrap()[..] else { panic!("{json}") };
+    assert_eq!(reference["differences"][0]["within_tolerance"], false);
+    assert!(tract["error"].as_str().unwrap().contains("probe 0"), "{tract}");
+    let table = run(folder.path(), "verify wrong.onnx --engine tract").stdout;
+    assert!(table.contains("DIFFERS") && table.contains("FAILED"), "{table}");
+}

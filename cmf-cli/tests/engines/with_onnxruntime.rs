@@ -18,7 +18,7 @@ fn root() -> PathBuf {
 #[test]
 #[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
 fn verify_finds_every_difference_within_its_tolerance() {
-    for name in ["mnist", "eight-gaussians"] {
+    for name in ["mnist", "eight-gaussians", "faces"] {
         let line = format!("verify models/{name}.onnx --device cpu --json {}", ort());
         let json = run(&root(), &line).ok().json();
         assert_eq!(json["engines"][1]["engine"], "ort", "{json}");
@@ -82,4 +82,23 @@ fn a_gpu_that_is_not_there_is_an_error_that_says_why() {
     // No machine has a GPU of this number.
     run(folder.path(), &format!("score --model MODEL img.png --device cuda:99 {}", ort()))
         .fails_with(&["--device cuda:99 cannot be used: "]);
+}
+
+/// A library whose code was lost while it was copied: its headers and symbols are whole, and whoever runs it dies.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
+fn doctor_survives_a_library_that_kills_with_onnxruntime() {
+    let line = format!("doctor --json {}", ort().replace("--engine ort", ""));
+    let found = run(Path::new("."), &line).json()["onnxruntime"]["path"].as_str().unwrap().to_string();
+    let mut bytes = std::fs::read(found).unwrap();
+    let (from, to) = (bytes.len() / 10, bytes.len() * 9 / 10);
+    bytes[from..to].fill(0);
+    let folder = folder();
+    std::fs::write(folder.path().join("libonnxruntime.so"), bytes).unwrap();
+    let done = run(folder.path(), "doctor --ort-lib libonnxruntime.so --json");
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    let json = done.json();
+    assert_eq!(json["healthy"], false);
+    assert!(json["onnxruntime"]["error"].as_str().unwrap().contains("damaged"), "{json}");
 }

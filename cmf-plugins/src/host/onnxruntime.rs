@@ -57,6 +57,14 @@ pub fn find(choice: &Choice, oldest: u32) -> Result<Option<Found>> {
     }
 }
 
+/// The file that [`find`] would load, which this does not.
+pub fn located(choice: &Choice, oldest: u32) -> Result<Option<PathBuf>> {
+    match locate(choice, oldest)? {
+        Located::Nowhere(_) => Ok(None),
+        Located::File(path, _) => Ok(Some(path)),
+    }
+}
+
 /// As [`find`], where a library must be there: the error says where it was looked for and what to do.
 pub fn require(choice: &Choice, oldest: u32) -> Result<Found> {
     match locate(choice, oldest)? {
