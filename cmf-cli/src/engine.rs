@@ -259,8 +259,8 @@ pub mod ort {
             let (head, gibbs) = (Head::Full, GibbsFactor::Whole);
             let widths = vec![4];
             let arch = Architecture { dim: d, widths, rank: 1, diagonal: false, activation, head, gibbs };
-            let weights = initial_weights::<f32>(&arch, &gaussian.quadratic_start()?, 0)?;
-            let network = Icnn::new(arch.clone(), weights)?;
+            let weights = initial_weights(&arch, &gaussian.quadratic_start()?, 0)?;
+            let network = Icnn::new(arch.clone(), weights)?.cast::<f32>()?;
             let probes = Probe::record(&network.cast::<f64>()?, &[0.5, -0.5])?;
             let folder = tempfile::tempdir().map_err(|e| Error::file("the temporary folder", e))?;
             let path = folder.path().join("small.onnx");
