@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 #[cfg(feature = "ort")]
-use std::process::{Command, Stdio};
+use std::process::Command;
 #[cfg(feature = "ort")]
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use cmf_core::Result;
 use cmf_core::onnx::ModelFile;
+#[cfg(feature = "ort")]
+use cmf_plugins::host::output_within;
 use cmf_plugins::host::{Origin, Search, cuda, plugin_folder};
 use serde_json::{Value, json};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
@@ -204,22 +206,11 @@ fn try_out(path: &Path) -> Result<Option<String>, String> {
     let program = std::env::current_exe().map_err(|e| format!("this program is not found: {e}"))?;
     let mut command = Command::new(program);
     command.args(["doctor", "--try-onnxruntime", "--ort-lib"]).arg(path);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|e| format!("{}: cannot be tried out: {e}", path.display()))?;
-    let begun = Instant::now();
-    while child.try_wait().map_err(|e| e.to_string())?.is_none() {
-        if begun.elapsed() > PATIENCE {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(format!(
-                "{}: has run no small model in {} seconds",
-                path.display(),
-                PATIENCE.as_secs()
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    let output = output_within(&mut command, PATIENCE)
+        .map_err(|e| format!("{}: cannot be tried out: {e}", path.display()))?;
+    let output = output.ok_or_else(|| {
+        format!("{}: has run no small model in {} seconds", path.display(), PATIENCE.as_secs())
+    })?;
     match output.status.code() {
         Some(0) => Ok(None),
         Some(1) => Ok(Some(String::from_utf8_lossy(&output.stderr).trim().replacen("error: ", "", 1))),

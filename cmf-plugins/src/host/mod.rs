@@ -13,6 +13,7 @@ mod objects;
 pub mod onnxruntime;
 mod plugins;
 mod potential;
+mod process;
 mod table;
 mod trust;
 
@@ -24,4 +25,5 @@ pub(crate) use objects::explained;
 pub use objects::{Offered, PluginDataSet, PluginEnergy, PluginTask};
 pub use plugins::{KindOfPlugin, Plugins, Resolved};
 pub use potential::EnergyPotential;
+pub use process::output_within;
 pub use trust::TrustStore;

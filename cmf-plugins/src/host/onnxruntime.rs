@@ -7,12 +7,13 @@
 use std::env::consts::{ARCH, DLL_PREFIX, DLL_SUFFIX};
 use std::ffi::{CStr, c_char, c_void};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use cmf_core::{Error, Result};
 
 use super::library::{find_library, reason};
+use super::process::output_within;
 
 /// Which library the user wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -191,19 +192,8 @@ fn of_python() -> Result<PathBuf> {
 
 /// What a program prints, if it ends well and soon.
 fn ask(command: &mut Command) -> Result<String, String> {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = child.map_err(|e| format!("cannot be run ({e})"))?;
-    let begun = Instant::now();
-    // What it prints fits into a pipe, so that it does not wait for a reader.
-    while child.try_wait().map_err(|e| e.to_string())?.is_none() {
-        if begun.elapsed() > PATIENCE {
-            let ended = child.kill().and_then(|()| child.wait());
-            let ended = ended.map_or_else(|e| format!(", and cannot be ended: {e}"), |_| String::new());
-            return Err(format!("gave no answer in {} seconds{ended}", PATIENCE.as_secs()));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    let output = output_within(command, PATIENCE).map_err(|e| format!("cannot be run ({e})"))?;
+    let output = output.ok_or_else(|| format!("gave no answer in {} seconds", PATIENCE.as_secs()))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_string());
     }
