@@ -360,35 +360,67 @@ fn control_and_metric_of<B: Device>(widths: &[usize]) {
     assert!(off < B::OFF, "{off:e}");
 }
 
-fn checkpoints_move_between_host_and_device<B: Device>() {
+/// Runs of 24 updates on `n` devices: unbroken, saved and resumed every six updates, and one that begins at `first` and goes
+/// on where `next` takes it.
+fn checkpoints_move<B: Device>(
+    config: &TrainConfig,
+    n: usize,
+    first: fn(Trainer) -> Box<dyn Training>,
+    next: fn(usize, Trainer) -> Box<dyn Training>,
+) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint");
-    let config = || TrainConfig { conjugate_weight: 0.5, amortise: true, ..config(24, 4) };
+    let new = || Trainer::new(config.clone(), &ring_gaussian(Head::Full)).unwrap();
     let arrays = |t: &dyn Training| -> Vec<Vec<f32>> {
         let net = t.network().unwrap();
         net.weights().named(net.architecture()).iter().map(|(.., a)| a.to_vec()).collect()
     };
-    let mut unbroken = on_device::<B>(Trainer::new(config(), &ring_gaussian(Head::Full)).unwrap());
-    let mut again = on_device::<B>(Trainer::new(config(), &ring_gaussian(Head::Full)).unwrap());
-    let mut moving: Box<dyn Training> = Box::new(Trainer::new(config(), &ring_gaussian(Head::Full)).unwrap());
+    let (mut unbroken, mut again) = (on_several::<B>(new(), n), on_several::<B>(new(), n));
+    let mut moving = first(new());
     for update in 1..=24 {
         unbroken.step(1000, &ring).unwrap();
         again.step(1000, &ring).unwrap();
         moving.step(1000, &ring).unwrap();
         if update % 6 == 0 {
             again.save(&path).unwrap();
-            again = on_device::<B>(Trainer::load(&path).unwrap());
+            again = on_several::<B>(Trainer::load(&path).unwrap(), n);
             moving.save(&path).unwrap();
-            let loaded = Trainer::load(&path).unwrap();
-            moving = if update % 12 == 0 { Box::new(loaded) } else { Box::new(on_device::<B>(loaded)) };
+            moving = next(update, Trainer::load(&path).unwrap());
         }
     }
-    // From device to device nothing is lost.
+    // On the same devices nothing is lost, whichever of several threads is ahead.
     assert_eq!(arrays(&unbroken), arrays(&again));
     assert_eq!(unbroken.particles().unwrap(), again.particles().unwrap());
-    // Updates on the host differ by rounding, as in `updates_are_the_hosts`.
+    // Updates elsewhere differ by rounding, as in `updates_are_the_hosts`.
     let off = largest_difference(&densities(&unbroken), &densities(moving.as_ref()));
     assert!(off < B::OFF, "{off:e}");
+}
+
+fn checkpoints_move_between_host_and_device<B: Device>() {
+    let config = TrainConfig { conjugate_weight: 0.5, amortise: true, ..config(24, 4) };
+    checkpoints_move::<B>(
+        &config,
+        1,
+        |trainer| Box::new(trainer),
+        |update, trainer| match update % 12 {
+            0 => Box::new(trainer),
+            _ => Box::new(on_device::<B>(trainer)),
+        },
+    );
+}
+
+fn checkpoints_move_between_one_device_and_several<B: Device>() {
+    let config = TrainConfig { conjugate_weight: 0.5, ..config(24, 4) };
+    checkpoints_move::<B>(
+        &config,
+        2,
+        |trainer| Box::new(on_several::<B>(trainer, 2)),
+        |update, trainer| match update {
+            6 => Box::new(on_device::<B>(trainer)),
+            12 => Box::new(trainer),
+            _ => Box::new(on_several::<B>(trainer, 2)),
+        },
+    );
 }
 
 /// The largest difference between the averaged weights of two runs.
@@ -505,36 +537,6 @@ fn several_devices_know_what_they_cannot_share<B: Device>() {
     let amortise = TrainConfig { conjugate_weight: 0.5, amortise: true, ..config(5, 0) };
     assert!(refused(amortise, 2).contains("an amortiser learns on one device"));
     assert!(refused(config(5, 0), 0).contains("no device"));
-}
-
-fn checkpoints_move_between_one_device_and_several<B: Device>() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("checkpoint");
-    let config = || TrainConfig { conjugate_weight: 0.5, ..config(24, 4) };
-    let new = || Trainer::new(config(), &ring_gaussian(Head::Full)).unwrap();
-    let (mut unbroken, mut again) = (on_several::<B>(new(), 2), on_several::<B>(new(), 2));
-    let mut moving: Box<dyn Training> = Box::new(on_several::<B>(new(), 2));
-    for update in 1..=24 {
-        unbroken.step(1000, &ring).unwrap();
-        again.step(1000, &ring).unwrap();
-        moving.step(1000, &ring).unwrap();
-        if update % 6 == 0 {
-            again.save(&path).unwrap();
-            again = on_several::<B>(Trainer::load(&path).unwrap(), 2);
-            moving.save(&path).unwrap();
-            let loaded = Trainer::load(&path).unwrap();
-            moving = match update {
-                6 => Box::new(on_device::<B>(loaded)),
-                12 => Box::new(loaded),
-                _ => Box::new(on_several::<B>(loaded, 2)),
-            };
-        }
-    }
-    // A seed gives the same bits on the same devices, whichever of their threads is ahead.
-    assert_eq!(weights_apart(&unbroken, &again), 0.0);
-    assert_eq!(unbroken.particles().unwrap(), again.particles().unwrap());
-    let off = largest_difference(&densities(&unbroken), &densities(moving.as_ref()));
-    assert!(off < B::OFF, "{off:e}");
 }
 
 /// Mean log ρ over the ring in nats, with log Z by the trapezium rule.
