@@ -81,14 +81,12 @@ pub struct Worker {
     pub onnxruntime: Option<String>,
 }
 
-impl Worker {
-    /// What a command found, with who did the work.
-    pub fn signed(&self, mut document: Value) -> Value {
-        if let (Value::Object(all), Value::Object(mine)) = (&mut document, json!(self)) {
-            all.extend(mine);
-        }
-        document
+/// What a command found, with who did the work, if anybody did.
+pub fn signed(worker: Option<&Worker>, mut document: Value) -> Value {
+    if let (Value::Object(all), Value::Object(who)) = (&mut document, json!(worker)) {
+        all.extend(who);
     }
+    document
 }
 
 impl std::fmt::Display for Worker {

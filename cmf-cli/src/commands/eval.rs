@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::compare::{Compared, Comparison, Metric};
 use crate::data_spec::DataSpec;
 use crate::drawing::{Drawing, MOST_DRAWS, Noise};
-use crate::engine::{EngineArgs, Worker};
+use crate::engine::{EngineArgs, Worker, signed};
 use crate::model::Model;
 use crate::points::{add_noise, split_rows};
 use crate::report::{Outcome, Report};
@@ -163,10 +163,7 @@ impl Eval {
             "neighbours": self.neighbours,
             "comparison": found,
         });
-        self.report.document(&match worker {
-            Some(worker) => worker.signed(document),
-            None => document,
-        })?;
+        self.report.document(&signed(worker.as_ref(), document))?;
         Ok(Outcome::of(found.unconverged == 0 && unconverged == 0))
     }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::batch::{self, Masks, Names};
 use crate::completion::{Estimate, Painter, Request};
-use crate::engine::EngineArgs;
+use crate::engine::{EngineArgs, signed};
 use crate::images::{Picture, read, write_png};
 use crate::interrupt;
 use crate::mask::{Hidden, Rectangle};
@@ -167,13 +167,16 @@ impl Inpaint {
             Ok(())
         })?;
         bar.finish_and_clear();
-        self.report.document(&painter.model.worker.signed(json!({
-            "model": self.model,
-            "seed": self.seed,
-            "done": done,
-            "failed": failed,
-            "remaining": remaining,
-        })))?;
+        self.report.document(&signed(
+            Some(&painter.model.worker),
+            json!({
+                "model": self.model,
+                "seed": self.seed,
+                "done": done,
+                "failed": failed,
+                "remaining": remaining,
+            }),
+        ))?;
         if images.len() > 1 || !remaining.is_empty() {
             self.report.note(format!(
                 "{} done, {} failed, {} not done",

@@ -12,7 +12,7 @@ use cmf_plugins::host::{KindOfPlugin, ModelHost, Resolved};
 use cmf_plugins::sdk::{Kind, Property};
 use serde_json::json;
 
-use crate::engine::EngineArgs;
+use crate::engine::{EngineArgs, signed};
 use crate::model::Model;
 use crate::plugin_args::{PluginArgs, parameters, plugins};
 use crate::report::{Outcome, Report};
@@ -108,10 +108,7 @@ impl Run {
             "task": found.offer.name, "model": model_path, "engine": null, "device": null, "seed": seed,
             "outputs": written, "results": results,
         });
-        report.document(&match &model {
-            Some(model) => model.worker.signed(document),
-            None => document,
-        })?;
+        report.document(&signed(model.as_ref().map(|model| &model.worker), document))?;
         Ok(Outcome::Done)
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::sample_energy::EnergySampling;
 use crate::drawing::{Drawing, Drawn, MOST_DRAWS, Noise};
-use crate::engine::{EngineArgs, check_results};
+use crate::engine::{EngineArgs, check_results, signed};
 use crate::images::write_png;
 use crate::interrupt;
 use crate::model::Model;
@@ -122,27 +122,30 @@ impl Sample {
             ));
         }
         self.report.note(&how);
-        self.report.document(&model.worker.signed(json!({
-            "model": self.model,
-            "seed": self.seed,
-            "source": model.metadata.source,
-            "steps": chains.as_ref().map(|_| self.steps),
-            "requested": self.number,
-            "written": y.len() / d,
-            "unconverged": unconverged,
-            "worst_residual": worst_residual,
-            "acceptance": chains.as_ref().map(|c| c.acceptance),
-            "step_size": chains.as_ref().map(|c| c.step_size),
-            "r_hat": chains.as_ref().and_then(|c| c.r_hat),
-            "effective_sample_size": chains.as_ref().and_then(|c| c.effective_sample_size),
-            "noise": match drawing.noise {
-                Noise::Keep => "kept",
-                Noise::Mean => "mean",
-                Noise::Remove => "removed",
-            },
-            "outputs": self.out,
-            "separate": self.separate,
-        })))?;
+        self.report.document(&signed(
+            Some(&model.worker),
+            json!({
+                "model": self.model,
+                "seed": self.seed,
+                "source": model.metadata.source,
+                "steps": chains.as_ref().map(|_| self.steps),
+                "requested": self.number,
+                "written": y.len() / d,
+                "unconverged": unconverged,
+                "worst_residual": worst_residual,
+                "acceptance": chains.as_ref().map(|c| c.acceptance),
+                "step_size": chains.as_ref().map(|c| c.step_size),
+                "r_hat": chains.as_ref().and_then(|c| c.r_hat),
+                "effective_sample_size": chains.as_ref().and_then(|c| c.effective_sample_size),
+                "noise": match drawing.noise {
+                    Noise::Keep => "kept",
+                    Noise::Mean => "mean",
+                    Noise::Remove => "removed",
+                },
+                "outputs": self.out,
+                "separate": self.separate,
+            }),
+        ))?;
         Ok(Outcome::of(unconverged == 0))
     }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::data_spec::DataSpec;
-use crate::engine::EngineArgs;
+use crate::engine::{EngineArgs, signed};
 use crate::model::Model;
 use crate::report::{Outcome, Report};
 use crate::{batch, images, interrupt};
@@ -210,17 +210,20 @@ impl Score {
             self.report.note(format!("mean of {}: {mean:.3} nats{error} ({method}{log_z})", scored.len()));
         }
         let remaining = inputs.names.len() - scored.len();
-        self.report.document(&model.worker.signed(json!({
-            "model": self.model,
-            "method": method,
-            "normalised": model.metadata.log_z.is_some(),
-            "log_z": model.metadata.log_z,
-            "noise_added": if self.add_noise { model.metadata.sigma } else { 0.0 },
-            "rows": scored,
-            "failed": inputs.failures,
-            "mean": mean.map(|m| m.0),
-            "standard_error_of_mean": mean.and_then(|m| m.1),
-        })))?;
+        self.report.document(&signed(
+            Some(&model.worker),
+            json!({
+                "model": self.model,
+                "method": method,
+                "normalised": model.metadata.log_z.is_some(),
+                "log_z": model.metadata.log_z,
+                "noise_added": if self.add_noise { model.metadata.sigma } else { 0.0 },
+                "rows": scored,
+                "failed": inputs.failures,
+                "mean": mean.map(|m| m.0),
+                "standard_error_of_mean": mean.and_then(|m| m.1),
+            }),
+        ))?;
         if interrupt::asked() {
             self.report.note(format!("interrupted: {} scored, {remaining} not", scored.len()));
             return Ok(Outcome::Interrupted);
