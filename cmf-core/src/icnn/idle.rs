@@ -1,32 +1,34 @@
 //! The network without the units that training has silenced.
 
-use super::{Architecture, GibbsFactor, Icnn, Weights};
+use super::{Icnn, Weights};
 use crate::error::Result;
 use crate::host::{Array, Scalar};
 
-/// Nats that the units left out may add to w together, were each as active as any of their layer is at the points given.
-const NEGLIGIBLE: f64 = 0.05;
-
 impl<T: Scalar> Icnn<T> {
     /// The network without those units of its last layer whose output weights, times the largest activation of the layer at
-    /// the points `x` [n, d], sum to [`NEGLIGIBLE`] at most; it says nothing of its Gibbs factor.
+    /// the points `x` [n, d], sum to `negligible` at most: at those points w falls by no more. The Gibbs factor stays what it
+    /// is where it is the head's.
     ///
     /// Output weights that the data have no use for fall without end, since they are softplus of what Adam moves. Units of
-    /// the last layer feed nothing else. A unit that is merely inactive at the points stays: it may matter elsewhere.
-    pub(crate) fn without_idle_units(&self, x: &[f64]) -> Result<Icnn<T>> {
+    /// the last layer feed nothing else. A unit that is merely inactive at the points stays: it may matter elsewhere. Further
+    /// off units grow as |x|², like the head.
+    pub(crate) fn without_idle_units(&self, x: &[f64], negligible: f64) -> Result<Icnn<T>> {
         let (arch, weights) = (self.architecture(), self.weights());
         let (d, n) = (arch.dim, arch.units());
         let last = arch.layer(arch.widths.len() - 1);
-        let active = self.active(x).to_vec();
+        let active = self.active(x).to_f64s();
+        if active.is_empty() || active.iter().any(|a| !a.is_finite()) {
+            return Ok(self.clone());
+        }
         let largest = active.chunks_exact(n).flat_map(|point| &point[last.clone()]);
-        let largest = largest.map(|a| a.to_f64().abs()).fold(0.0, f64::max);
+        let largest = largest.fold(0.0f64, |largest, a| largest.max(a.abs()));
         let output = weights.output.to_vec();
         let mut units: Vec<usize> = last.clone().collect();
         units.sort_by(|&i, &j| output[i].to_f64().total_cmp(&output[j].to_f64()));
         let mut added = 0.0;
         let idle = units.iter().take_while(|&&unit| {
             added += output[unit].to_f64() * largest;
-            added <= NEGLIGIBLE
+            added <= negligible
         });
         // A layer has one unit at least.
         let idle = idle.count().min(last.len() - 1);
@@ -34,7 +36,11 @@ impl<T: Scalar> Icnn<T> {
         kept.sort_unstable();
         let units: Vec<usize> = (0..last.start).chain(kept.iter().copied()).collect();
 
-        let mut lean = Architecture { gibbs: GibbsFactor::Whole, ..arch.clone() };
+        if idle == 0 {
+            return Ok(self.clone());
+        }
+
+        let mut lean = arch.clone();
         lean.widths[arch.widths.len() - 1] = kept.len();
         let forms = (0..=arch.rank).flat_map(|r| units.iter().map(move |unit| r * n + unit));
         let head = (1 + arch.rank) * n..arch.x_side_rows();
@@ -52,7 +58,7 @@ impl<T: Scalar> Icnn<T> {
             output: columns(&weights.output, &units),
             ..weights.clone()
         };
-        Icnn::new(lean, weights)
+        self.beside_the_same_head(lean, weights)
     }
 }
 
@@ -82,6 +88,7 @@ mod tests {
     use crate::sampler::standard_normals;
 
     const D: usize = 5;
+    const NEGLIGIBLE: f64 = 0.05;
 
     /// A start whose units of the last layer have these output weights.
     fn network(widths: &[usize], rank: usize, diagonal: bool, outputs: &[f64]) -> Icnn<f64> {
@@ -121,7 +128,7 @@ mod tests {
         {
             let w = network(&widths, rank, diagonal, &[1e-5, 0.5, 1e-4, 0.3]);
             let x = points();
-            let lean = w.without_idle_units(&x).unwrap();
+            let lean = w.without_idle_units(&x, NEGLIGIBLE).unwrap();
             let (before, gradient) = evaluated(&w, &x);
             let (after, lean_gradient) = evaluated(&lean, &x);
             assert_eq!(lean.architecture().widths.last(), Some(&2));
@@ -136,18 +143,41 @@ mod tests {
     #[test]
     fn networks_without_idle_units_stay_as_they_are() {
         let w = network(&[6, 4], 1, false, &[0.5, 0.2, 0.4, 0.3]);
-        let lean = w.without_idle_units(&points()).unwrap();
+        let lean = w.without_idle_units(&points(), NEGLIGIBLE).unwrap();
         assert_eq!(lean.architecture(), w.architecture());
         assert_eq!(evaluated(&lean, &points()), evaluated(&w, &points()));
     }
 
     #[test]
+    fn nothing_is_called_idle_where_no_activation_tells() {
+        let w = network(&[6, 4], 1, false, &[1e-9; 4]);
+        for x in [vec![], vec![1e300; D]] {
+            assert_eq!(
+                w.without_idle_units(&x, NEGLIGIBLE).unwrap().architecture(),
+                w.architecture(),
+                "{x:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_gibbs_factor_of_a_head_stays() {
+        let w = network(&[4], 1, false, &[1e-9, 0.5, 0.2, 0.3]);
+        let arch = Architecture { gibbs: GibbsFactor::Head, ..w.architecture().clone() };
+        let w = Icnn::new(arch, w.weights().clone()).unwrap();
+        let lean = w.without_idle_units(&points(), NEGLIGIBLE).unwrap();
+        assert_eq!((lean.architecture().units(), lean.architecture().gibbs), (3, GibbsFactor::Head));
+        let log_z = |w: &Icnn<f64>| w.gibbs().unwrap().log_z().unwrap();
+        assert_eq!(log_z(&lean), log_z(&w));
+    }
+
+    #[test]
     fn a_layer_keeps_a_unit_and_a_share_that_is_not_negligible_stays() {
-        let silent = network(&[6, 4], 1, false, &[0.0; 4]).without_idle_units(&points()).unwrap();
+        let silent = network(&[6, 4], 1, false, &[0.0; 4]).without_idle_units(&points(), NEGLIGIBLE).unwrap();
         assert_eq!(silent.architecture().widths, [6, 1]);
         // Each is negligible alone, all of them together are not.
         let w = network(&[40], 1, false, &[1e-3; 40]);
-        let lean = w.without_idle_units(&points()).unwrap();
+        let lean = w.without_idle_units(&points(), NEGLIGIBLE).unwrap();
         let (before, after) = (evaluated(&w, &points()).0, evaluated(&lean, &points()).0);
         let kept = lean.architecture().units();
         assert!((1..40).contains(&kept), "{kept}");

@@ -82,6 +82,18 @@ impl<T: Scalar> Icnn<T> {
         Ok(self)
     }
 
+    /// A network of other units beside this one's head, whose Gibbs factor it takes over.
+    pub(super) fn beside_the_same_head(
+        &self,
+        arch: Architecture,
+        weights: Weights<Array<T>>,
+    ) -> Result<Self> {
+        let gibbs = arch.gibbs;
+        let network = Icnn::new(Architecture { gibbs: GibbsFactor::Whole, ..arch }, weights)?;
+        let arch = Architecture { gibbs, ..network.arch };
+        Ok(Icnn { arch, gibbs: self.gibbs.clone(), ..network })
+    }
+
     /// The same network in another precision.
     pub fn cast<U: Scalar>(&self) -> Result<Icnn<U>> {
         let named = self.weights.named(&self.arch);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Architecture, Head, Icnn, Spikes, Weights};
+use super::{Architecture, GibbsFactor, Head, Icnn, Spikes, Weights};
 use crate::error::{Error, Result};
 use crate::host::{Array, Scalar};
 use crate::linalg::{SymmetricEigen, matmul, plus, to_rows, view};
@@ -18,6 +18,8 @@ use crate::sampler::standard_normals;
 /// taken over there, and Q says little of the Hessian. Of 1,000 draws of digits the effective sample size was 3,220 with
 /// P's coordinates; with shares of 0.25, 0.5, 0.7 and 0.85 it was 2,440, 3,080, 3,150 and 3,200, in the same time.
 const LEAST: f64 = 0.7;
+/// Nats that the units left out may add to w together, were each as active as any of their layer is at the points given.
+const NEGLIGIBLE: f64 = 0.05;
 /// Points at which idle units are told from others for chains. Of the 256 last units of a digits' network 113 were idle:
 /// they added 6e-4 ± 4e-4 nats together.
 const POINTS: usize = 64;
@@ -47,7 +49,7 @@ impl<T: Scalar> Icnn<T> {
     /// Units bend where the data are: in the coordinates of P the Hessian of the digits' network has eigenvalues up to 20
     /// there.
     fn for_conjugates(&self, points: &[f64]) -> Result<Option<(Icnn<T>, Preconditioner)>> {
-        let lean = self.without_idle_units(points)?;
+        let lean = self.without_idle_units(points, NEGLIGIBLE)?;
         let (arch, weights) = (lean.architecture(), lean.weights());
         let d = arch.dim;
         let most = if arch.is_flat() { points.len() } else { HESSIANS * d };
@@ -75,7 +77,7 @@ impl<T: Scalar> Icnn<T> {
     /// identity but for those few directions, a [`Head::Spiked`], and most of the head's product with x, a quarter of all
     /// products of the digits' network, is gone; so are a sampler's products with L. None where most directions are left.
     fn for_chains(&self, near: &Preconditioner) -> Result<Option<(Icnn<T>, Preconditioner)>> {
-        let lean = self.without_idle_units(&self.typical_points(near)?)?;
+        let lean = self.without_idle_units(&self.typical_points(near)?, NEGLIGIBLE)?;
         let (arch, weights) = (lean.architecture(), lean.weights());
         let d = arch.dim;
         let rows = weights.x_side.to_f64s();
@@ -123,7 +125,9 @@ impl<T: Scalar> Icnn<T> {
     }
 }
 
-/// The network of these weights, where the coordinates themselves are what may have spoilt them.
+/// The network of these weights, where the coordinates themselves are what may have spoilt them; of its Gibbs factor nothing
+/// is said.
 fn in_whitened<T: Scalar>(arch: Architecture, weights: Weights<Array<T>>) -> Result<Icnn<T>> {
-    Icnn::new(arch, weights).map_err(|e| Error::Invalid(format!("in whitened coordinates: {e}")))
+    Icnn::new(Architecture { gibbs: GibbsFactor::Whole, ..arch }, weights)
+        .map_err(|e| Error::Invalid(format!("in whitened coordinates: {e}")))
 }

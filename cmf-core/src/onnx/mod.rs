@@ -9,6 +9,7 @@ mod check;
 mod differences;
 mod file;
 mod graph;
+mod lean;
 mod memory;
 mod metadata;
 mod moments;

@@ -18,6 +18,7 @@ use tract_onnx::pb;
 use super::differences;
 use super::file::ModelFile;
 use super::graph::{self, Function};
+use super::lean::Evaluated;
 use super::probes;
 use super::tract;
 use crate::error::{Error, Result};
@@ -109,8 +110,8 @@ impl Stranger {
 
 /// A model file's potential, evaluated by ONNX Runtime in f32.
 ///
-/// The value and gradient come from the graph of the file, Hessian products from a graph made of the same
-/// weights. Whole Hessians and their contractions are graphs on a GPU; on the processor the host's interpreter
+/// The value and gradient come from the graph of the file, or from one without its idle units, Hessian products
+/// from a graph made of the same weights. Whole Hessians and their contractions are graphs on a GPU; on the processor the host's interpreter
 /// takes them, as for tract. A session serves one call at a time, so that each function has a pool of them that
 /// grows with the callers there are at once.
 pub struct OrtModel {
@@ -120,7 +121,7 @@ pub struct OrtModel {
     device: Device,
     /// Whether Hessians and their contractions are graphs too.
     second_order_graphs: bool,
-    /// The graph of the file, encoded.
+    /// The graph of the value and gradient, encoded.
     first: Vec<u8>,
     /// The same graph, if it is not the one that is written here for its network.
     stranger: Option<Stranger>,
@@ -134,14 +135,9 @@ impl OrtModel {
     /// Fails if the library cannot run the graph there (nothing falls back to another device) or an answer is
     /// not the recorded one.
     pub fn load(file: &ModelFile, runtime: &'static OnnxRuntime, device: Device) -> Result<Self> {
-        let network = file.network()?;
-        let own = network.as_ref().map(graph::of_file).transpose()?;
-        let known = own.is_some_and(|mut own| {
-            own.graph.iter_mut().for_each(graph::keep_first_outputs);
-            own.graph == file.proto().graph
-        });
-        let stranger = (!known).then(|| Stranger { proto: file.proto().clone(), bounded: Mutex::default() });
-        let first = file.proto().encode_to_vec();
+        let Evaluated { graph, own, network } = Evaluated::of(file)?;
+        let first = graph.encode_to_vec();
+        let stranger = (!own).then(|| Stranger { proto: graph.into_owned(), bounded: Mutex::default() });
         let model = OrtModel { stranger, ..OrtModel::new(file.dim(), network, first, runtime, device) };
         probes::check(&model, file)?;
         Ok(model)

@@ -12,6 +12,7 @@ use tract_onnx::tract_core::optim::Optimizer;
 use super::differences;
 use super::file::ModelFile;
 use super::graph::{self, Function};
+use super::lean::Evaluated;
 use super::memory;
 use super::probes;
 use crate::error::{Error, Result};
@@ -34,8 +35,8 @@ type Plan = Arc<TypedRunnableModel>;
 
 /// A model file's potential, evaluated by tract in f32 on this machine's processor.
 ///
-/// The value and gradient come from the graph of the file; the graph of Hessian products is made from the same
-/// weights when first asked for. Whole Hessians and their contractions are products of large dense matrices
+/// The value and gradient come from the graph of the file, or from one without its idle units; the graph of Hessian
+/// products is made from the same weights when first asked for. Whole Hessians and their contractions are products of large dense matrices
 /// per row: the host's interpreter takes them from the same weights, one triangle of a Hessian only, in less
 /// than half of tract's time.
 pub struct TractModel {
@@ -51,8 +52,9 @@ impl TractModel {
     ///
     /// Fails if tract cannot run the graph or an answer is not the recorded one.
     pub fn load(file: &ModelFile) -> Result<Self> {
-        let first = translate(file.proto()).map_err(|e| Error::file(file.path(), e))?;
-        let model = TractModel::new(file.dim(), file.network()?, first);
+        let Evaluated { graph, network, .. } = Evaluated::of(file)?;
+        let first = translate(&graph).map_err(|e| Error::file(file.path(), e))?;
+        let model = TractModel::new(file.dim(), network, first);
         probes::check(&model, file)?;
         Ok(model)
     }
