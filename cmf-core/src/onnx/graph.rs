@@ -45,7 +45,12 @@ impl Function {
 
 /// The ONNX model of one function of the network.
 pub(super) fn model(function: Function, network: &Icnn<f32>) -> Result<pb::ModelProto> {
-    recorded(function, network, None)
+    recorded(builder(function), function, network, None)
+}
+
+/// The same for an engine of this process, which prepares it faster and needs more memory for it.
+pub(super) fn to_run(function: Function, network: &Icnn<f32>) -> Result<pb::ModelProto> {
+    recorded(builder(function).folded(), function, network, None)
 }
 
 /// The graph of a model file: the value and gradient of w, and of V as gibbs_value [batch] and gibbs_gradient [batch, d]
@@ -56,7 +61,7 @@ pub(super) fn of_file(network: &Icnn<f32>) -> Result<pb::ModelProto> {
         None => ["gibbs_value", "gibbs_gradient"],
         Some(_) => ["head_value", "head_gradient"],
     });
-    recorded(Function::ValueAndGradient, network, head)
+    recorded(GraphBuilder::new(), Function::ValueAndGradient, network, head)
 }
 
 /// Leaves the outputs that engines take from a model file's graph, in their order.
@@ -65,12 +70,20 @@ pub(super) fn keep_first_outputs(graph: &mut pb::GraphProto) {
     graph.output.sort_by_key(|o| o.name != "value");
 }
 
-/// `head` names further outputs: the value and gradient of the head alone.
-fn recorded(function: Function, network: &Icnn<f32>, head: Option<[&str; 2]>) -> Result<pb::ModelProto> {
-    let ops = match function {
+fn builder(function: Function) -> GraphBuilder {
+    match function {
         Function::ValueAndGradient | Function::Hvp => GraphBuilder::new(),
         Function::Hessian | Function::HessianContraction => GraphBuilder::with_precise_tails(),
-    };
+    }
+}
+
+/// `head` names further outputs: the value and gradient of the head alone.
+fn recorded(
+    ops: GraphBuilder,
+    function: Function,
+    network: &Icnn<f32>,
+    head: Option<[&str; 2]>,
+) -> Result<pb::ModelProto> {
     let arch = network.architecture();
     let ops = ops.for_dimension(arch.dim);
     let (batch, d) = (Dim::Batch, Dim::Of(arch.dim));

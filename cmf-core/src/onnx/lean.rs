@@ -25,8 +25,7 @@ pub(super) struct Evaluated<'a> {
 }
 
 impl<'a> Evaluated<'a> {
-    /// Takes the file's graph as it is, unless it is the one that is written here for its network and the network has idle
-    /// units.
+    /// Takes the file's graph as it is, unless it is the one that is written here for its network.
     pub fn of(file: &'a ModelFile) -> Result<Self> {
         let graph = Cow::Borrowed(file.proto());
         let (Some(network), Some(metadata)) = (file.network()?, file.metadata()) else {
@@ -40,10 +39,7 @@ impl<'a> Evaluated<'a> {
         let points: Vec<f64> = metadata.probes.iter().flat_map(|p| &p.x).map(|&v| f64::from(v)).collect();
         let largest = metadata.probes.iter().fold(0.0f64, |largest, p| largest.max(p.value.abs()));
         let lean = network.without_idle_units(&points, HIDDEN * largest)?;
-        let graph = match lean.architecture() == network.architecture() {
-            true => graph,
-            false => Cow::Owned(graph::model(Function::ValueAndGradient, &lean)?),
-        };
+        let graph = Cow::Owned(graph::to_run(Function::ValueAndGradient, &lean)?);
         Ok(Evaluated { graph, own: true, network: Some(lean) })
     }
 }

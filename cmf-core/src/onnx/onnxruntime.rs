@@ -178,7 +178,7 @@ impl OrtModel {
         let bytes = match function {
             Function::ValueAndGradient => &self.first,
             other => {
-                made = graph::model(other, self.known("second derivatives")?)?.encode_to_vec();
+                made = graph::to_run(other, self.known("second derivatives")?)?.encode_to_vec();
                 &made
             }
         };
@@ -359,7 +359,7 @@ impl Potential for OrtModel {
     fn whitened(&self, purpose: Purpose<'_>) -> Result<Option<Whitened>> {
         let Some(network) = &self.network else { return Ok(None) };
         let Some((network, coordinates)) = network.whitened_network(purpose)? else { return Ok(None) };
-        let first = graph::model(Function::ValueAndGradient, &network)?.encode_to_vec();
+        let first = graph::to_run(Function::ValueAndGradient, &network)?.encode_to_vec();
         let potential = OrtModel::new(self.dim, Some(network), first, self.runtime, self.device);
         Ok(Some(Whitened { potential: Box::new(potential), coordinates }))
     }

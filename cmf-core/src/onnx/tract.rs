@@ -90,7 +90,7 @@ impl TractModel {
             return Ok(graph.clone());
         }
         // The graph of the file is always there, so this one is asked for.
-        let graph = translate(&graph::model(Function::Hvp, self.known("Hessian products")?)?)?;
+        let graph = translate(&graph::to_run(Function::Hvp, self.known("Hessian products")?)?)?;
         graphs.insert(function, graph.clone());
         Ok(graph)
     }
@@ -264,7 +264,7 @@ impl Potential for TractModel {
     fn whitened(&self, purpose: Purpose<'_>) -> Result<Option<Whitened>> {
         let Some(network) = &self.network else { return Ok(None) };
         let Some((network, coordinates)) = network.whitened_network(purpose)? else { return Ok(None) };
-        let first = translate(&graph::model(Function::ValueAndGradient, &network)?)?;
+        let first = translate(&graph::to_run(Function::ValueAndGradient, &network)?)?;
         let potential = Box::new(TractModel::new(self.dim, Some(network), first));
         Ok(Some(Whitened { potential, coordinates }))
     }
