@@ -27,7 +27,8 @@ use crate::timing::{Ceiling, Times, Work, time};
 /// The engines are those that are present, or the one chosen, and the interpreter on the host that training uses.
 /// The first call is given apart: it makes plans and packs weights. Then the call is repeated; the shortest time
 /// counts, since other work on the machine only ever adds time. Where the multiplications of a task can be
-/// counted, `x ceiling` is that time in units of what the fastest f32 product found here would need for them.
+/// counted, `x ceiling` is that time in units of what the fastest f32 product found here would need for all of the
+/// network's; tract and ONNX Runtime leave out units that rounding hides.
 #[derive(Args)]
 #[command(after_help = "\
 gradient, hvp and hessian are one call on a batch. score is the exact log-density of a point,

@@ -16,10 +16,10 @@ impl<T: Scalar> Icnn<T> {
         let (arch, weights) = (self.architecture(), self.weights());
         let (d, n) = (arch.dim, arch.units());
         let last = arch.layer(arch.widths.len() - 1);
-        let active = self.active(x).to_f64s();
-        if active.is_empty() || active.iter().any(|a| !a.is_finite()) {
+        let active = (!x.is_empty()).then(|| self.active(x).to_f64s());
+        let Some(active) = active.filter(|active| active.iter().all(|a| a.is_finite())) else {
             return Ok(self.clone());
-        }
+        };
         let largest = active.chunks_exact(n).flat_map(|point| &point[last.clone()]);
         let largest = largest.fold(0.0f64, |largest, a| largest.max(a.abs()));
         let output = weights.output.to_vec();
