@@ -180,6 +180,14 @@ fn the_baseline_says_its_source_and_is_drawn_from_it() {
     assert!(tasks.contains(&"sample".into()) && tasks.contains(&"train".into()), "{tasks:?}");
     assert!(!tasks.contains(&"inpaint".into()) && timed.stderr.contains("no inpainting"), "{}", timed.stderr);
     run(folder.path(), "run score --model run/model.onnx a.csv").fails_with(&["run/model.onnx", "N(0, I)"]);
+
+    // Learning goes on from it as what it is, or else it is said to become another model.
+    let on = "train --data circles --init run/model.onnx --updates 2 --batch 16 --particles 16";
+    let other = run(folder.path(), &format!("{on} --out other")).ok();
+    assert!(other.stderr.contains("run/model.onnx is a generative network"), "{}", other.stderr);
+    let same = run(folder.path(), &format!("{on} --method gaussian-icnn --out same")).ok();
+    assert!(!same.stderr.contains("is a generative network"), "{}", same.stderr);
+    assert_eq!(run(folder.path(), "info same/model.onnx --json").ok().json()["source"], "gaussian");
 }
 
 #[test]

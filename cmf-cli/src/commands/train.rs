@@ -8,6 +8,7 @@ use cmf_core::energy::{self, Domain};
 use cmf_core::gaussian::Gaussian;
 use cmf_core::icnn::{Architecture, GibbsFactor, Icnn};
 use cmf_core::onnx::ModelFile;
+use cmf_core::source::Source;
 use cmf_core::train::{Method, Metrics, Trainer};
 use cmf_core::{Error, Potential, Result};
 use cmf_plugins::data::Split;
@@ -244,7 +245,16 @@ impl Train {
                 let arch = Architecture { gibbs: GibbsFactor::Whole, ..network.architecture().clone() };
                 Icnn::new(arch, network.weights().clone())?
             }
-            _ => network,
+            _ => {
+                if metadata.source == Source::Gaussian {
+                    self.report.warn(format!(
+                        "{} is a generative network, of N(0, I): its weights start a conjugate moment measure here; --method \
+                         gaussian-icnn goes on with what it is",
+                        path.display()
+                    ));
+                }
+                network
+            }
         };
         let of_head = network.architecture().gibbs == GibbsFactor::Head;
         if of_head && (self.energy.is_some() || !self.settings.by_likelihood()) {
