@@ -7,8 +7,8 @@ Measured, on the CPU with THREADS threads (2 unless the environment says otherwi
 Runtime, and the interpreter on the host that training uses) by `cmf-cli bench`, which cargo builds first; PyTorch with the
 gradient written by hand and by autograd, JAX (jit of vmap of value_and_grad), and onnxruntime on the file itself;
 beside them the ceiling, the time that the fastest float32 matrix product found here would need for the multiply-adds of
-the network in the file. (tract and ONNX Runtime as used here leave out units that rounding hides, a sixth of those of the
-digits; GFLOP/s are of the whole network for all.)
+the network in the file. (tract and ONNX Runtime as used here leave out units that rounding hides, a fifth of those of the
+digits and a sixth of the products; GFLOP/s are of the whole network for all.)
 Every answer is first compared with float64 NumPy. With --second-order also log rho(y) = -w(∇w(y)) + log det ∇²w(y)
 of one point, alone and with its gradient, by the dense Hessian here, in JAX, and in PyTorch with the Hessian written by
 hand.

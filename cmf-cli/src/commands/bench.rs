@@ -86,7 +86,7 @@ struct Figure {
     batch: usize,
     #[serde(flatten)]
     times: Times,
-    /// Of the matrix products.
+    /// Of the matrix products of the whole network.
     #[serde(skip_serializing_if = "Option::is_none")]
     gflop: Option<f64>,
     /// The shortest time in units of the ceiling's.

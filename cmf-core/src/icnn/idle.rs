@@ -4,41 +4,41 @@ use super::{Icnn, Weights};
 use crate::error::Result;
 use crate::host::{Array, Scalar};
 
+/// An idle unit's output weight is at most this share of the largest of its layer.
+const SILENT: f64 = 1e-3;
+/// Points that are evaluated at a time.
+const POINTS: usize = 64;
+
 impl<T: Scalar> Icnn<T> {
     /// The network without those units of its last layer whose output weights, times the largest activation of the layer at
-    /// the points `x` [n, d], sum to `negligible` at most: at those points w falls by no more. The Gibbs factor stays what it
-    /// is where it is the head's.
+    /// the points `x` [n, d], sum to `negligible` at most: at those points w changes by no more. The Gibbs factor stays what
+    /// it is where it is the head's.
     ///
     /// Output weights that the data have no use for fall without end, since they are softplus of what Adam moves. Units of
-    /// the last layer feed nothing else. A unit that is merely inactive at the points stays: it may matter elsewhere. Further
-    /// off units grow as |x|², like the head.
+    /// the last layer feed nothing else. A unit that is merely inactive at the points stays, and so does a whole layer of
+    /// them: it may matter elsewhere. Further off units grow as |x|², like the head.
     pub(crate) fn without_idle_units(&self, x: &[f64], negligible: f64) -> Result<Icnn<T>> {
         let (arch, weights) = (self.architecture(), self.weights());
         let (d, n) = (arch.dim, arch.units());
         let last = arch.layer(arch.widths.len() - 1);
-        let active = (!x.is_empty()).then(|| self.active(x).to_f64s());
-        let Some(active) = active.filter(|active| active.iter().all(|a| a.is_finite())) else {
-            return Ok(self.clone());
-        };
-        let largest = active.chunks_exact(n).flat_map(|point| &point[last.clone()]);
-        let largest = largest.fold(0.0f64, |largest, a| largest.max(a.abs()));
-        let output = weights.output.to_vec();
+        let Some(activation) = self.largest_activation(x) else { return Ok(self.clone()) };
+        let output = weights.output.to_f64s();
+        let largest = output[last.clone()].iter().fold(0.0f64, |largest, &u| largest.max(u));
         let mut units: Vec<usize> = last.clone().collect();
-        units.sort_by(|&i, &j| output[i].to_f64().total_cmp(&output[j].to_f64()));
+        units.sort_by(|&i, &j| output[i].total_cmp(&output[j]));
         let mut added = 0.0;
         let idle = units.iter().take_while(|&&unit| {
-            added += output[unit].to_f64() * largest;
-            added <= negligible
+            added += output[unit] * activation;
+            added <= negligible && output[unit] <= SILENT * largest
         });
         // A layer has one unit at least.
         let idle = idle.count().min(last.len() - 1);
-        let mut kept = units.split_off(idle);
-        kept.sort_unstable();
-        let units: Vec<usize> = (0..last.start).chain(kept.iter().copied()).collect();
-
         if idle == 0 {
             return Ok(self.clone());
         }
+        let mut kept = units.split_off(idle);
+        kept.sort_unstable();
+        let units: Vec<usize> = (0..last.start).chain(kept.iter().copied()).collect();
 
         let mut lean = arch.clone();
         lean.widths[arch.widths.len() - 1] = kept.len();
@@ -59,6 +59,23 @@ impl<T: Scalar> Icnn<T> {
             ..weights.clone()
         };
         self.beside_the_same_head(lean, weights)
+    }
+
+    /// The largest |act(s)| of the last layer at the points `x` [n, d]; none without points, or where one is not finite.
+    fn largest_activation(&self, x: &[f64]) -> Option<f64> {
+        let (arch, mut largest) = (self.architecture(), None);
+        let last = arch.layer(arch.widths.len() - 1);
+        for some in x.chunks(POINTS * arch.dim) {
+            for unit in
+                self.active(some).to_f64s().chunks_exact(arch.units()).flat_map(|point| &point[last.clone()])
+            {
+                if !unit.is_finite() {
+                    return None;
+                }
+                largest = Some(unit.abs().max(largest.unwrap_or(0.0)));
+            }
+        }
+        largest
     }
 }
 
@@ -148,6 +165,26 @@ mod tests {
         assert_eq!(evaluated(&lean, &points()), evaluated(&w, &points()));
     }
 
+    /// Forms far below the bend of softplus, of units that are by no means silent.
+    #[test]
+    fn a_layer_that_is_inactive_at_the_points_stays() {
+        let w = network(&[4], 1, false, &[0.5, 0.2, 1e-9, 0.3]);
+        let weights = Weights { bias: Array::matrix(vec![-1e3; 4], 1, 4), ..w.weights().clone() };
+        let quiet = Icnn::new(w.architecture().clone(), weights).unwrap();
+        let lean = quiet.without_idle_units(&points(), NEGLIGIBLE).unwrap();
+        assert_eq!(lean.architecture().units(), 3);
+    }
+
+    /// In as many pieces as there are points.
+    #[test]
+    fn any_number_of_points_may_tell() {
+        let w = network(&[6, 4], 1, false, &[1e-9, 0.2, 0.4, 0.3]);
+        let many = points().repeat(10);
+        let [some, all] = [points(), many].map(|x| w.without_idle_units(&x, NEGLIGIBLE).unwrap());
+        assert_eq!(some.architecture(), all.architecture());
+        assert_eq!(all.architecture().widths, [6, 3]);
+    }
+
     #[test]
     fn nothing_is_called_idle_where_no_activation_tells() {
         let w = network(&[6, 4], 1, false, &[1e-9; 4]);
@@ -176,11 +213,13 @@ mod tests {
         let silent = network(&[6, 4], 1, false, &[0.0; 4]).without_idle_units(&points(), NEGLIGIBLE).unwrap();
         assert_eq!(silent.architecture().widths, [6, 1]);
         // Each is negligible alone, all of them together are not.
-        let w = network(&[40], 1, false, &[1e-3; 40]);
+        let mut outputs = [1e-3; 41];
+        outputs[7] = 2.0;
+        let w = network(&[41], 1, false, &outputs);
         let lean = w.without_idle_units(&points(), NEGLIGIBLE).unwrap();
         let (before, after) = (evaluated(&w, &points()).0, evaluated(&lean, &points()).0);
         let kept = lean.architecture().units();
-        assert!((1..40).contains(&kept), "{kept}");
+        assert!((2..41).contains(&kept), "{kept}");
         assert!(before.iter().zip(&after).all(|(b, a)| b - a <= NEGLIGIBLE));
     }
 }

@@ -111,9 +111,9 @@ impl Stranger {
 /// A model file's potential, evaluated by ONNX Runtime in f32.
 ///
 /// The value and gradient come from the graph of the file, or from one without its idle units, Hessian products
-/// from a graph made of the same weights. Whole Hessians and their contractions are graphs on a GPU; on the processor the host's interpreter
-/// takes them, as for tract. A session serves one call at a time, so that each function has a pool of them that
-/// grows with the callers there are at once.
+/// from a graph made of the same weights. Whole Hessians and their contractions are graphs on a GPU; on the
+/// processor the host's interpreter takes them, as for tract. A session serves one call at a time, so that each
+/// function has a pool of them that grows with the callers there are at once.
 pub struct OrtModel {
     dim: usize,
     network: Option<Icnn<f32>>,
@@ -121,9 +121,9 @@ pub struct OrtModel {
     device: Device,
     /// Whether Hessians and their contractions are graphs too.
     second_order_graphs: bool,
-    /// The graph of the value and gradient, encoded.
-    first: Vec<u8>,
-    /// The same graph, if it is not the one that is written here for its network.
+    /// The graph of the value and gradient, and those of other functions once they were asked for, encoded.
+    graphs: Mutex<HashMap<Function, Arc<[u8]>>>,
+    /// The graph of the value and gradient, if it is not the one that is written here for its network.
     stranger: Option<Stranger>,
     /// By function and number of threads.
     idle: Mutex<HashMap<(Function, usize), Vec<Session>>>,
@@ -158,7 +158,7 @@ impl OrtModel {
             runtime,
             device,
             second_order_graphs: device != Device::Cpu,
-            first,
+            graphs: Mutex::new(HashMap::from([(Function::ValueAndGradient, first.into())])),
             idle: Mutex::default(),
         }
     }
@@ -174,15 +174,18 @@ impl OrtModel {
             return Ok(session);
         }
         drop(idle);
-        let made;
-        let bytes = match function {
-            Function::ValueAndGradient => &self.first,
-            other => {
-                made = graph::to_run(other, self.known("second derivatives")?)?.encode_to_vec();
-                &made
-            }
-        };
-        guarded(|| open(self.runtime, self.device, threads, bytes).map_err(|e| failed(e.to_string())))
+        let graph = self.graph(function)?;
+        guarded(|| open(self.runtime, self.device, threads, &graph).map_err(|e| failed(e.to_string())))
+    }
+
+    fn graph(&self, function: Function) -> Result<Arc<[u8]>> {
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(graph) = graphs.get(&function) {
+            return Ok(graph.clone());
+        }
+        // That of the value and gradient is always there, so another is asked for.
+        let graph = graph::to_run(function, self.known("second derivatives")?)?.encode_to_vec();
+        Ok(graphs.entry(function).or_insert(graph.into()).clone())
     }
 
     fn give_back(&self, function: Function, threads: usize, session: Session) {

@@ -36,13 +36,13 @@ type Plan = Arc<TypedRunnableModel>;
 /// A model file's potential, evaluated by tract in f32 on this machine's processor.
 ///
 /// The value and gradient come from the graph of the file, or from one without its idle units; the graph of Hessian
-/// products is made from the same weights when first asked for. Whole Hessians and their contractions are products of large dense matrices
-/// per row: the host's interpreter takes them from the same weights, one triangle of a Hessian only, in less
-/// than half of tract's time.
+/// products is made from the same weights when first asked for. Whole Hessians and their contractions are products
+/// of large dense matrices per row: the host's interpreter takes them from the same weights, one triangle of a
+/// Hessian only, in less than half of tract's time.
 pub struct TractModel {
     dim: usize,
     network: Option<Icnn<f32>>,
-    /// The graph of the file, and that of Hessian products once it was asked for.
+    /// The graph of the value and gradient, and that of Hessian products once it was asked for.
     graphs: Mutex<HashMap<Planned, InferenceModel>>,
     plans: Mutex<HashMap<(Planned, usize), Plan>>,
 }
@@ -89,7 +89,7 @@ impl TractModel {
         if let Some(graph) = graphs.get(&function) {
             return Ok(graph.clone());
         }
-        // The graph of the file is always there, so this one is asked for.
+        // That of the value and gradient is always there, so this one is asked for.
         let graph = translate(&graph::to_run(Function::Hvp, self.known("Hessian products")?)?)?;
         graphs.insert(function, graph.clone());
         Ok(graph)
@@ -286,5 +286,79 @@ impl SecondOrder for TractModel {
     /// Not available for a foreign model: third derivatives by differences of f32 gradients are noise.
     fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
         self.known("contraction of its Hessian")?.hessian_contraction(x, m, out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gaussian::Gaussian;
+    use crate::host::Array;
+    use crate::icnn::{Architecture, GibbsFactor, Head, initial_weights};
+    use crate::ops::Activation;
+
+    const ROWS: usize = 2;
+
+    fn network(dim: usize, widths: &[usize], diagonal: bool, head: Head) -> Icnn<f32> {
+        let data: Vec<f64> = (0..20 * dim).map(|i| (i * 7919 % 1009) as f64 / 1009.0 - 0.5).collect();
+        let gaussian = match head {
+            Head::Full => Gaussian::fit(&data, dim, 0.3),
+            Head::Spiked { rank } => Gaussian::fit_leading(&data, dim, 0.3, rank),
+        };
+        let activation = Activation::Softplus { beta: 2.0 };
+        let gibbs = GibbsFactor::Whole;
+        let arch = Architecture { dim, widths: widths.to_vec(), rank: 2, diagonal, activation, head, gibbs };
+        let mut weights = initial_weights(&arch, &gaussian.unwrap().quadratic_start().unwrap(), 1).unwrap();
+        weights.output = Array::matrix(vec![0.7; arch.units()], 1, arch.units());
+        Icnn::<f64>::new(arch, weights).unwrap().cast().unwrap()
+    }
+
+    /// The outputs of a graph at inputs of these shapes.
+    fn outputs(proto: &pb::ModelProto, shapes: &[&[usize]]) -> Vec<f32> {
+        let mut model = translate(proto).unwrap();
+        let inputs = shapes.iter().enumerate().map(|(i, shape)| {
+            model.set_input_fact(i, f32::fact(*shape).into()).unwrap();
+            let numbers: Vec<f32> = (0..shape.iter().product()).map(|i: usize| (i as f32).sin()).collect();
+            Tensor::from_shape(shape, &numbers).unwrap().into()
+        });
+        let inputs = inputs.collect();
+        let plan = optimised(model.into_typed().unwrap()).unwrap().into_runnable().unwrap();
+        let found = plan.run(inputs).unwrap();
+        let numbers = |t: &TValue| t.try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec();
+        found.iter().flat_map(numbers).collect()
+    }
+
+    #[test]
+    fn graphs_to_run_compute_what_graphs_for_files_do() {
+        let spiked = Head::Spiked { rank: 2 };
+        let networks = [
+            network(6, &[7], false, Head::Full),
+            network(6, &[7, 5], true, Head::Full),
+            network(6, &[7, 5], false, spiked),
+            // In blocks.
+            network(1030, &[4, 3], false, spiked),
+        ];
+        for w in &networks {
+            let d = w.dim();
+            let (row, matrix) = (&[ROWS, d][..], &[ROWS, d, d][..]);
+            for (function, name) in Function::NAMED {
+                let shapes = match function {
+                    Function::ValueAndGradient => vec![row],
+                    Function::Hvp => vec![row, row],
+                    // Their arrays have d² numbers and more.
+                    _ if d > 1024 => continue,
+                    Function::Hessian => vec![row],
+                    Function::HessianContraction => vec![row, matrix],
+                };
+                let [found, expected] = [graph::to_run(function, w), graph::model(function, w)]
+                    .map(|proto| outputs(&proto.unwrap(), &shapes));
+                let scale = expected.iter().fold(1.0f32, |s, v| s.max(v.abs()));
+                assert_eq!(found.len(), expected.len());
+                for (a, b) in found.iter().zip(&expected) {
+                    // The same sums, by kernels that may add in another order: a few hundred terms lose two digits of f32.
+                    assert!((a - b).abs() <= 1e-5 * scale, "{name} of {d} coordinates: {a} {b}");
+                }
+            }
+        }
     }
 }
