@@ -162,6 +162,11 @@ pub(crate) fn plus(mut y: Vec<f64>, mean: &[f64]) -> Vec<f64> {
     y
 }
 
+/// The largest |a_i|; 0 of none.
+pub fn largest(a: &[f64]) -> f64 {
+    a.iter().fold(0.0, |largest: f64, v| largest.max(v.abs()))
+}
+
 /// ⟨a, b⟩ of equally long slices, summed in eight interleaved parts so that it vectorises.
 pub fn dot<T>(a: &[T], b: &[T]) -> T
 where

@@ -9,7 +9,7 @@ use cmf_core::density::exact_log_density_from;
 use cmf_core::draws;
 use cmf_core::icnn::Icnn;
 use cmf_core::inpaint::{Hole, Mode};
-use cmf_core::onnx::{Metadata, ModelFile};
+use cmf_core::onnx::{Metadata, ModelFile, Probe};
 use cmf_core::{Error, Result, SecondOrder, Source};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -190,8 +190,7 @@ impl Bench {
     ) -> Result<()> {
         let (d, work, budget, source) =
             (w.dim(), Work(&metadata.architecture), self.budget(), metadata.source);
-        let point: Vec<f64> =
-            metadata.probes.first().map_or(vec![0.0; d], |p| p.x.iter().map(|&v| f64::from(v)).collect());
+        let point: Vec<f64> = metadata.probes.first().map_or(vec![0.0; d], |p| Probe::points([p]));
         for n in self.batch.iter().map(|&n| n as usize) {
             let x = noisy(&point, n, metadata.sigma);
             if self.wants(Task::Gradient) {

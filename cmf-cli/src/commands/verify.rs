@@ -6,6 +6,7 @@ use clap::Args;
 use cmf_core::density::{MOST_EXACT, exact_log_density, exact_log_density_from};
 use cmf_core::gaussian::Gaussian;
 use cmf_core::icnn::Icnn;
+use cmf_core::linalg::largest;
 use cmf_core::onnx::{Metadata, ModelFile, Probe};
 use cmf_core::{Error, Potential, Result, SecondOrder};
 use rand::{RngExt, SeedableRng};
@@ -155,7 +156,7 @@ fn sets(metadata: &Metadata, seed: u64) -> Result<Vec<Set>> {
     let d = metadata.architecture.dim;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut normal = |n: usize| -> Vec<f64> { (0..n * d).map(|_| rng.sample(StandardNormal)).collect() };
-    let probes: Vec<f64> = metadata.probes.iter().flat_map(|p| double(&p.x)).collect();
+    let probes = Probe::points(&metadata.probes);
     let mut sets = vec![Set { name: "probes".into(), v: normal(metadata.probes.len()), x: probes }];
     for n in BATCHES {
         let x = spread(metadata.gaussian.as_ref(), normal(n), d);
@@ -211,7 +212,7 @@ impl Answers {
 /// The reference against what the file stores.
 fn stored(reference: &Icnn<f64>, metadata: &Metadata) -> Result<Vec<Difference>> {
     let (d, probes) = (metadata.architecture.dim, &metadata.probes);
-    let x: Vec<f64> = probes.iter().flat_map(|p| double(&p.x)).collect();
+    let x = Probe::points(probes);
     let (mut value, mut gradient) = (vec![0.0; probes.len()], vec![0.0; x.len()]);
     reference.value_and_gradient(&x, &mut value, &mut gradient)?;
     let values: Vec<f64> = probes.iter().map(|p| p.value).collect();
@@ -220,7 +221,7 @@ fn stored(reference: &Icnn<f64>, metadata: &Metadata) -> Result<Vec<Difference>>
     let mut all = vec![of("value", &value, &values), of("gradient", &gradient, &gradients)];
     let known: Vec<(&Probe, f64)> = probes.iter().filter_map(|p| Some((p, p.log_density?))).collect();
     if !known.is_empty() && d <= MOST_EXACT {
-        let y: Vec<f64> = known.iter().flat_map(|(p, _)| double(&p.x)).collect();
+        let y = Probe::points(known.iter().map(|(p, _)| *p));
         let log_z = metadata.log_z.map_or(0.0, |z| z.value);
         let found = exact_log_density_from(reference, metadata.source, log_z, &y, None)?.value;
         let expected: Vec<f64> = known.iter().map(|(_, v)| *v).collect();
@@ -249,10 +250,6 @@ fn difference(
     let mean = or_infinite(each().sum::<f64>() / a.len() as f64);
     let within_tolerance = max <= tolerance;
     Difference { function, points: points.into(), rows, max, mean, tolerance, within_tolerance }
-}
-
-fn largest(a: &[f64]) -> f64 {
-    a.iter().fold(0.0, |m: f64, v| m.max(v.abs()))
 }
 
 fn double(a: &[f32]) -> Vec<f64> {

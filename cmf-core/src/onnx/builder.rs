@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use tract_onnx::pb;
 
+use super::proto::{float_tensor, integer, integer_tensor, integers, node};
 use crate::ops::{Activation, Ops};
 
 /// Operator set of the graphs written here.
@@ -441,47 +442,6 @@ fn transposed(a: &[[u8; 4]], row: usize) -> Vec<[u8; 4]> {
         }
     }
     turned
-}
-
-fn node(name: &str, op: &str, inputs: &[&str], attribute: Vec<pb::AttributeProto>) -> pb::NodeProto {
-    pb::NodeProto {
-        name: name.into(),
-        op_type: op.into(),
-        input: inputs.iter().map(|s| s.to_string()).collect(),
-        output: vec![name.into()],
-        attribute,
-        ..Default::default()
-    }
-}
-
-fn integer(name: &str, i: i64) -> pb::AttributeProto {
-    let r#type = pb::attribute_proto::AttributeType::Int as i32;
-    pb::AttributeProto { name: name.into(), r#type, i, ..Default::default() }
-}
-
-fn integers(name: &str, ints: Vec<i64>) -> pb::AttributeProto {
-    let r#type = pb::attribute_proto::AttributeType::Ints as i32;
-    pb::AttributeProto { name: name.into(), r#type, ints, ..Default::default() }
-}
-
-fn float_tensor(name: &str, dims: &[usize], data: &[f32]) -> pb::TensorProto {
-    pb::TensorProto {
-        name: name.into(),
-        dims: dims.iter().map(|&n| n as i64).collect(),
-        data_type: pb::tensor_proto::DataType::Float as i32,
-        raw_data: data.iter().map(|v| v.to_le_bytes()).collect::<Vec<_>>().into_flattened(),
-        ..Default::default()
-    }
-}
-
-fn integer_tensor(name: &str, value: i64) -> pb::TensorProto {
-    pb::TensorProto {
-        name: name.into(),
-        dims: vec![1],
-        data_type: pb::tensor_proto::DataType::Int64 as i32,
-        raw_data: value.to_le_bytes().to_vec(),
-        ..Default::default()
-    }
 }
 
 fn value_info(name: &str, shape: &[Dim]) -> pb::ValueInfoProto {

@@ -1,6 +1,7 @@
 //! Hessian products of a foreign model, which gives no more than its gradient: central differences.
 
 use crate::error::Result;
+use crate::linalg::largest;
 use crate::potential::Potential;
 
 /// Cube root of f32's rounding unit, where rounding and truncation of a central difference balance.
@@ -13,7 +14,6 @@ const STEP: f64 = 4e-3;
 pub fn hvp(w: &dyn Potential, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
     let d = w.dim();
     let n = x.len() / d;
-    let largest = |row: &[f64]| row.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     let step = |i: usize| match largest(&v[i * d..][..d]) {
         0.0 => STEP,
         size => STEP * (1.0 + largest(&x[i * d..][..d])) / size,

@@ -9,6 +9,7 @@ use super::graph::{self, Function};
 use super::metadata::Probe;
 use crate::error::Result;
 use crate::icnn::Icnn;
+use crate::linalg::largest;
 use crate::potential::Potential;
 
 /// Share of the largest value at the probes that units may add together to be left out, were each as active as any of their
@@ -52,9 +53,9 @@ fn is_written_here(file: &ModelFile, network: &Icnn<f32>) -> Result<bool> {
 
 /// The network without idle units, if rounding hides them at the probes.
 fn lean(network: Icnn<f32>, probes: &[Probe]) -> Result<Icnn<f32>> {
-    let x: Vec<f64> = probes.iter().flat_map(|p| &p.x).map(|&v| f64::from(v)).collect();
-    let largest = probes.iter().fold(0.0f64, |largest, p| largest.max(p.value.abs()));
-    let lean = network.without_idle_units(&x, IDLE * largest)?;
+    let x = Probe::points(probes);
+    let values: Vec<f64> = probes.iter().map(|p| p.value).collect();
+    let lean = network.without_idle_units(&x, IDLE * largest(&values))?;
     if lean.architecture() == network.architecture() {
         return Ok(network);
     }
@@ -64,8 +65,8 @@ fn lean(network: Icnn<f32>, probes: &[Probe]) -> Result<Icnn<f32>> {
     };
     let pairs = at_probes(&network)?.into_iter().zip(at_probes(&lean)?);
     let hidden = pairs.zip(HIDDEN).all(|((whole, lean), share)| {
-        let largest = whole.iter().fold(0.0f64, |largest, v| largest.max(v.abs()));
-        whole.iter().zip(&lean).all(|(a, b)| (a - b).abs() <= share * (1.0 + largest))
+        let allowed = share * (1.0 + largest(&whole));
+        whole.iter().zip(&lean).all(|(a, b)| (a - b).abs() <= allowed)
     });
     Ok(if hidden { lean } else { network })
 }
@@ -77,10 +78,8 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::gaussian::Gaussian;
-    use crate::host::Array;
-    use crate::icnn::{Architecture, GibbsFactor, Head, initial_weights};
-    use crate::onnx::{Metadata, TractModel, export};
+    use crate::icnn::{Architecture, GibbsFactor, Head};
+    use crate::onnx::{Metadata, TractModel, export, fixture};
     use crate::ops::Activation;
 
     const D: usize = 6;
@@ -92,8 +91,6 @@ mod tests {
         probes: usize,
         edit: impl Fn(&mut pb::GraphProto),
     ) -> (Icnn<f64>, ModelFile) {
-        let x: Vec<f64> = (0..40 * D).map(|i| (i * 7919 % 1009) as f64 / 1009.0 - 0.5).collect();
-        let start = Gaussian::fit(&x, D, 0.3).unwrap().quadratic_start().unwrap();
         let arch = Architecture {
             dim: D,
             widths: vec![outputs.len()],
@@ -103,11 +100,9 @@ mod tests {
             head: Head::Full,
             gibbs: GibbsFactor::Head,
         };
-        let mut weights = initial_weights(&arch, &start, 1).unwrap();
-        weights.output = Array::matrix(outputs.to_vec(), 1, outputs.len());
-        let network = Icnn::<f64>::new(arch.clone(), weights).unwrap().cast::<f32>().unwrap();
+        let network = fixture::network(arch.clone(), outputs.to_vec()).cast::<f32>().unwrap();
         let reference = network.cast::<f64>().unwrap();
-        let probes = Probe::record(&reference, &x[..probes * D]).unwrap();
+        let probes = Probe::record(&reference, &fixture::points(probes, D)).unwrap();
         let path = folder.path().join("model.onnx");
         export(&path, &network, &Metadata { probes, ..Metadata::new(arch) }).unwrap();
         let mut proto = pb::ModelProto::decode(&std::fs::read(&path).unwrap()[..]).unwrap();

@@ -141,6 +141,11 @@ impl Probe {
             .collect())
     }
 
+    /// The points of `probes` [n, d].
+    pub fn points<'a>(probes: impl IntoIterator<Item = &'a Probe>) -> Vec<f64> {
+        probes.into_iter().flat_map(|p| &p.x).map(|&v| f64::from(v)).collect()
+    }
+
     fn is_finite(&self) -> bool {
         self.x.iter().chain(&self.gradient).all(|v| v.is_finite())
             && self.value.is_finite()

@@ -8,6 +8,8 @@ mod builder;
 mod check;
 mod differences;
 mod file;
+#[cfg(test)]
+mod fixture;
 mod graph;
 mod lean;
 mod memory;
@@ -16,6 +18,7 @@ mod moments;
 #[cfg(feature = "ort")]
 mod onnxruntime;
 mod probes;
+mod proto;
 mod tract;
 
 pub use file::{ModelFile, export, export_function};

@@ -122,7 +122,7 @@ pub struct OrtModel {
     /// Whether Hessians and their contractions are graphs too.
     second_order_graphs: bool,
     /// The graph of the value and gradient, and those of other functions once they were asked for, encoded.
-    graphs: Mutex<HashMap<Function, Arc<[u8]>>>,
+    graphs: Mutex<HashMap<Function, Arc<Vec<u8>>>>,
     /// The graph of the value and gradient, if it is not the one that is written here for its network.
     stranger: Option<Stranger>,
     /// By function and number of threads.
@@ -158,7 +158,7 @@ impl OrtModel {
             runtime,
             device,
             second_order_graphs: device != Device::Cpu,
-            graphs: Mutex::new(HashMap::from([(Function::ValueAndGradient, first.into())])),
+            graphs: Mutex::new(HashMap::from([(Function::ValueAndGradient, Arc::new(first))])),
             idle: Mutex::default(),
         }
     }
@@ -178,14 +178,15 @@ impl OrtModel {
         guarded(|| open(self.runtime, self.device, threads, &graph).map_err(|e| failed(e.to_string())))
     }
 
-    fn graph(&self, function: Function) -> Result<Arc<[u8]>> {
+    fn graph(&self, function: Function) -> Result<Arc<Vec<u8>>> {
         let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(graph) = graphs.get(&function) {
             return Ok(graph.clone());
         }
         // That of the value and gradient is always there, so another is asked for.
-        let graph = graph::to_run(function, self.known("second derivatives")?)?.encode_to_vec();
-        Ok(graphs.entry(function).or_insert(graph.into()).clone())
+        let graph = Arc::new(graph::to_run(function, self.known("second derivatives")?)?.encode_to_vec());
+        graphs.insert(function, graph.clone());
+        Ok(graph)
     }
 
     fn give_back(&self, function: Function, threads: usize, session: Session) {
@@ -408,9 +409,8 @@ impl SecondOrder for OrtModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gaussian::Gaussian;
-    use crate::icnn::{Architecture, GibbsFactor, Head, initial_weights};
-    use crate::onnx::{Metadata, Probe, export};
+    use crate::icnn::{Architecture, GibbsFactor, Head};
+    use crate::onnx::{Metadata, Probe, export, fixture};
     use crate::ops::Activation;
 
     /// The graphs that a GPU evaluates, evaluated on the processor.
@@ -418,8 +418,6 @@ mod tests {
     #[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
     fn with_onnxruntime_second_order_graphs_agree_with_the_reference() {
         let (d, n) = (6, 5);
-        let data: Vec<f64> = (0..40 * d).map(|i| (i * 7919 % 1009) as f64 / 1009.0 - 0.5).collect();
-        let start = Gaussian::fit(&data, d, 0.3).unwrap().quadratic_start().unwrap();
         let activation = Activation::Softplus { beta: 2.0 };
         let arch = Architecture {
             dim: d,
@@ -430,12 +428,10 @@ mod tests {
             head: Head::Full,
             gibbs: GibbsFactor::Whole,
         };
-        let mut weights = initial_weights(&arch, &start, 1).unwrap();
-        weights.output = crate::host::Array::matrix(vec![0.7; arch.units()], 1, arch.units());
-        let reference = Icnn::<f64>::new(arch.clone(), weights).unwrap();
+        let reference = fixture::network(arch.clone(), vec![0.7; arch.units()]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
-        let x = &data[..n * d];
+        let x = &fixture::points(n, d)[..];
         let metadata = Metadata { probes: Probe::record(&reference, x).unwrap(), ..Metadata::new(arch) };
         export(&path, &reference.cast().unwrap(), &metadata).unwrap();
         let library = std::env::var_os("ORT_DYLIB_PATH").expect("ORT_DYLIB_PATH names a libonnxruntime");

@@ -22,7 +22,7 @@ pub fn check(w: &dyn Potential, file: &ModelFile) -> Result<()> {
 
 /// Compares an engine's answers at the probes with the recorded ones.
 fn replay(w: &dyn Potential, probes: &[Probe]) -> Result<()> {
-    let x: Vec<f64> = probes.iter().flat_map(|p| &p.x).map(|&v| f64::from(v)).collect();
+    let x = Probe::points(probes);
     let (mut value, mut gradient) = (vec![0.0; probes.len()], vec![0.0; x.len()]);
     w.value_and_gradient(&x, &mut value, &mut gradient)?;
     for (i, (probe, gradient)) in probes.iter().zip(gradient.chunks_exact(w.dim())).enumerate() {

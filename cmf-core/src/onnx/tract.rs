@@ -292,25 +292,18 @@ impl SecondOrder for TractModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gaussian::Gaussian;
-    use crate::host::Array;
-    use crate::icnn::{Architecture, GibbsFactor, Head, initial_weights};
+    use crate::icnn::{Architecture, GibbsFactor, Head};
+    use crate::onnx::fixture;
     use crate::ops::Activation;
 
     const ROWS: usize = 2;
 
     fn network(dim: usize, widths: &[usize], diagonal: bool, head: Head) -> Icnn<f32> {
-        let data: Vec<f64> = (0..20 * dim).map(|i| (i * 7919 % 1009) as f64 / 1009.0 - 0.5).collect();
-        let gaussian = match head {
-            Head::Full => Gaussian::fit(&data, dim, 0.3),
-            Head::Spiked { rank } => Gaussian::fit_leading(&data, dim, 0.3, rank),
-        };
         let activation = Activation::Softplus { beta: 2.0 };
         let gibbs = GibbsFactor::Whole;
         let arch = Architecture { dim, widths: widths.to_vec(), rank: 2, diagonal, activation, head, gibbs };
-        let mut weights = initial_weights(&arch, &gaussian.unwrap().quadratic_start().unwrap(), 1).unwrap();
-        weights.output = Array::matrix(vec![0.7; arch.units()], 1, arch.units());
-        Icnn::<f64>::new(arch, weights).unwrap().cast().unwrap()
+        let output = vec![0.7; arch.units()];
+        fixture::network(arch, output).cast().unwrap()
     }
 
     /// The outputs of a graph at inputs of these shapes.

@@ -12,6 +12,7 @@ use super::{at, inner_weights, ranked, read};
 use crate::error::{Error, Result};
 use crate::icnn::formula::Formula;
 use crate::icnn::{Architecture, Icnn, Weights};
+use crate::linalg::largest;
 use crate::potential::Potential;
 
 /// Largest difference from the host's f64 answers that a device may begin with, relative to the largest number.
@@ -28,7 +29,7 @@ fn close(
     want: &[f64],
     agreement: f64,
 ) -> Result<()> {
-    let size = want.iter().fold(0.0f64, |top, v| top.max(v.abs()));
+    let size = largest(want);
     let off = found.iter().zip(want).map(|(a, b)| (a - b).abs());
     let off = off.fold(0.0, |top: f64, off| if off.is_nan() { f64::INFINITY } else { top.max(off) });
     if off <= agreement * size {
