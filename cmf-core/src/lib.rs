@@ -20,6 +20,7 @@ pub mod evaluation;
 pub mod files;
 pub mod gaussian;
 pub mod gibbs_start;
+mod halves;
 pub mod head_factor;
 pub mod host;
 pub mod icnn;

@@ -47,11 +47,12 @@ pub trait Ops {
 
     /// Matrix product over the last two axes. A rank-2 factor serves every matrix of a rank-3 one.
     fn matmul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor;
-    /// a' b over the last two axes, for a and b whose product is symmetric: [.., k, m] -> [.., m, m].
+    /// Σ a' b of at least one pair over the last two axes, where the sum is symmetric: [.., k, m] -> [.., m, m].
     ///
     /// An interpreter may compute one triangle and mirror it.
-    fn symmetric_product(&self, a: &Self::Tensor, b: &Self::Tensor) -> Self::Tensor {
-        self.matmul(&self.transpose(a), b)
+    fn symmetric_product(&self, pairs: &[[Self::Tensor; 2]]) -> Self::Tensor {
+        let products = pairs.iter().map(|[a, b]| self.matmul(&self.transpose(a), b));
+        products.reduce(|sum, product| self.add(&sum, &product)).expect("at least one pair")
     }
     /// Sums of a b over the last axis, whose number is `axis`; it stays with length 1.
     fn inner(&self, a: &Self::Tensor, b: &Self::Tensor, axis: usize) -> Self::Tensor {

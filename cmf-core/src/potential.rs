@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result, check_len};
+use crate::halves;
 use crate::head_factor::HeadFactor;
 use crate::preconditioner::Preconditioner;
 
@@ -76,25 +79,34 @@ pub trait SecondOrder: Potential {
     /// of log det ∇²w.
     fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()>;
 
-    /// [`SecondOrder::hessian`], and [`SecondOrder::hessian_contraction`] at the same points for later: what the two
-    /// share is kept, where an implementer can.
-    fn hessian_to_contract<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<Contraction<'a>> {
+    /// [`SecondOrder::hessian`], and for later the gradients of log det ∇²w at the same points: what the two share is
+    /// kept, where an implementer can.
+    fn hessian_to_factor<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<LogDetGradient<'a>> {
         hessian_then_contraction(self, x, hessian)
     }
 }
 
-/// [`SecondOrder::hessian_to_contract`] of a potential whose Hessian and contraction share nothing.
+/// [`SecondOrder::hessian_to_factor`] by the contraction with the inverse Hessian.
 pub fn hessian_then_contraction<'a, W: SecondOrder + ?Sized>(
     w: &'a W,
     x: &'a [f64],
     hessian: &mut [f64],
-) -> Result<Contraction<'a>> {
+) -> Result<LogDetGradient<'a>> {
     w.hessian(x, hessian)?;
-    Ok(Box::new(move |m, out| w.hessian_contraction(x, m, out)))
+    Ok(Box::new(move |factors, out| {
+        let d = w.dim();
+        check_log_det_gradient(d, x, factors, out)?;
+        let mut inverses = vec![0.0; factors.len()];
+        let matrices = inverses.par_chunks_exact_mut(d * d).zip(factors.par_chunks_exact_mut(d * d));
+        matrices.for_each(|(inverse, l)| halves::invert(l, inverse, d));
+        w.hessian_contraction(x, &inverses, out)
+    }))
 }
 
-/// A contraction at points that it knows: `m` [n, d, d] symmetric, `out` [n, d].
-pub type Contraction<'a> = Box<dyn FnOnce(&[f64], &mut [f64]) -> Result<()> + 'a>;
+/// ∇ log det ∇²w(x_i) at points that it knows, given the Cholesky factors L_i of ∇²w(x_i) = L_i L_i'.
+///
+/// `factors`: [n, d, d], the lower triangles by columns, used up; what stands above them does not matter. `out`: [n, d].
+pub type LogDetGradient<'a> = Box<dyn FnOnce(&mut [f64], &mut [f64]) -> Result<()> + 'a>;
 
 /// Number of rows of `x` in dimension `d`, or a shape error.
 pub fn rows<T>(x: &[T], d: usize) -> Result<usize> {
@@ -131,6 +143,14 @@ pub fn check_hessian(d: usize, x: &[f64], hessian: &[f64]) -> Result<usize> {
 pub fn check_contraction(d: usize, x: &[f64], m: &[f64], out: &[f64]) -> Result<usize> {
     let n = rows(x, d)?;
     check_len("m", m.len(), n * d * d)?;
+    check_len("out", out.len(), n * d)?;
+    Ok(n)
+}
+
+/// Checks the slice lengths of a [`LogDetGradient`] and returns n.
+pub fn check_log_det_gradient(d: usize, x: &[f64], factors: &[f64], out: &[f64]) -> Result<usize> {
+    let n = rows(x, d)?;
+    check_len("factors", factors.len(), n * d * d)?;
     check_len("out", out.len(), n * d)?;
     Ok(n)
 }

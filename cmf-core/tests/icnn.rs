@@ -11,6 +11,7 @@ use cmf_core::gaussian::Gaussian;
 use cmf_core::host::{Array, Host};
 use cmf_core::icnn::formula::Formula;
 use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights, initial_weights};
+use cmf_core::linalg::{Cholesky, largest};
 use cmf_core::mixture::Mixture;
 use cmf_core::ops::{Activation, Ops};
 use cmf_core::potential::{Purpose, Whitened};
@@ -47,6 +48,41 @@ fn spiked_heads_agree_with_finite_differences() {
         let w = random_spiked(dim, &widths, k, SOFTPLUS);
         let x = uniform(&mut ChaCha8Rng::seed_from_u64(1), 4 * dim);
         conformance(&w, &x, 1e-15);
+    }
+}
+
+/// By the Cholesky factor as by the inverse Hessian: flat, deep and spiked networks, and large ones in pieces of rows.
+#[test]
+fn the_gradient_of_log_det_is_the_contraction_with_the_inverse() {
+    for (w, n) in [
+        (random_network(5, &[9], 2, false, SOFTPLUS), 3),
+        (random_network(4, &[6, 5, 7], 1, false, SOFTPLUS), 3),
+        (random_network(3, &[6, 4], 1, true, SOFTPLUS), 2),
+        (random_spiked(6, &[8, 5], 2, SOFTPLUS), 2),
+        (random_network(150, &[400], 1, false, SOFTPLUS), 1),
+    ] {
+        let d = w.dim();
+        let x = uniform(&mut ChaCha8Rng::seed_from_u64(3), n * d);
+        let mut hessians = vec![0.0; n * d * d];
+        let gradient = w.hessian_to_factor(&x, &mut hessians).unwrap();
+        let (mut inverses, mut factors) = (Vec::new(), Vec::new());
+        for h in hessians.chunks_exact(d * d) {
+            let factored = Cholesky::new(h, d, "a Hessian").unwrap();
+            inverses.extend(factored.inverse());
+            let l = factored.lower();
+            // Nobody may read what stands above the triangle.
+            factors.extend((0..d * d).map(|k| if k % d < k / d { f64::NAN } else { l[(k % d, k / d)] }));
+        }
+        let (mut found, mut expected) = (vec![0.0; n * d], vec![0.0; n * d]);
+        gradient(&mut factors, &mut found).unwrap();
+        w.hessian_contraction(&x, &inverses, &mut expected).unwrap();
+        let scale = largest(&expected);
+        assert!(scale > 0.0);
+        // f64 rounds to 1e-16, Hessians of condition up to 1e3 and sums of hundreds of terms lose up to five digits.
+        assert!(
+            found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-11 * scale),
+            "{found:?} {expected:?}"
+        );
     }
 }
 
@@ -338,11 +374,15 @@ fn fused_products_are_the_default_ones() {
         let a = Array::from_f64(&uniform(&mut rng, rows * d), rows, d);
         let weights = Array::from_f64(&uniform(&mut rng, 2 * rows), 2, rows);
         let weighted = Plain.mul(&Plain.unsqueeze(&weights, 2), &Plain.unsqueeze(&a, 0));
+        let unsqueezed = Plain.unsqueeze(&a, 0);
+        let other = Array::from_f64(&uniform(&mut rng, 9 * d), 9, d);
+        let [u, v] = [&other, &Plain.exp(&other)].map(|a| Plain.unsqueeze(a, 0));
+        // Of these products the last two are symmetric in sum only.
+        let pairs = [[unsqueezed.clone(), weighted.clone()], [u.clone(), v.clone()], [v, u]];
         for host in [Host::<f64>::sequential(), Host::parallel()] {
-            let m = host.symmetric_product(&Plain.unsqueeze(&a, 0), &weighted);
-            close(m.clone(), Plain.symmetric_product(&Plain.unsqueeze(&a, 0), &weighted));
+            let m = host.symmetric_product(&pairs);
+            close(m.clone(), Plain.symmetric_product(&pairs));
             close(host.quadratic_forms(&a, &m), Plain.quadratic_forms(&a, &m));
-            let unsqueezed = Plain.unsqueeze(&a, 0);
             close(host.inner(&weighted, &unsqueezed, 2), Plain.inner(&weighted, &unsqueezed, 2));
             close(host.inner(&a, &a, 1), Plain.inner(&a, &a, 1));
         }

@@ -3,10 +3,11 @@
 use faer::MatMut;
 use rayon::prelude::*;
 
-use super::{Pushed, Status, finite, halves};
+use super::{Pushed, Status, finite};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::LN_2PI;
-use crate::linalg::{dot, mirror};
+use crate::halves;
+use crate::linalg::dot;
 use crate::potential::{SecondOrder, rows};
 use crate::source::Source;
 
@@ -19,7 +20,7 @@ pub struct ExactLogDensity {
     pub status: Vec<Status>,
 }
 
-/// Bytes that the Hessians and inverses in flight may take.
+/// Bytes that the Hessians in flight may take, and with scores as much again that their potential keeps of them.
 const WORKSPACE_BYTES: usize = 512 << 20;
 
 /// log ρ(y) = -w(G(y)) + log det H(y) - log Z of each row of `y` [n, d], by Cholesky of H, with the head in place of w where
@@ -119,7 +120,7 @@ fn evaluate(
     let mut density = ExactLogDensity { value: Vec::with_capacity(n), status: Vec::with_capacity(n) };
     let affordable = (WORKSPACE_BYTES / (2 * d * d * size_of::<f64>())).max(1);
     let wave = rayon::current_num_threads().min(affordable).min(n).max(1);
-    let mut workspace = Workspace::new(d, wave, score.is_some());
+    let mut workspace = Workspace { hessians: vec![0.0; wave * d * d], d };
     for (i, y) in y.chunks(wave * d).enumerate() {
         let score = score.as_deref_mut().map(|s| &mut s[i * wave * d..][..y.len()]);
         workspace.evaluate(w, source, log_z, y, score, &mut density)?;
@@ -133,7 +134,6 @@ fn evaluate(
 /// sees fit, and the factorisations run one to a thread.
 struct Workspace {
     hessians: Vec<f64>,
-    inverses: Vec<f64>,
     d: usize,
 }
 
@@ -141,14 +141,6 @@ struct Workspace {
 type Factored = std::result::Result<f64, Status>;
 
 impl Workspace {
-    fn new(d: usize, wave: usize, with_inverse: bool) -> Self {
-        Workspace {
-            hessians: vec![0.0; wave * d * d],
-            inverses: vec![0.0; if with_inverse { wave * d * d } else { 0 }],
-            d,
-        }
-    }
-
     /// Appends the densities of the rows `y` to `density` and writes their scores.
     fn evaluate(
         &mut self,
@@ -163,8 +155,8 @@ impl Workspace {
         let n = y.len() / d;
         let pushed = Pushed::new(w, source, y)?;
         let hessians = &mut self.hessians[..n * d * d];
-        let contract = match score.is_some() {
-            true => Some(w.hessian_to_contract(y, hessians)?),
+        let log_det_gradient = match score.is_some() {
+            true => Some(w.hessian_to_factor(y, hessians)?),
             false => w.hessian(y, hessians).map(|()| None)?,
         };
         if let Some(score) = score.as_deref_mut() {
@@ -174,18 +166,9 @@ impl Workspace {
             }
         }
         let factored: Vec<Factored> = hessians.par_chunks_exact_mut(d * d).map(|h| log_det(h, d)).collect();
-        if let (Some(score), Some(contract)) = (score.as_deref_mut(), contract) {
-            let inverses = &mut self.inverses[..n * d * d];
-            inverses
-                .par_chunks_exact_mut(d * d)
-                .zip(hessians.par_chunks_exact_mut(d * d))
-                .zip(&factored)
-                .for_each(|((inverse, l), factored)| match factored {
-                    Ok(_) => invert(l, inverse, d),
-                    Err(_) => inverse.fill(0.0),
-                });
+        if let (Some(score), Some(log_det_gradient)) = (score.as_deref_mut(), log_det_gradient) {
             let mut slopes = vec![0.0; n * d];
-            contract(inverses, &mut slopes)?;
+            log_det_gradient(hessians, &mut slopes)?;
             score.iter_mut().zip(&slopes).for_each(|(s, g)| *s += g);
         }
         for (i, factored) in factored.into_iter().enumerate() {
@@ -206,21 +189,20 @@ impl Workspace {
     }
 }
 
-/// Replaces H by its Cholesky factor and returns log det H. H is symmetric, so the row-major slice is
-/// its own column-major view.
+/// Replaces H by its Cholesky factor, the lower triangle by columns, and returns log det H; one without leaves the
+/// factor of the identity. H is symmetric, so the row-major slice is its own column-major view.
 fn log_det(h: &mut [f64], d: usize) -> Factored {
-    if !finite(h) {
-        return Err(Status::NotFinite);
+    let factored = match finite(h) {
+        true => halves::factor(MatMut::from_column_major_slice_mut(h, d, d))
+            .map_err(|_| Status::NotPositiveDefinite)
+            .map(|()| 2.0 * (0..d).map(|i| h[i * d + i].ln()).sum::<f64>()),
+        false => Err(Status::NotFinite),
+    };
+    let factored =
+        factored.and_then(|v| if v.is_finite() { Ok(v) } else { Err(Status::NotPositiveDefinite) });
+    if factored.is_err() {
+        h.fill(0.0);
+        h.iter_mut().step_by(d + 1).for_each(|v| *v = 1.0);
     }
-    halves::factor(MatMut::from_column_major_slice_mut(h, d, d)).map_err(|_| Status::NotPositiveDefinite)?;
-    let log_det = 2.0 * (0..d).map(|i| h[i * d + i].ln()).sum::<f64>();
-    if log_det.is_finite() { Ok(log_det) } else { Err(Status::NotPositiveDefinite) }
-}
-
-/// H^{-1}, both triangles, from the factor that [`log_det`] left, which is overwritten.
-fn invert(l: &mut [f64], inverse: &mut [f64], d: usize) {
-    // The lower triangle by columns is the upper one by rows.
-    let [l, lower] = [l, &mut *inverse].map(|a| MatMut::from_column_major_slice_mut(a, d, d));
-    halves::invert(l, lower);
-    mirror(inverse, d);
+    factored
 }

@@ -14,7 +14,6 @@
 
 mod by_products;
 mod exact;
-mod halves;
 mod lanczos;
 mod score;
 #[cfg(test)]

@@ -60,19 +60,24 @@ impl<T: Scalar> Ops for Host<T> {
     }
 
     /// One triangle by products of half the multiply-adds, then its mirror image.
-    fn symmetric_product(&self, a: &Array<T>, b: &Array<T>) -> Array<T> {
-        let ([na, k, m], [nb, kb, mb]) = (a.shape, b.shape);
-        assert!(k == kb && m == mb, "cannot multiply {:?} transposed and {:?}", a.shape(), b.shape());
-        let n = na.max(nb);
-        let mut out = vec![T::from_f64(0.0); n * m * m];
-        if out.is_empty() || k == 0 {
-            return Array::new(out, [n, m, m], a.rank.max(b.rank));
+    fn symmetric_product(&self, pairs: &[[Array<T>; 2]]) -> Array<T> {
+        let (mut n, mut rank) = (1, 2);
+        let m = pairs[0][0].shape[2];
+        for [a, b] in pairs {
+            let agree = a.shape[1] == b.shape[1] && [a.shape[2], b.shape[2]] == [m; 2];
+            assert!(agree, "cannot multiply {:?} transposed and {:?}", a.shape(), b.shape());
+            n = n.max(a.shape[0]).max(b.shape[0]);
+            rank = rank.max(a.rank).max(b.rank);
         }
-        for (i, out) in out.chunks_exact_mut(m * m).enumerate() {
-            self.upper_triangle(out, a.view(i.min(na - 1)), b.view(i.min(nb - 1)));
+        let mut out = vec![T::from_f64(0.0); n * m * m];
+        for (i, out) in out.chunks_exact_mut((m * m).max(1)).enumerate() {
+            let filled = pairs.iter().filter(|[a, _]| a.shape[1] > 0);
+            let views: Vec<_> =
+                filled.map(|pair| pair.each_ref().map(|a| a.view(i.min(a.shape[0] - 1)))).collect();
+            self.upper_triangle(out, &views);
             mirror(out, m);
         }
-        Array::new(out, [n, m, m], a.rank.max(b.rank))
+        Array::new(out, [n, m, m], rank)
     }
 
     /// In one pass, eight sums at a time.
@@ -196,6 +201,9 @@ impl<T: Scalar> Ops for Host<T> {
     }
 
     fn concat(&self, parts: &[Array<T>], axis: usize) -> Array<T> {
+        if let [only] = parts {
+            return only.clone();
+        }
         let rank = parts[0].rank;
         let axis = axis + 3 - rank;
         let parts: Vec<Array<T>> = parts.iter().map(Array::rows_contiguous).collect();

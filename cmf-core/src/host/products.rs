@@ -5,6 +5,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
@@ -43,10 +44,10 @@ impl<T: Scalar> Host<T> {
         }
     }
 
-    /// The upper triangle of the symmetric a' b into the row-major [m, m] `out`.
-    pub(super) fn upper_triangle(&self, out: &mut [T], a: MatRef<T>, b: MatRef<T>) {
-        let m = a.ncols();
-        let threads = self.threads(m * m * a.nrows() / 2);
+    /// Adds the upper triangle of the symmetric Σ a' b of `pairs` to the row-major [m, m] `out`.
+    pub(super) fn upper_triangle(&self, out: &mut [T], pairs: &[[MatRef<T>; 2]]) {
+        let Some(m) = pairs.first().map(|[a, _]| a.ncols()) else { return };
+        let threads = self.threads(pairs.iter().map(|[a, _]| m * m * a.nrows() / 2).sum());
         // Bands of rows of equal area.
         let bound = |i: usize| {
             let share = 1.0 - (1.0 - i as f64 / threads as f64).sqrt();
@@ -69,16 +70,39 @@ impl<T: Scalar> Host<T> {
             let (width, right) = (rows.len(), m - rows.end);
             // A symmetric matrix is its own transpose: the lower triangle by columns is the upper one by rows.
             let mut band = MatMut::from_column_major_slice_mut(band, m, width);
-            let (a, b) = (a.transpose(), b.subcols(rows.start, width));
-            let (lower, full) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
-            let corner = band.as_mut().subrows_mut(rows.start, width);
-            let ours = a.subrows(rows.start, width);
-            triangular::matmul(corner, lower, Accum::Replace, ours, full, b, full, one, Par::Seq);
-            if right > 0 {
-                let side = band.subrows_mut(rows.end, right);
-                matmul(side, Accum::Replace, a.subrows(rows.end, right), b, one, Par::Seq);
+            for [a, b] in pairs {
+                let (a, b) = (a.transpose(), b.subcols(rows.start, width));
+                let (lower, full) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
+                let corner = band.as_mut().subrows_mut(rows.start, width);
+                let ours = a.subrows(rows.start, width);
+                triangular::matmul(corner, lower, Accum::Add, ours, full, b, full, one, Par::Seq);
+                if right > 0 {
+                    let side = band.as_mut().subrows_mut(rows.end, right);
+                    matmul(side, Accum::Add, a.subrows(rows.end, right), b, one, Par::Seq);
+                }
             }
         });
+    }
+
+    /// a U^{-1} for the upper triangle of `u` [d, d], whatever stands below it: a of one matrix [.., N, d].
+    ///
+    /// In pieces of rows of `a`, as many whatever the number of threads.
+    pub(crate) fn times_inverse_of_upper(&self, a: &Array<T>, u: &Array<T>) -> Array<T> {
+        const ROWS: usize = 15 * LANES;
+        let [n, rows, d] = a.shape;
+        assert!(n == 1 && u.shape() == [d, d], "cannot solve {:?} by {:?}", a.shape(), u.shape());
+        let mut out = a.to_vec();
+        // Rows of numbers one after the other are columns of the transpose: U' x = a'.
+        let lower = u.view(0).transpose();
+        let solve = |piece: &mut [T]| {
+            let columns = MatMut::from_column_major_slice_mut(piece, d, piece.len() / d);
+            solve_lower_triangular_in_place(lower, columns, Par::Seq);
+        };
+        match self.threads(rows * d * d / 2) {
+            1 => out.chunks_mut(ROWS * d).for_each(solve),
+            _ => out.par_chunks_mut(ROWS * d).for_each(solve),
+        }
+        Array::new(out, a.shape, a.rank)
     }
 
     /// a_i' M a_i for each row of `a` and the symmetric M.

@@ -12,8 +12,8 @@ use crate::host::{Array, Host, Scalar};
 use crate::mixture::Mixture;
 use crate::ops::Ops;
 use crate::potential::{
-    Contraction, Potential, Purpose, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
-    check_value_and_gradient, rows,
+    LogDetGradient, Potential, Purpose, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
+    check_log_det_gradient, check_value_and_gradient, hessian_then_contraction, rows,
 };
 
 /// Rows that one thread evaluates at a time: enough for efficient products, few enough for the
@@ -270,7 +270,10 @@ impl<T: Scalar> SecondOrder for Icnn<T> {
     }
 
     /// Keeps the Jacobians of the layers: units · d numbers a row.
-    fn hessian_to_contract<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<Contraction<'a>> {
+    fn hessian_to_factor<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<LogDetGradient<'a>> {
+        if self.arch.diagonal {
+            return hessian_then_contraction(self, x, hessian);
+        }
         let d = self.arch.dim;
         let n = check_hessian(d, x, hessian)?;
         let host = self.host(n);
@@ -284,12 +287,14 @@ impl<T: Scalar> SecondOrder for Icnn<T> {
                 curved
             })
             .collect();
-        Ok(Box::new(move |m, out| {
-            check_contraction(d, x, m, out)?;
-            let rows = kept.par_iter().zip(m.par_chunks(d * d)).zip(out.par_chunks_mut(d));
-            rows.for_each(|((curved, m), out)| {
-                let m = Array::stack(m.iter().map(|&v| T::from_f64(v)).collect(), 1, d, d);
-                self.formula(&host).hessian_contraction(curved, &m).write_to(out);
+        Ok(Box::new(move |factors, out| {
+            check_log_det_gradient(d, x, factors, out)?;
+            let rows = kept.into_par_iter().zip(factors.par_chunks(d * d)).zip(out.par_chunks_mut(d));
+            rows.for_each(|((curved, factor), out)| {
+                // The lower triangle by columns is that of L' by rows.
+                let transposed = Array::from_f64(factor, d, d);
+                let in_whitened = |rows: &Array<T>| host.times_inverse_of_upper(rows, &transposed);
+                self.formula(&host).log_det_gradient(&curved, in_whitened).write_to(out);
             });
             Ok(())
         }))

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
 use crate::icnn::Icnn;
 use crate::potential::{
-    Contraction, Potential, Purpose, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
+    LogDetGradient, Potential, Purpose, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
     check_value_and_gradient, hessian_then_contraction,
 };
 
@@ -384,11 +384,11 @@ impl SecondOrder for OrtModel {
         }
     }
 
-    fn hessian_to_contract<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<Contraction<'a>> {
-        let network = self.known("contraction of its Hessian")?;
+    fn hessian_to_factor<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<LogDetGradient<'a>> {
+        let network = self.known("gradient of log det of its Hessian")?;
         match self.second_order_graphs {
             true => hessian_then_contraction(self, x, hessian),
-            false => network.hessian_to_contract(x, hessian),
+            false => network.hessian_to_factor(x, hessian),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
 use crate::icnn::Icnn;
 use crate::potential::{
-    Contraction, Potential, Purpose, SecondOrder, Whitened, check_hessian, check_hvp,
+    LogDetGradient, Potential, Purpose, SecondOrder, Whitened, check_hessian, check_hvp,
     check_value_and_gradient,
 };
 
@@ -279,8 +279,8 @@ impl SecondOrder for TractModel {
         }
     }
 
-    fn hessian_to_contract<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<Contraction<'a>> {
-        self.known("contraction of its Hessian")?.hessian_to_contract(x, hessian)
+    fn hessian_to_factor<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<LogDetGradient<'a>> {
+        self.known("gradient of log det of its Hessian")?.hessian_to_factor(x, hessian)
     }
 
     /// Not available for a foreign model: third derivatives by differences of f32 gradients are noise.

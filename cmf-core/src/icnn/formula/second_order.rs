@@ -10,6 +10,36 @@ pub struct Curved<T> {
     jacobians: Vec<T>,
 }
 
+/// A network's rows in the metric of a symmetric M: of two rows, u M v'.
+struct Metric<T, F> {
+    /// Of each layer two arrays [n, width, d] whose rows' products are those of J and J M.
+    jacobians: Vec<[T; 2]>,
+    /// Rows [.., width, d] whose products with the second of these are those of J M and A_r, by r from 1 on and layer.
+    forms: F,
+    /// m of [`Formula::contracted`]: [n, N].
+    squared_lengths: T,
+}
+
+/// The derivative of a contraction in the Jacobian of a layer.
+struct JacobianSlope<T> {
+    /// Weights of rows [n, width], and rows [n, width, d].
+    own: [T; 2],
+    /// What the layer above adds: [n, width, d].
+    from_above: Option<T>,
+}
+
+impl<T> JacobianSlope<T> {
+    /// In one array: [n, width, d].
+    fn whole<O: Ops<Tensor = T>>(&self, ops: &O) -> T {
+        let [weights, rows] = &self.own;
+        let own = ops.mul(&ops.unsqueeze(weights, 2), rows);
+        match &self.from_above {
+            Some(above) => ops.add(&own, above),
+            None => own,
+        }
+    }
+}
+
 impl<O: Ops> Formula<'_, O> {
     /// ∂(linear, squared and diagonal input of a layer's units)/∂x: [n, width, d].
     fn input_jacobian(&self, forward: &Forward<O::Tensor>, layer: usize) -> O::Tensor {
@@ -53,35 +83,30 @@ impl<O: Ops> Formula<'_, O> {
     /// ∇²w(x) = Σ_l J_l' diag(e_l) J_l + Σ_r A_r' diag(p) A_r + diag(δ'p) + Q: [n, d] -> [n, d, d].
     pub fn hessian(&self, x: &Curved<O::Tensor>) -> O::Tensor {
         let (ops, d) = (self.ops, self.arch.dim);
-        let jacobian = ops.concat(&x.jacobians, 1);
-        let e = ops.unsqueeze(&ops.concat(&x.at.curvature, 1), 2);
-        let weighted = ops.mul(&e, &jacobian);
-        let mut hessian = ops.symmetric_product(&jacobian, &weighted);
+        let weighted =
+            |rows: &O::Tensor, weights: &O::Tensor| [rows.clone(), ops.mul(&ops.unsqueeze(weights, 2), rows)];
         let p = ops.concat(&x.at.backward.p, 1);
-        let column = ops.unsqueeze(&p, 2);
-        for r in 1..=self.arch.rank {
-            let rows = ops.unsqueeze(&self.block(r), 0);
-            let weighted = ops.mul(&column, &rows);
-            hessian = ops.add(&hessian, &ops.symmetric_product(&rows, &weighted));
-        }
+        let mut pairs: Vec<_> =
+            x.jacobians.iter().zip(&x.at.curvature).map(|(j, e)| weighted(j, e)).collect();
+        pairs.extend((1..=self.arch.rank).map(|r| weighted(&ops.unsqueeze(&self.block(r), 0), &p)));
+        let mut hessian = self.symmetric_product_and_head(pairs);
         if let Some(diagonal) = &self.weights.diagonal {
             let along = ops.unsqueeze(&ops.matmul(&p, diagonal), 1);
             hessian = ops.add(&hessian, &ops.mul(&ops.unsqueeze(&ops.identity(d), 0), &along));
         }
-        self.with_head(hessian)
+        hessian
     }
 
-    /// Hessians [n, d, d] plus Q.
-    fn with_head(&self, mut hessian: O::Tensor) -> O::Tensor {
+    /// The symmetric Σ a' b of `pairs` plus Q: [n, d, d].
+    fn symmetric_product_and_head(&self, mut pairs: Vec<[O::Tensor; 2]>) -> O::Tensor {
         let (ops, d) = (self.ops, self.arch.dim);
         let head = ops.unsqueeze(&self.head_rows(), 0);
         let Some(spikes) = &self.weights.spikes else {
-            return ops.add(&hessian, &head);
+            return ops.add(&ops.symmetric_product(&pairs), &head);
         };
-        let weighted = ops.mul(&ops.unsqueeze(&spikes.excess, 2), &head);
-        hessian = ops.add(&hessian, &ops.symmetric_product(&head, &weighted));
+        pairs.push([head.clone(), ops.mul(&ops.unsqueeze(&spikes.excess, 2), &head)]);
         let floor = ops.mul(&ops.identity(d), &spikes.floor);
-        ops.add(&hessian, &ops.unsqueeze(&floor, 0))
+        ops.add(&ops.symmetric_product(&pairs), &ops.unsqueeze(&floor, 0))
     }
 
     /// The mean Hessian over the `n` rows of `x`: [n, d] -> [d, d].
@@ -103,45 +128,79 @@ impl<O: Ops> Formula<'_, O> {
             0 => a.clone(),
             _ => ops.mul(a, &forward.squared[r - 1]),
         };
-        let weighted: Vec<O::Tensor> = (0..=self.arch.rank)
+        let pairs = (0..=self.arch.rank)
             .map(|r| {
                 let row = by_slope(r, e);
                 let terms = (0..=self.arch.rank).map(|s| ops.mul(&column(&by_slope(s, &row)), &forms[s]));
                 let sum = self.total(terms);
-                match r {
+                let weighted = match r {
                     0 => sum,
                     _ => ops.add(&sum, &ops.mul(&column(&backward.p[0]), &forms[r])),
-                }
+                };
+                [&forms[r], &weighted].map(|rows| ops.unsqueeze(rows, 0))
             })
             .collect();
-        let stacked = |parts: &[O::Tensor]| ops.unsqueeze(&ops.concat(parts, 0), 0);
-        let hessian = self.with_head(ops.symmetric_product(&stacked(&forms), &stacked(&weighted)));
-        ops.squeeze(&hessian, 0)
+        ops.squeeze(&self.symmetric_product_and_head(pairs), 0)
     }
 
     /// ∇_x ⟨M, ∇²w(x)⟩ with the symmetric M held fixed: [n, d], [n, d, d] -> [n, d].
-    ///
-    /// ⟨M, ∇²w⟩ = Σ_l e_l·k_l + p·m + const with k = diag(J M J') and m = Σ_r diag(A_r M A_r') + δ diag(M);
-    /// the code below is its reverse pass through p and q, then J, then s, down to x.
     pub fn hessian_contraction(&self, x: &Curved<O::Tensor>, m: &O::Tensor) -> O::Tensor {
-        let (ops, w) = (self.ops, self.weights);
-        let Curved { at: Linearised { forward, backward, curvature: curvatures }, jacobians } = x;
-        let jm: Vec<O::Tensor> = jacobians.iter().map(|j| ops.matmul(j, m)).collect();
-
+        let ops = self.ops;
         let squares = |r: usize| ops.quadratic_forms(&self.block(r), m);
-        let mut m_units = (2..=self.arch.rank).fold(squares(1), |sum, r| ops.add(&sum, &squares(r)));
-        if let Some(diagonal) = &w.diagonal {
+        let mut squared_lengths = self.total((1..=self.arch.rank).map(squares));
+        if let Some(diagonal) = &self.weights.diagonal {
             let on_diagonal = ops.mul(m, &ops.unsqueeze(&ops.identity(self.arch.dim), 0));
             let trace = ops.squeeze(&ops.sum(&on_diagonal, 2), 2);
-            m_units = ops.add(&m_units, &ops.matmul(&trace, &ops.transpose(diagonal)));
+            squared_lengths = ops.add(&squared_lengths, &ops.matmul(&trace, &ops.transpose(diagonal)));
         }
+        let by_m: Vec<O::Tensor> = x.jacobians.iter().map(|j| ops.matmul(j, m)).collect();
+        let jacobians = x.jacobians.iter().zip(&by_m).map(|(j, by_m)| [j.clone(), by_m.clone()]).collect();
+        let forms = |r: usize, layer: usize| self.rows_of_layer(&self.block(r), layer);
+        self.contracted(x, Metric { jacobians, forms, squared_lengths })
+    }
+
+    /// ∇_x log det ∇²w(x) of a network without diagonal terms: [n, d] -> [n, d].
+    ///
+    /// `in_whitened` has rows u of an array [n, units, d] to u L^{-T}, where ∇²w(x) = L L': lengths and products of these
+    /// are those in the metric of M = (∇²w)^{-1}, which is not formed.
+    pub fn log_det_gradient(
+        &self,
+        x: &Curved<O::Tensor>,
+        in_whitened: impl Fn(&O::Tensor) -> O::Tensor,
+    ) -> O::Tensor {
+        assert!(self.weights.diagonal.is_none(), "diagonal terms go with the whole inverse");
+        let ops = self.ops;
+        let jacobians = x.jacobians.iter().map(&in_whitened).map(|j| [j.clone(), j]).collect();
+        let forms: Vec<Vec<O::Tensor>> = (1..=self.arch.rank)
+            .map(|r| {
+                (0..self.layers()).map(|l| in_whitened(&self.rows_of_layer(&self.block(r), l))).collect()
+            })
+            .collect();
+        let squared_lengths = self.total(forms.iter().map(|layers| {
+            let lengths = layers.iter().map(|a| ops.squeeze(&ops.inner(a, a, 2), 2));
+            ops.concat(&lengths.collect::<Vec<_>>(), 1)
+        }));
+        let forms = |r: usize, layer: usize| forms[r - 1][layer].clone();
+        self.contracted(x, Metric { jacobians, forms, squared_lengths })
+    }
+
+    /// The gradient of ⟨M, ∇²w⟩ = Σ_l e_l·k_l + p·m + const with k = diag(J M J') and
+    /// m = Σ_r diag(A_r M A_r') + δ diag(M): its reverse pass through p and q, then J, then s, down to x.
+    fn contracted(
+        &self,
+        x: &Curved<O::Tensor>,
+        metric: Metric<O::Tensor, impl Fn(usize, usize) -> O::Tensor>,
+    ) -> O::Tensor {
+        let (ops, w) = (self.ops, self.weights);
+        let Linearised { forward, backward, curvature: curvatures } = &x.at;
+        let products = |a: &O::Tensor, b: &O::Tensor| ops.squeeze(&ops.inner(a, b, 2), 2);
 
         // Through p and q, from the first layer (last in the backward pass) to the last.
         let mut s_bar: Vec<O::Tensor> = Vec::with_capacity(self.layers());
         let mut q_bar: Option<O::Tensor> = None;
-        for l in 0..self.layers() {
-            let k = ops.squeeze(&ops.inner(&jm[l], &jacobians[l], 2), 2);
-            let mut p_bar = self.of_layer(&m_units, l);
+        for (l, [jacobian, by_m]) in metric.jacobians.iter().enumerate() {
+            let k = products(by_m, jacobian);
+            let mut p_bar = self.of_layer(&metric.squared_lengths, l);
             if let Some(q_below) = &q_bar {
                 p_bar = ops.add(&p_bar, &ops.matmul(q_below, &w.mixing[l - 1]));
             }
@@ -151,17 +210,22 @@ impl<O: Ops> Formula<'_, O> {
             q_bar = Some(ops.add(&direct, &ops.mul(&p_bar, &forward.slope[l])));
         }
 
-        // Through J, last layer first.
-        let mut j_bar: Vec<O::Tensor> = (0..self.layers())
-            .map(|l| ops.mul(&ops.unsqueeze(&ops.scale(&curvatures[l], 2.0), 2), &jm[l]))
-            .collect();
-        for l in (1..self.layers()).rev() {
-            let mixed = ops.matmul(&w.mixing[l - 1], &j_bar[l]);
-            let along = ops.squeeze(&ops.inner(&jacobians[l - 1], &mixed, 2), 2);
-            s_bar[l - 1] = ops.add(&s_bar[l - 1], &ops.mul(&along, &self.act(&forward.s[l - 1], 2)));
-            let passed = ops.mul(&ops.unsqueeze(&forward.slope[l - 1], 2), &mixed);
-            j_bar[l - 1] = ops.add(&j_bar[l - 1], &passed);
+        // Through J, last layer first: J̄_l = 2 e_l J_l M and what comes from above.
+        let mut through_j: Vec<JacobianSlope<O::Tensor>> = Vec::with_capacity(self.layers());
+        for l in (0..self.layers()).rev() {
+            let mut slope = JacobianSlope {
+                own: [ops.scale(&curvatures[l], 2.0), metric.jacobians[l][1].clone()],
+                from_above: None,
+            };
+            if let Some(above) = through_j.last() {
+                let mixed = ops.matmul(&w.mixing[l], &above.whole(ops));
+                let along = products(&metric.jacobians[l][0], &mixed);
+                s_bar[l] = ops.add(&s_bar[l], &ops.mul(&along, &self.act(&forward.s[l], 2)));
+                slope.from_above = Some(ops.mul(&ops.unsqueeze(&forward.slope[l], 2), &mixed));
+            }
+            through_j.push(slope);
         }
+        through_j.reverse();
 
         // Through s, last layer first, and then down to x.
         for l in (1..self.layers()).rev() {
@@ -171,19 +235,24 @@ impl<O: Ops> Formula<'_, O> {
         let s_bar = ops.concat(&s_bar, 1);
         let squared = (1..=self.arch.rank)
             .map(|r| {
-                let along = |(l, j): (usize, &O::Tensor)| {
-                    ops.squeeze(&ops.inner(j, &self.rows_of_layer(&self.block(r), l), 2), 2)
-                };
-                let direct = j_bar.iter().enumerate().map(along);
-                let direct = ops.concat(&direct.collect::<Vec<_>>(), 1);
+                let along = through_j.iter().enumerate().map(|(l, slope)| {
+                    let form = (metric.forms)(r, l);
+                    let [weight, by_m] = &slope.own;
+                    let own = ops.mul(weight, &products(by_m, &form));
+                    match &slope.from_above {
+                        Some(above) => ops.add(&own, &products(above, &form)),
+                        None => own,
+                    }
+                });
+                let direct = ops.concat(&along.collect::<Vec<_>>(), 1);
                 ops.add(&ops.mul(&s_bar, &forward.squared[r - 1]), &direct)
             })
             .collect();
         let mut out = self.pull_back(s_bar.clone(), squared);
         if let Some(diagonal) = &w.diagonal {
             out = ops.add(&out, &ops.mul(&forward.x, &ops.matmul(&s_bar, diagonal)));
-            let j_bar = ops.concat(&j_bar, 1);
-            let direct = ops.sum(&ops.mul(&j_bar, &ops.unsqueeze(diagonal, 0)), 1);
+            let whole: Vec<O::Tensor> = through_j.iter().map(|slope| slope.whole(ops)).collect();
+            let direct = ops.sum(&ops.mul(&ops.concat(&whole, 1), &ops.unsqueeze(diagonal, 0)), 1);
             out = ops.add(&out, &ops.squeeze(&direct, 1));
         }
         out
