@@ -1,6 +1,6 @@
 //! How good a model in training is: its samples against held-out data or the energy, and a picture of them.
 
-use cmf_core::density::{MOST_EXACT, exact_log_density};
+use cmf_core::density::{exact_log_density, is_exact};
 use cmf_core::draws;
 use cmf_core::icnn::Icnn;
 use cmf_core::sinkhorn::{Sinkhorn, suggested_epsilon};
@@ -101,7 +101,7 @@ pub fn samples(run: &Run, network: &Icnn<f32>, n: usize) -> Result<Vec<f64>> {
 /// (Σ v)²/(n Σ v²) of the importance weights v = e^{-E}/ρ_w at the samples `y`; where E is not finite v is 0.
 fn effective_share(network: &Icnn<f32>, energy: &dyn Potential, y: &[f64]) -> Result<Option<f64>> {
     let d = network.dim();
-    if d > MOST_EXACT || y.is_empty() {
+    if !is_exact(network) || y.is_empty() {
         return Ok(None);
     }
     let (mut value, mut gradient) = (vec![0.0; y.len() / d], vec![0.0; y.len()]);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cmf_core::density::MOST_EXACT;
+use cmf_core::density::{MOST_EXACT, is_exact};
 use cmf_core::gaussian::Gaussian;
 use cmf_core::inpaint::Hole;
 use cmf_core::onnx::{Metadata, ModelFile, Shape};
@@ -66,6 +66,11 @@ impl Model {
     /// The dimension d.
     pub fn dim(&self) -> usize {
         self.metadata.architecture.dim
+    }
+
+    /// Whether its log-densities are exact.
+    pub fn is_exact(&self) -> bool {
+        is_exact(self.engine.as_ref())
     }
 
     /// The model as tasks and log-densities take it.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use faer::Mat;
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result, check_len};
@@ -22,6 +23,16 @@ pub struct HeadFactor {
     precision: Symmetric,
     centre: Vec<f64>,
     mixture: Option<Arc<Mixture>>,
+}
+
+/// c I + W' G W with a G for each of several points.
+pub(crate) struct MetricsInParts {
+    /// c.
+    pub across: f64,
+    /// W: [m, d].
+    pub rows: Vec<f64>,
+    /// G: [m, m].
+    pub inner: Vec<Mat<f64>>,
 }
 
 impl HeadFactor {
@@ -99,6 +110,24 @@ impl HeadFactor {
                 mixture.add_metric(&centred(x, &self.centre), out);
             }
         }
+    }
+
+    /// [`metrics`](Self::metrics) at each row of `x` as c I + W' G W, where Q is spiked: c, W [m, d], and G [m, m] of each.
+    pub(crate) fn metrics_in_parts(&self, x: &[f64]) -> Option<MetricsInParts> {
+        let Symmetric::Spiked(spiked) = &self.precision else { return None };
+        let k = spiked.values().len();
+        let mut rows = spiked.vectors().to_vec();
+        rows.extend(self.mixture.iter().flat_map(|mixture| mixture.rows()));
+        let m = rows.len() / self.dim();
+        let inner = x.chunks_exact(self.dim()).map(|x| {
+            let bends = self.mixture.as_ref().map(|mixture| mixture.metric(&centred(x, &self.centre)));
+            Mat::from_fn(m, m, |i, j| match &bends {
+                Some(bends) if i >= k && j >= k => bends[(i - k, j - k)],
+                _ if i == j => spiked.values()[i] - spiked.floor(),
+                _ => 0.0,
+            })
+        });
+        Some(MetricsInParts { across: spiked.floor(), inner: inner.collect(), rows })
     }
 
     /// Q.

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result, check_len};
 use crate::halves;
 use crate::head_factor::HeadFactor;
+use crate::linalg::{matmul, to_rows, view};
 use crate::preconditioner::Preconditioner;
 
 /// A convex function w on R^d, evaluated on batches of rows.
@@ -68,8 +69,41 @@ pub struct Whitened {
     pub coordinates: Arc<Preconditioner>,
 }
 
+/// What a potential w(x) = f(V x) + ½ c |(I - V'V)(x - a)|² is made of, which bends along k orthonormal directions alone.
+///
+/// ∇²w(x) = V' ∇²f(V x) V + c (I - V'V), so that log det ∇²w = log det ∇²f + (d - k) ln c.
+#[derive(Clone, Copy)]
+pub struct Subspace<'a> {
+    /// f on R^k.
+    pub along: &'a dyn SecondOrder,
+    /// V: [k, d].
+    pub directions: &'a [f64],
+    /// c.
+    pub across: f64,
+}
+
+impl Subspace<'_> {
+    /// V x of each row x: [n, d] -> [n, k].
+    pub fn coordinates(&self, x: &[f64]) -> Vec<f64> {
+        let (k, d) = (self.along.dim(), self.directions.len() / self.along.dim());
+        to_rows((view(x, x.len() / d, d) * view(self.directions, k, d).transpose()).as_ref())
+    }
+
+    /// V' u of each row u: [n, k] -> [n, d].
+    pub fn rows(&self, u: &[f64]) -> Vec<f64> {
+        let k = self.along.dim();
+        matmul(u, self.directions, u.len() / k, k, self.directions.len() / k)
+    }
+}
+
 /// What only some potentials can do fast: whole Hessians and their contraction.
 pub trait SecondOrder: Potential {
+    /// The directions along which this potential bends, where it is known to bend along few: what its density needs is found
+    /// in these alone.
+    fn subspace(&self) -> Option<Subspace<'_>> {
+        None
+    }
+
     /// Hessians ∇²w(x_i). `x`: [n, d], `hessian`: [n, d, d], symmetric.
     fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()>;
 

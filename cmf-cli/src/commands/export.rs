@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cmf_core::density::{Status, exact_log_density_from};
+use cmf_core::density::{Status, exact_log_density_from, is_exact};
 use cmf_core::icnn::Icnn;
 use cmf_core::normaliser::AnnealedImportance;
 use cmf_core::onnx::{self, Data, LogZ, Metadata, Probe};
@@ -87,7 +87,7 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
         None => samples(run, &network, PROBES)?,
     };
     let mut probes = Probe::record(&reference, &points)?;
-    if network.dim() <= cmf_core::density::MOST_EXACT {
+    if is_exact(&reference) {
         let exact = exact_log_density_from(&reference, source, log_z.value, &points, None)?;
         for (i, probe) in probes.iter_mut().enumerate() {
             probe.log_density = (exact.status[i] == Status::Evaluated).then_some(exact.value[i]);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cmf_core::density::{MOST_EXACT, bits_per_dimension};
+use cmf_core::density::bits_per_dimension;
 use cmf_core::{Error, Result};
 use cmf_plugins::data::Split;
 use cmf_plugins::sdk::{DensityRow, DensityStatus};
@@ -24,8 +24,8 @@ use crate::{batch, images, interrupt};
 /// log rho(y) = -w(grad w(y)) + log det Hess w(y) - log Z, in nats (with the quadratic head of w, or |x|^2/2, for w(x),
 /// x = grad w(y), where the model's source is the head's Gibbs factor or N(0, I)): one line per image or data row on
 /// standard output, tab-separated, and the mean on standard error. The log-determinant is exact up to
-/// 2048 dimensions and estimated with a standard error above; the output says which. The standard error
-/// of log Z is common to all rows and is given beside the mean.
+/// 2048 dimensions, and beyond of models whose head and units look along fewer directions; of others it is
+/// estimated with a standard error. The output says which. The standard error of log Z is common to all rows and is given beside the mean.
 #[derive(Args)]
 #[command(after_help = "\
 The model's density is that of data with noise added (`cmf-cli info` gives its standard deviation
@@ -173,7 +173,7 @@ impl Score {
                 name: String::new(),
                 log_density: row.value,
                 bits_per_dim: range.map(|[low, high]| bits_per_dimension(row.value, d, (low, high))),
-                standard_error: (d > MOST_EXACT).then_some(row.standard_error),
+                standard_error: (!model.is_exact()).then_some(row.standard_error),
             }),
             DensityStatus::NotPositiveDefinite => {
                 Err("the Hessian is not positive definite there".to_string())
@@ -191,7 +191,7 @@ impl Score {
         if model.metadata.log_z.is_some() && model.metadata.pixel_range.is_some() {
             columns.push("bits_per_dim");
         }
-        if model.dim() > MOST_EXACT {
+        if !model.is_exact() {
             columns.push("standard_error");
         }
         columns.join("\t")
@@ -200,7 +200,7 @@ impl Score {
     fn finish(self, model: &Model, scored: &[Scored], inputs: &Inputs) -> Result<Outcome> {
         let values: Vec<f64> = scored.iter().map(|row| row.log_density).collect();
         let mean = mean(&values);
-        let method = if model.dim() <= MOST_EXACT { "exact" } else { "estimated" };
+        let method = if model.is_exact() { "exact" } else { "estimated" };
         if model.metadata.log_z.is_none() {
             self.report.warn("the model has no log Z: these log-densities lack their constant");
         }

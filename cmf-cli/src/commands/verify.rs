@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use cmf_core::density::{MOST_EXACT, exact_log_density, exact_log_density_from};
+use cmf_core::density::{MOST_EXACT, exact_log_density, exact_log_density_from, is_exact};
 use cmf_core::gaussian::Gaussian;
 use cmf_core::icnn::Icnn;
 use cmf_core::linalg::largest;
@@ -106,8 +106,9 @@ impl Verify {
         let answers = sets.iter().map(|set| of(&reference, set)).collect::<Result<Vec<_>>>()?;
         if network.dim() > MOST_EXACT {
             let d = network.dim();
+            let what = if is_exact(&reference) { "hessian is" } else { "hessian and log-density are" };
             self.report.note(format!(
-                "hessian and log-density are not compared: the model has {d} dimensions, and whole Hessians are for {MOST_EXACT} at most"
+                "{what} not compared: the model has {d} dimensions, and whole Hessians are for {MOST_EXACT} at most"
             ));
         }
         let mut names = vec!["f64 reference".to_string()];
@@ -190,11 +191,11 @@ impl Answers {
         let (mut value, mut gradient, mut hv) = (vec![0.0; n], vec![0.0; n * d], vec![0.0; n * d]);
         w.value_and_gradient(&set.x, &mut value, &mut gradient)?;
         w.hvp(&set.x, &set.v, &mut hv)?;
-        let few = if d <= MOST_EXACT { n.min(SECOND_ORDER_POINTS) } else { 0 };
-        let x = &set.x[..few * d];
-        let mut hessian = vec![0.0; few * d * d];
+        let some = |possible: bool| if possible { n.min(SECOND_ORDER_POINTS) } else { 0 };
+        let x = &set.x[..some(d <= MOST_EXACT) * d];
+        let mut hessian = vec![0.0; x.len() * d];
         w.hessian(x, &mut hessian)?;
-        let density = exact_log_density(w, 0.0, x)?.value;
+        let density = exact_log_density(w, 0.0, &set.x[..some(is_exact(w)) * d])?.value;
         Ok(Answers([value, gradient, hv, hessian, density]))
     }
 
@@ -220,7 +221,7 @@ fn stored(reference: &Icnn<f64>, metadata: &Metadata) -> Result<Vec<Difference>>
     let of = |function, a: &[f64], b: &[f64]| difference(function, "stored", probes.len(), a, b, d);
     let mut all = vec![of("value", &value, &values), of("gradient", &gradient, &gradients)];
     let known: Vec<(&Probe, f64)> = probes.iter().filter_map(|p| Some((p, p.log_density?))).collect();
-    if !known.is_empty() && d <= MOST_EXACT {
+    if !known.is_empty() && is_exact(reference) {
         let y = Probe::points(known.iter().map(|(p, _)| *p));
         let log_z = metadata.log_z.map_or(0.0, |z| z.value);
         let found = exact_log_density_from(reference, metadata.source, log_z, &y, None)?.value;

@@ -1,14 +1,16 @@
 //! The exact log-density and its gradient, one dense Hessian a row.
 
+use std::borrow::Cow;
+
 use faer::MatMut;
 use rayon::prelude::*;
 
-use super::{Pushed, Status, finite};
+use super::{Pushed, Status, factored, finite};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::LN_2PI;
 use crate::halves;
 use crate::linalg::dot;
-use crate::potential::{SecondOrder, rows};
+use crate::potential::{SecondOrder, Subspace, rows};
 use crate::source::Source;
 
 /// Exact log-densities of a batch of rows.
@@ -22,12 +24,17 @@ pub struct ExactLogDensity {
 
 /// Bytes that the Hessians in flight may take, and with scores as much again that their potential keeps of them.
 const WORKSPACE_BYTES: usize = 512 << 20;
+/// Bytes of Hessians up to which a thread has several of them at once.
+const CACHED_BYTES: usize = 1 << 20;
+/// Most rows of a thread at once.
+const MOST_ROWS: usize = 64;
 
 /// log ρ(y) = -w(G(y)) + log det H(y) - log Z of each row of `y` [n, d], by Cholesky of H, with the head in place of w where
 /// [`Potential::gibbs`](crate::Potential::gibbs) gives one.
 ///
 /// `log_z` in nats; with 0 the density is unnormalised. Memory: one [d, d] Hessian
-/// a thread of rayon's pool, within 512 MiB. Errors: shapes, and whatever the potential refuses; a row that has no
+/// a thread of rayon's pool, within 512 MiB; of a potential that bends along k directions ([`SecondOrder::subspace`]) it is
+/// [k, k]. Errors: shapes, and whatever the potential refuses; a row that has no
 /// density has a status instead.
 pub fn exact_log_density(w: &dyn SecondOrder, log_z: f64, y: &[f64]) -> Result<ExactLogDensity> {
     evaluate(w, Source::Gibbs, log_z, y, None)
@@ -118,59 +125,75 @@ fn evaluate(
     let d = w.dim();
     let n = rows(y, d)?;
     let mut density = ExactLogDensity { value: Vec::with_capacity(n), status: Vec::with_capacity(n) };
-    let affordable = (WORKSPACE_BYTES / (2 * d * d * size_of::<f64>())).max(1);
-    let wave = rayon::current_num_threads().min(affordable).min(n).max(1);
-    let mut workspace = Workspace { hessians: vec![0.0; wave * d * d], d };
-    for (i, y) in y.chunks(wave * d).enumerate() {
-        let score = score.as_deref_mut().map(|s| &mut s[i * wave * d..][..y.len()]);
-        workspace.evaluate(w, source, log_z, y, score, &mut density)?;
+    let mut wave = Wave { w, source, log_z, subspace: w.subspace(), hessians: Vec::new() };
+    let bytes = factored(w).pow(2) * size_of::<f64>();
+    let affordable = (WORKSPACE_BYTES / (2 * bytes)).max(1);
+    let each = (CACHED_BYTES / bytes).clamp(1, MOST_ROWS);
+    let at_once = (rayon::current_num_threads() * each).min(affordable).min(n).max(1);
+    for (i, y) in y.chunks(at_once * d).enumerate() {
+        let score = score.as_deref_mut().map(|s| &mut s[i * at_once * d..][..y.len()]);
+        wave.evaluate(y, score, &mut density)?;
     }
     Ok(density)
 }
 
-/// The buffers of one wave of rows.
+/// Evaluates waves of rows.
 ///
-/// A wave is as many rows as there are threads: the potential shares its rows out to the threads as it
-/// sees fit, and the factorisations run one to a thread.
-struct Workspace {
+/// A wave is one row a thread, or several where their Hessians fit a cache: the potential shares its rows out to the
+/// threads as it sees fit, and the factorisations run one to a thread.
+struct Wave<'a> {
+    w: &'a dyn SecondOrder,
+    source: Source,
+    log_z: f64,
+    subspace: Option<Subspace<'a>>,
     hessians: Vec<f64>,
-    d: usize,
 }
 
 /// What factoring one Hessian gave.
 type Factored = std::result::Result<f64, Status>;
 
-impl Workspace {
+impl Wave<'_> {
     /// Appends the densities of the rows `y` to `density` and writes their scores.
     fn evaluate(
         &mut self,
-        w: &dyn SecondOrder,
-        source: Source,
-        log_z: f64,
         y: &[f64],
         mut score: Option<&mut [f64]>,
         density: &mut ExactLogDensity,
     ) -> Result<()> {
-        let d = self.d;
+        let (d, k) = (self.w.dim(), factored(self.w));
         let n = y.len() / d;
-        let pushed = Pushed::new(w, source, y)?;
-        let hessians = &mut self.hessians[..n * d * d];
-        let log_det_gradient = match score.is_some() {
-            true => Some(w.hessian_to_factor(y, hessians)?),
-            false => w.hessian(y, hessians).map(|()| None)?,
-        };
+        let pushed = Pushed::new(self.w, self.source, y)?;
+        let along =
+            |rows| self.subspace.map_or(Cow::Borrowed(rows), |subspace| subspace.coordinates(rows).into());
+        let (bends, points) = (self.subspace.map_or(self.w, |subspace| subspace.along), along(y));
+        self.hessians.resize(n * k * k, 0.0);
+        let hessians = &mut self.hessians[..];
+        let factored: Vec<Factored>;
         if let Some(score) = score.as_deref_mut() {
-            let outer = hessians.chunks_exact(d * d).zip(pushed.twice.chunks_exact(d));
-            for ((h, twice), score) in outer.zip(score.chunks_exact_mut(d)) {
-                score.iter_mut().zip(h.chunks_exact(d)).for_each(|(s, h)| *s = -dot(h, twice));
-            }
-        }
-        let factored: Vec<Factored> = hessians.par_chunks_exact_mut(d * d).map(|h| log_det(h, d)).collect();
-        if let (Some(score), Some(log_det_gradient)) = (score.as_deref_mut(), log_det_gradient) {
-            let mut slopes = vec![0.0; n * d];
+            let log_det_gradient = bends.hessian_to_factor(&points, hessians)?;
+            let twice = along(&pushed.twice);
+            let outer = hessians.chunks_exact(k * k).zip(twice.chunks_exact(k));
+            let curved: Vec<f64> =
+                outer.flat_map(|(h, twice)| h.chunks_exact(k).map(|h| dot(h, twice))).collect();
+            factored = hessians.par_chunks_exact_mut(k * k).map(|h| log_det(h, k)).collect();
+            let mut slopes = vec![0.0; n * k];
             log_det_gradient(hessians, &mut slopes)?;
-            score.iter_mut().zip(&slopes).for_each(|(s, g)| *s += g);
+            slopes.iter_mut().zip(&curved).for_each(|(s, h)| *s -= h);
+            match self.subspace {
+                None => score.copy_from_slice(&slopes),
+                Some(subspace) => {
+                    // Across the directions -c ∇V(G); along them that is taken back.
+                    let c = subspace.across;
+                    slopes.iter_mut().zip(&*twice).for_each(|(s, twice)| *s += c * twice);
+                    let rows = subspace.rows(&slopes).into_iter().zip(&pushed.twice);
+                    score.iter_mut().zip(rows).for_each(|(s, (along, twice))| *s = along - c * twice);
+                }
+            }
+        } else {
+            bends.hessian(&points, hessians)?;
+            factored = hessians.par_chunks_exact_mut(k * k).map(|h| log_det(h, k)).collect();
         }
+        let across = self.subspace.map_or(0.0, |subspace| (d - k) as f64 * subspace.across.ln());
         for (i, factored) in factored.into_iter().enumerate() {
             let row = i * d..(i + 1) * d;
             let whole = finite(&y[row.clone()])
@@ -182,7 +205,9 @@ impl Workspace {
             {
                 score[row].fill(0.0);
             }
-            density.value.push(outcome.map_or(f64::NEG_INFINITY, |v| v - pushed.value[i] - log_z));
+            density
+                .value
+                .push(outcome.map_or(f64::NEG_INFINITY, |v| v + across - pushed.value[i] - self.log_z));
             density.status.push(outcome.err().unwrap_or(Status::Evaluated));
         }
         Ok(())

@@ -29,11 +29,22 @@ pub use score::{ScoreEstimator, ScoreReport};
 
 use crate::error::Result;
 use crate::linalg::dot;
-use crate::potential::{Potential, gibbs_of};
+use crate::potential::{Potential, SecondOrder, gibbs_of};
 use crate::source::Source;
 
-/// Up to this dimension Hessians are formed and factored, so that log-densities are exact.
+/// Up to this dimension Hessians are formed and factored.
 pub const MOST_EXACT: usize = 2048;
+
+/// Whether log-densities of `w` are exact here: up to [`MOST_EXACT`] dimensions, or directions along which it bends
+/// ([`SecondOrder::subspace`]).
+pub fn is_exact(w: &dyn SecondOrder) -> bool {
+    factored(w) <= MOST_EXACT
+}
+
+/// Rows of the matrix whose determinant the density of `w` has: d, or the k directions along which w bends.
+fn factored(w: &dyn SecondOrder) -> usize {
+    w.subspace().map_or(w.dim(), |subspace| subspace.along.dim())
+}
 
 /// How the evaluation of one row ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! The network as a [`Potential`], evaluated on this machine's processor in f64 or f32.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
 use super::formula::{Curved, Formula, Linearised};
+use super::subspace::Along;
 use super::{Architecture, GibbsFactor, Weights};
 use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
@@ -12,8 +13,8 @@ use crate::host::{Array, Host, Scalar};
 use crate::mixture::Mixture;
 use crate::ops::Ops;
 use crate::potential::{
-    LogDetGradient, Potential, Purpose, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
-    check_log_det_gradient, check_value_and_gradient, hessian_then_contraction, rows,
+    LogDetGradient, Potential, Purpose, SecondOrder, Subspace, Whitened, check_contraction, check_hessian,
+    check_hvp, check_log_det_gradient, check_value_and_gradient, hessian_then_contraction, rows,
 };
 
 /// Rows that one thread evaluates at a time: enough for efficient products, few enough for the
@@ -31,6 +32,8 @@ pub struct Icnn<T> {
     weights: Weights<Array<T>>,
     /// The head on its own, where the Gibbs factor is of that.
     gibbs: Option<Arc<HeadFactor>>,
+    /// What [`SecondOrder::subspace`] gives, once it was asked for.
+    along: OnceLock<Option<Arc<Along<T>>>>,
 }
 
 impl<T: Scalar> Icnn<T> {
@@ -58,7 +61,7 @@ impl<T: Scalar> Icnn<T> {
             GibbsFactor::Whole => None,
             GibbsFactor::Head => Some(Arc::new(head_factor(&arch, &weights)?)),
         };
-        Ok(Icnn { arch, weights, gibbs })
+        Ok(Icnn { arch, weights, gibbs, along: OnceLock::new() })
     }
 
     /// The architecture.
@@ -250,6 +253,10 @@ impl<T: Scalar> Potential for Icnn<T> {
 }
 
 impl<T: Scalar> SecondOrder for Icnn<T> {
+    fn subspace(&self) -> Option<Subspace<'_>> {
+        self.along.get_or_init(|| Along::of(self)).as_deref().map(Along::subspace)
+    }
+
     fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
         check_hessian(self.arch.dim, x, hessian)?;
         self.share(x, SECOND_ORDER_CHUNK, [hessian], |_, host, x| {

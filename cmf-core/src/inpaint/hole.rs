@@ -1,5 +1,6 @@
 //! The hole: which coordinates are hidden, and the Gaussian of them given the known ones.
 
+use faer::{Mat, Scale};
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -7,6 +8,7 @@ use rand_distr::StandardNormal;
 use crate::density::without_noise;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
+use crate::head_factor::MetricsInParts;
 use crate::linalg::{Cholesky, centred, matmul, plus, to_rows, view};
 use crate::mixture::{Conditional, Mixture, inverse_of_spread};
 use crate::potential::SecondOrder;
@@ -185,6 +187,9 @@ impl Hole {
         let n = points.len() / d;
         let (mut value, mut pushed) = (vec![0.0; n], vec![0.0; n * d]);
         w.value_and_gradient(points, &mut value, &mut pushed)?;
+        if let Some(found) = self.curvatures_along(w, points, &pushed)? {
+            return Ok(found);
+        }
         let (mut outer, mut inner) = (vec![0.0; n * d * d], vec![0.0; n * d * d]);
         w.hessian(points, &mut outer)?;
         match w.gibbs() {
@@ -197,6 +202,53 @@ impl Hole {
             to_rows((view(&half, k, d) * view(&rows, k, d).transpose()).as_ref())
         };
         Ok(outer.chunks_exact(d * d).zip(inner.chunks_exact(d * d)).map(curvature).collect())
+    }
+
+    /// [`curvatures`](Self::curvatures) of a potential that bends along few directions, without a matrix [d, d].
+    ///
+    /// H = c I + W'BW and ∇²V = e I + W'GW over common rows W [m, d], which may depend on each other, so that
+    /// H ∇²V H = c²e I + W'(2 c e B + ...) W, found by products with W W' alone.
+    fn curvatures_along(
+        &self,
+        w: &dyn SecondOrder,
+        points: &[f64],
+        pushed: &[f64],
+    ) -> Result<Option<Vec<Vec<f64>>>> {
+        let Some(subspace) = w.subspace() else { return Ok(None) };
+        let (k, c) = (subspace.along.dim(), subspace.across);
+        let bends = |points: &[f64]| -> Result<Vec<Mat<f64>>> {
+            let points = subspace.coordinates(points);
+            let mut hessians = vec![0.0; points.len() * k];
+            subspace.along.hessian(&points, &mut hessians)?;
+            let less = |h: &[f64]| Mat::from_fn(k, k, |i, j| h[i * k + j] - if i == j { c } else { 0.0 });
+            Ok(hessians.chunks_exact(k * k).map(less).collect())
+        };
+        let outer = bends(points)?;
+        let inner = match w.gibbs().map(|head| head.metrics_in_parts(pushed)) {
+            Some(None) => return Ok(None),
+            Some(Some(parts)) => parts,
+            None => MetricsInParts { across: c, rows: subspace.directions.to_vec(), inner: bends(pushed)? },
+        };
+        let (d, hidden) = (self.y.len(), self.len());
+        let rows = [subspace.directions, &inner.rows].concat();
+        let m = rows.len() / d;
+        let rows = view(&rows, m, d);
+        let gram = rows * rows.transpose();
+        let of_hidden = Mat::from_fn(m, hidden, |i, j| rows[(i, self.hidden[j])]);
+        let curvature = |(b, g): (&Mat<f64>, &Mat<f64>)| {
+            let mut outer = Mat::zeros(m, m);
+            outer.as_mut().submatrix_mut(0, 0, k, k).copy_from(b);
+            let mut metric = Mat::zeros(m, m);
+            metric.as_mut().submatrix_mut(k, k, m - k, m - k).copy_from(g);
+            // (c I + W'BW)(e I + W'GW) = c e I + W'PW, and that times H.
+            let e = inner.across;
+            let half = Scale(e) * &outer + Scale(c) * &metric + &outer * &gram * &metric;
+            let whole = Scale(c) * &half + Scale(c * e) * &outer + &half * &gram * &outer;
+            let mut found = to_rows((of_hidden.transpose() * whole * &of_hidden).as_ref());
+            found.iter_mut().step_by(hidden + 1).for_each(|v| *v += c * c * e);
+            found
+        };
+        Ok(Some(outer.iter().zip(&inner.inner).map(curvature).collect()))
     }
 }
 

@@ -342,18 +342,29 @@ impl Mixture {
         });
     }
 
-    /// Adds F' (Σ r_j P_j - I) F to `matrix` [d, d], the curvature of c at r [d] without the part by which the components'
+    /// Σ r_j P_j - I at r [d]: [k, k]. F' of it F is the curvature of c there without the part by which the components'
     /// shares change: never less than that of all of c, and above -F'F.
-    pub(crate) fn add_metric(&self, r: &[f64], matrix: &mut [f64]) {
-        let (k, d) = (self.directions(), self.dim());
+    pub(crate) fn metric(&self, r: &[f64]) -> Mat<f64> {
+        let k = self.directions();
         let seen = self.see(&self.coordinates(r));
         let mut inner = Mat::from_fn(k, k, |i, j| -f64::from(i == j));
         for (c, share) in self.components.iter().zip(&seen.shares) {
             let whitener = c.whitener();
             matmul(inner.as_mut(), Accum::Add, whitener.transpose(), whitener, share[0], Par::Seq);
         }
+        inner
+    }
+
+    /// F: [k, d].
+    pub(crate) fn rows(&self) -> &[f64] {
+        &self.directions
+    }
+
+    /// Adds F' [`metric`](Self::metric) F to `matrix` [d, d].
+    pub(crate) fn add_metric(&self, r: &[f64], matrix: &mut [f64]) {
+        let (k, d) = (self.directions(), self.dim());
         let directions = view(&self.directions, k, d);
-        let half = inner * directions;
+        let half = self.metric(r) * directions;
         let target = MatMut::from_row_major_slice_mut(matrix, d, d);
         matmul(target, Accum::Add, directions.transpose(), half.as_ref(), 1.0, Par::Seq);
     }

@@ -25,8 +25,8 @@ use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
 use crate::icnn::Icnn;
 use crate::potential::{
-    LogDetGradient, Potential, Purpose, SecondOrder, Whitened, check_contraction, check_hessian, check_hvp,
-    check_value_and_gradient, hessian_then_contraction,
+    LogDetGradient, Potential, Purpose, SecondOrder, Subspace, Whitened, check_contraction, check_hessian,
+    check_hvp, check_value_and_gradient, hessian_then_contraction,
 };
 
 /// ONNX Runtime, started from one library for the whole process.
@@ -370,6 +370,10 @@ impl Potential for OrtModel {
 }
 
 impl SecondOrder for OrtModel {
+    fn subspace(&self) -> Option<Subspace<'_>> {
+        self.network.as_ref()?.subspace()
+    }
+
     fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
         let d = self.dim;
         let n = check_hessian(d, x, hessian)?;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
 use crate::icnn::Icnn;
 use crate::potential::{
-    LogDetGradient, Potential, Purpose, SecondOrder, Whitened, check_hessian, check_hvp,
+    LogDetGradient, Potential, Purpose, SecondOrder, Subspace, Whitened, check_hessian, check_hvp,
     check_value_and_gradient,
 };
 
@@ -271,6 +271,10 @@ impl Potential for TractModel {
 }
 
 impl SecondOrder for TractModel {
+    fn subspace(&self) -> Option<Subspace<'_>> {
+        self.network.as_ref()?.subspace()
+    }
+
     fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
         check_hessian(self.dim, x, hessian)?;
         match &self.network {

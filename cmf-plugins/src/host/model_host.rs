@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use cmf_core::conjugate::Status as SolveStatus;
 use cmf_core::density::{
-    Lanczos, MOST_EXACT, Status as RowOutcome, estimated_log_density, exact_log_density_from,
+    Lanczos, Status as RowOutcome, estimated_log_density, exact_log_density_from, is_exact,
 };
 use cmf_core::draws;
 use cmf_core::gaussian::Gaussian;
@@ -37,7 +37,7 @@ pub struct Model<'a> {
 }
 
 impl Model<'_> {
-    /// log ρ(y_i) of each row of `y` [n, d]: exact up to [`MOST_EXACT`] dimensions, above that estimated, with a
+    /// log ρ(y_i) of each row of `y` [n, d]: exact where [`is_exact`] says so, or else estimated, with a
     /// standard error and probes that `seed` decides. ∇ log ρ(y_i), if `score` [n, d] is given, is exact or refused.
     pub fn log_density(
         &self,
@@ -51,7 +51,7 @@ impl Model<'_> {
                 "{what} is exact or not given, and {d} dimensions are too many"
             )))
         };
-        let (value, error, status) = if d <= MOST_EXACT {
+        let (value, error, status) = if is_exact(self.w) {
             let exact = exact_log_density_from(self.w, self.source, log_z, y, score)?;
             (exact.value, vec![], exact.status)
         } else if self.source == Source::Gaussian {

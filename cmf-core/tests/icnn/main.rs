@@ -1,6 +1,8 @@
 //! The network's formulas: derivatives against finite differences, f32 against f64, the start.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod subspace;
 
 use std::sync::Arc;
 
@@ -59,6 +61,7 @@ fn the_gradient_of_log_det_is_the_contraction_with_the_inverse() {
         (random_network(4, &[6, 5, 7], 1, false, SOFTPLUS), 3),
         (random_network(3, &[6, 4], 1, true, SOFTPLUS), 2),
         (random_spiked(6, &[8, 5], 2, SOFTPLUS), 2),
+        (subspace::random_within(6, &[8, 5], 2, GibbsFactor::Whole), 2),
         (random_network(150, &[400], 1, false, SOFTPLUS), 1),
     ] {
         let d = w.dim();

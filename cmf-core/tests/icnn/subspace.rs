@@ -1,0 +1,172 @@
+//! Potentials that bend along few directions: what is found in these alone is what whole Hessians give.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use cmf_core::density::{exact_log_density_from, is_exact};
+use cmf_core::gaussian::Gaussian;
+use cmf_core::head_factor::HeadFactor;
+use cmf_core::host::Array;
+use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights};
+use cmf_core::inpaint::{Hole, Mode};
+use cmf_core::mixture::Mixture;
+use cmf_core::ops::Activation;
+use cmf_core::{Potential, Result, SecondOrder, Source};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::common::{random_network, random_spiked, random_weights, uniform, with_factor_of_head};
+
+/// A network with forms in the span of the head's directions, as training keeps them, and without diagonal terms.
+pub fn random_within(dim: usize, widths: &[usize], k: usize, gibbs: GibbsFactor) -> Icnn<f64> {
+    let (activation, head) = (Activation::Softplus { beta: 2.0 }, Head::Spiked { rank: k });
+    let arch =
+        Architecture { dim, widths: widths.to_vec(), rank: 2, diagonal: false, activation, head, gibbs };
+    let w = random_weights(arch.clone());
+    let rows = w.weights().x_side.to_vec();
+    let (forms, directions) = rows.split_at(rows.len() - k * dim);
+    let along = |form: &[f64], v: &[f64]| form.iter().zip(v).map(|(a, b)| a * b).sum::<f64>();
+    let inside = forms.chunks_exact(dim).flat_map(|form| {
+        let mut inside = vec![0.0; dim];
+        for v in directions.chunks_exact(dim) {
+            inside.iter_mut().zip(v).for_each(|(inside, v_i)| *inside += along(form, v) * v_i);
+        }
+        inside
+    });
+    let rows: Vec<f64> = inside.chain(directions.iter().copied()).collect();
+    let x_side = Array::matrix(rows, arch.x_side_rows(), dim);
+    Icnn::new(arch, Weights { x_side, ..w.weights().clone() }).unwrap()
+}
+
+/// A potential that does not say along which directions it bends.
+struct InAllDirections<'a>(&'a Icnn<f64>);
+
+impl Potential for InAllDirections<'_> {
+    fn dim(&self) -> usize {
+        self.0.dim()
+    }
+    fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
+        self.0.value_and_gradient(x, value, gradient)
+    }
+    fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
+        self.0.hvp(x, v, hv)
+    }
+    fn gibbs(&self) -> Option<&HeadFactor> {
+        self.0.gibbs()
+    }
+}
+
+impl SecondOrder for InAllDirections<'_> {
+    fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
+        self.0.hessian(x, hessian)
+    }
+    fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
+        self.0.hessian_contraction(x, m, out)
+    }
+}
+
+/// With two Gaussians along two directions, of which one leaves those of the head.
+fn with_mixture(w: Icnn<f64>) -> Icnn<f64> {
+    let d = w.dim();
+    let mut axes = w.weights().x_side.to_vec();
+    axes.drain(..axes.len() - d);
+    axes.extend((0..d).map(|i| (i as f64).cos()));
+    let directions = w.gibbs().unwrap().directions(&axes).unwrap();
+    let mut numbers = vec![2.0, 2.0];
+    numbers.extend(directions);
+    // Weight, mean and factor of each component.
+    numbers.extend([0.7, 0.8, 0.3, 1.0, 0.2, 0.9]);
+    numbers.extend([0.3, -0.5, 0.1, 0.8, 0.0, 1.1]);
+    w.with_mixture(Arc::new(Mixture::from_numbers(&numbers, d).unwrap())).unwrap()
+}
+
+fn networks() -> Vec<Icnn<f64>> {
+    vec![
+        random_within(7, &[9], 3, GibbsFactor::Whole),
+        random_within(9, &[6, 5], 2, GibbsFactor::Whole),
+        random_within(7, &[9], 3, GibbsFactor::Head),
+        with_mixture(random_within(8, &[6, 7], 4, GibbsFactor::Head)),
+    ]
+}
+
+fn close(what: &str, a: &[f64], b: &[f64], tolerance: f64) {
+    let scale = b.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+    assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance * scale), "{what}: {a:?} {b:?}");
+}
+
+#[test]
+fn densities_and_scores_are_those_of_whole_hessians() {
+    for w in networks() {
+        let (d, n) = (w.dim(), 5);
+        assert!(w.subspace().is_some());
+        let y = uniform(&mut ChaCha8Rng::seed_from_u64(1), n * d);
+        for source in [Source::Gibbs, Source::Gaussian] {
+            let run = |w: &dyn SecondOrder| {
+                let mut score = vec![0.0; n * d];
+                let alone = exact_log_density_from(w, source, 0.5, &y, None).unwrap();
+                let both = exact_log_density_from(w, source, 0.5, &y, Some(&mut score)).unwrap();
+                assert_eq!(alone.value, both.value);
+                [both.value, score]
+            };
+            let ([value, score], [whole, slope]) = (run(&w), run(&InAllDirections(&w)));
+            // Sums of some hundred terms in f64, and Hessians of condition up to 1e3.
+            close("log-density", &value, &whole, 1e-12);
+            close("score", &score, &slope, 1e-11);
+        }
+    }
+}
+
+/// Rows without a density say so, and disturb no other.
+#[test]
+fn a_row_that_is_not_finite_has_no_density() {
+    let w = &networks()[0];
+    let d = w.dim();
+    let mut y = uniform(&mut ChaCha8Rng::seed_from_u64(2), 3 * d);
+    let mut alone = vec![0.0; d];
+    let last = exact_log_density_from(w, Source::Gibbs, 0.0, &y[2 * d..], Some(&mut alone)).unwrap();
+    y[d] = f64::NAN;
+    let mut score = vec![1.0; 3 * d];
+    let found = exact_log_density_from(w, Source::Gibbs, 0.0, &y, Some(&mut score)).unwrap();
+    assert_eq!(found.value[1], f64::NEG_INFINITY);
+    assert!(score[d..2 * d].iter().all(|&v| v == 0.0));
+    assert!((found.value[2] - last.value[0]).abs() < 1e-12);
+    close("the next row's score", &score[2 * d..], &alone, 1e-12);
+}
+
+/// Its ascent's metric is averaged over whole Hessians, or found along the directions alone.
+#[test]
+fn completions_are_those_of_whole_hessians() {
+    for w in networks() {
+        let d = w.dim();
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let law = Gaussian::fit(&uniform(&mut rng, 30 * d), d, 0.3).unwrap();
+        let hidden: Vec<usize> = (0..d).step_by(2).collect();
+        let hole = Hole::new(&law, &uniform(&mut rng, d), &hidden).unwrap();
+        let mode = Mode { max_evaluations: 8, ..Mode::default() };
+        let run =
+            |w: &dyn SecondOrder| mode.complete(w, &hole, &mut |_| ControlFlow::Continue(())).unwrap().filled;
+        // Eight steps of an ascent, each as exact as the densities above.
+        close("completion", &run(&w), &run(&InAllDirections(&w)), 1e-9);
+    }
+}
+
+#[test]
+fn networks_that_bend_in_all_directions_say_nothing() {
+    let activation = Activation::Softplus { beta: 2.0 };
+    assert!(random_network(5, &[7], 1, false, activation).subspace().is_none());
+    // Forms outside of the directions, and diagonal terms.
+    let spiked = random_spiked(6, &[8], 2, activation);
+    assert!(spiked.subspace().is_none());
+    assert!(with_factor_of_head(&spiked).subspace().is_none());
+    let w = random_within(6, &[8], 2, GibbsFactor::Whole);
+    let mut weights = w.weights().clone();
+    let mut rows = weights.x_side.to_vec();
+    // A thousandth of a form is no rounding.
+    rows[0] += 1e-3 * rows[..6].iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    weights.x_side = Array::matrix(rows, w.architecture().x_side_rows(), 6);
+    let edited = Icnn::new(w.architecture().clone(), weights).unwrap();
+    assert!(edited.subspace().is_none());
+    assert!(is_exact(&edited));
+    // f32 rounds forms and directions.
+    assert!(w.cast::<f32>().unwrap().subspace().is_some());
+}
