@@ -5,7 +5,7 @@ use std::ops::{Add, AddAssign, Mul};
 
 use faer::linalg::solvers::{DenseSolveCore, Solve};
 use faer::linalg::triangular_inverse::invert_lower_triangular;
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use faer::{Mat, MatRef, Par, Side};
 
 use crate::error::{Error, Result, check_len};
 
@@ -143,14 +143,6 @@ impl SymmetricEigen {
 /// a b for row-major [n, k] and [k, m].
 pub fn matmul(a: &[f64], b: &[f64], n: usize, k: usize, m: usize) -> Vec<f64> {
     to_rows((view(a, n, k) * view(b, k, m)).as_ref())
-}
-
-/// [`matmul`] without others' help: for callers that other threads may wait for.
-pub(crate) fn product_on_one_thread(a: &[f64], b: &[f64], n: usize, k: usize, m: usize) -> Vec<f64> {
-    let mut out = vec![0.0; n * m];
-    let target = MatMut::from_row_major_slice_mut(&mut out, n, m);
-    faer::linalg::matmul::matmul(target, Accum::Replace, view(a, n, k), view(b, k, m), 1.0, Par::Seq);
-    out
 }
 
 /// The rows of `y` [n, d] less `mean` [d].

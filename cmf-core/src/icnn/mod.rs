@@ -185,6 +185,9 @@ pub struct Weights<T> {
     /// [(1 + r) N + h, d]: the N rows b_i, then r blocks of N rows a_{i,r}, then those of the head: the d rows of Q,
     /// or the k of V.
     pub x_side: T,
+    /// [(1 + r) N, k]: the forms of `x_side` in the directions of a spiked head, through which values and gradients go where
+    /// all forms lie in their span. It follows from `x_side`, is no array of a file, and [`Icnn::new`] does not take it over.
+    pub forms_along: Option<T>,
     /// [N, d]: the nonnegative δ, if the architecture has it.
     pub diagonal: Option<T>,
     /// W_2..W_L as [width of the layer before, width], nonnegative.
@@ -213,7 +216,7 @@ pub struct Spikes<T> {
 }
 
 impl<T> Weights<T> {
-    /// Every array with its name and the shape `arch` gives it, in the order of the struct.
+    /// Every array of a file with its name and the shape `arch` gives it, in the order of the struct.
     pub fn named(&self, arch: &Architecture) -> Vec<(String, [usize; 2], &T)> {
         let (d, n) = (arch.dim, arch.units());
         let mut all = vec![("x_side".to_string(), [arch.x_side_rows(), d], &self.x_side)];
@@ -241,6 +244,7 @@ impl<T> Weights<T> {
         let (d, n) = (arch.dim, arch.units());
         Ok(Weights {
             x_side: get("x_side", [arch.x_side_rows(), d])?,
+            forms_along: None,
             diagonal: if arch.diagonal { Some(get("diagonal", [n, d])?) } else { None },
             mixing: (1..arch.widths.len())
                 .map(|l| get(&format!("mixing_{}", l + 1), [arch.widths[l - 1], arch.widths[l]]))

@@ -38,7 +38,9 @@ pub struct Icnn<T> {
 
 impl<T: Scalar> Icnn<T> {
     /// Checks every array against the architecture, for finite numbers and for the signs that convexity asks for.
-    pub fn new(arch: Architecture, weights: Weights<Array<T>>) -> Result<Self> {
+    pub fn new(arch: Architecture, mut weights: Weights<Array<T>>) -> Result<Self> {
+        // Those of other forms, for all that is known here.
+        weights.forms_along = None;
         arch.validate()?;
         for (name, shape, array) in weights.named(&arch) {
             if array.shape() != shape {
@@ -62,6 +64,12 @@ impl<T: Scalar> Icnn<T> {
             GibbsFactor::Head => Some(Arc::new(head_factor(&arch, &weights)?)),
         };
         Ok(Icnn { arch, weights, gibbs, along: OnceLock::new() })
+    }
+
+    /// The same network going through its forms in the directions of its spiked head, which are these.
+    pub(crate) fn with_forms_along(mut self, forms: Option<Array<T>>) -> Self {
+        self.weights.forms_along = forms;
+        self
     }
 
     /// The architecture.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Architecture, GibbsFactor, Head, Icnn, Weights};
-use crate::host::{Array, Scalar};
-use crate::linalg::{dot, product_on_one_thread};
+use crate::host::{Array, Host, Scalar};
+use crate::ops::Ops;
 use crate::potential::Subspace;
 
 /// How far a form may lie outside of the directions, as a share of its length: f32 rounds sums of a few thousand terms.
@@ -18,6 +18,34 @@ pub(super) struct Along<T> {
     across: f64,
 }
 
+/// The forms [(1 + r) N, d] of a network in the directions of its spiked head: [(1 + r) N, k]; none with a full head, and
+/// where a form leaves the span of the directions.
+fn forms_along<T: Scalar>(network: &Icnn<T>, host: &Host<T>) -> Option<Array<T>> {
+    let (arch, weights) = (network.architecture(), network.weights());
+    let Head::Spiked { rank: k } = arch.head else { return None };
+    if let Some(forms) = &weights.forms_along {
+        return Some(forms.clone());
+    }
+    let n = (1 + arch.rank) * arch.units();
+    let [forms, directions] =
+        [0..n, n..n + k].map(|rows| host.slice(&weights.x_side, 0, rows.start, rows.end));
+    let inside = host.matmul(&forms, &host.transpose(&directions));
+    let off = host.sub(&forms, &host.matmul(&inside, &directions));
+    let square = |a: &Array<T>| host.inner(a, a, 1).to_f64s();
+    let within =
+        square(&off).iter().zip(square(&forms)).all(|(off, form)| off.sqrt() <= OUTSIDE * form.sqrt());
+    within.then_some(inside)
+}
+
+impl<T: Scalar> Icnn<T> {
+    /// The same network, which goes through the directions of a spiked head where its forms lie in their span: k (d + (1 + r) N)
+    /// multiplications a product instead of d (k + (1 + r) N), and the forms rounded once more.
+    pub fn through_directions(self) -> Self {
+        let forms = forms_along(&self, &Host::parallel());
+        self.with_forms_along(forms)
+    }
+}
+
 impl<T: Scalar> Along<T> {
     /// None with a full head, with diagonal terms, and where a form leaves the directions.
     ///
@@ -28,35 +56,26 @@ impl<T: Scalar> Along<T> {
         else {
             return None;
         };
-        let (d, n) = (arch.dim, (1 + arch.rank) * arch.units());
-        let rows = weights.x_side.to_f64s();
-        let (forms, directions) = rows.split_at(n * d);
-        let transposed: Vec<f64> = (0..d * k).map(|i| directions[i % k * d + i / k]).collect();
-        let mut inside = product_on_one_thread(forms, &transposed, n, d, k);
-        let back = product_on_one_thread(&inside, directions, n, k, d);
-        let leaves = |(form, back): (&[f64], &[f64])| {
-            let off: f64 = form.iter().zip(back).map(|(a, b)| (a - b).powi(2)).sum();
-            off.sqrt() > OUTSIDE * dot(form, form).sqrt()
-        };
-        if forms.chunks_exact(d).zip(back.chunks_exact(d)).any(leaves) {
-            return None;
-        }
+        let host = Host::sequential();
+        let forms = forms_along(network, &host)?;
+        let n = forms.shape()[0];
         // The head's rows: diag(q).
         let across = spikes.floor.to_f64s()[0];
         let curvatures: Vec<f64> = spikes.excess.to_f64s().iter().map(|excess| excess + across).collect();
-        inside.extend((0..k * k).map(|i| if i % (k + 1) == 0 { curvatures[i / k] } else { 0.0 }));
-        let centre = weights.pull.to_f64s();
-        let pull: Vec<f64> = centre.iter().zip(&curvatures).map(|(a, q)| a * q).collect();
+        let head = (0..k * k).map(|i| if i % (k + 1) == 0 { curvatures[i / k] } else { 0.0 });
+        let head = Array::from_f64(&head.collect::<Vec<_>>(), k, k);
         let along = Architecture { dim: k, head: Head::Full, gibbs: GibbsFactor::Whole, ..arch.clone() };
         let weights = Weights {
-            x_side: Array::from_f64(&inside, n + k, k),
+            x_side: host.concat(&[forms, head.clone()], 0),
+            forms_along: None,
             centre: weights.pull.clone(),
-            pull: Array::from_f64(&pull, 1, k),
+            pull: host.matmul(&weights.pull, &head),
             spikes: None,
             ..weights.clone()
         };
+        let directions = host.slice(&network.weights().x_side, 0, n, n + k).to_f64s();
         let network = Icnn::new(along, weights).ok()?;
-        Some(Arc::new(Along { network, directions: directions.to_vec(), across }))
+        Some(Arc::new(Along { network, directions, across }))
     }
 
     pub fn subspace(&self) -> Subspace<'_> {

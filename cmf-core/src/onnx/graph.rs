@@ -125,11 +125,14 @@ fn recorded(
 fn constants(ops: &GraphBuilder, network: &Icnn<f32>) -> Result<Weights<Recorded>> {
     let arch = network.architecture();
     let named = network.weights().named(arch);
-    Weights::build(arch, |name, shape| {
+    let weights = Weights::build(arch, |name, shape| {
         let (.., array) = named
             .iter()
             .find(|(n, ..)| n == name)
             .ok_or_else(|| Error::Invalid(format!("the weights have no array {name}")))?;
         Ok(ops.constant(name, &shape, &array.to_vec()))
-    })
+    })?;
+    let along = network.weights().forms_along.as_ref();
+    let forms_along = along.map(|forms| ops.constant("forms_along", forms.shape(), &forms.to_vec()));
+    Ok(Weights { forms_along, ..weights })
 }

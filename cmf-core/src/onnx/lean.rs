@@ -39,7 +39,7 @@ impl<'a> Evaluated<'a> {
         if !is_written_here(file, &network)? {
             return Ok(Evaluated { graph, own: false, network: Some(network) });
         }
-        let network = lean(network, &metadata.probes)?;
+        let network = lean(network, &metadata.probes)?.through_directions();
         let graph = Cow::Owned(graph::to_run(Function::ValueAndGradient, &network)?);
         Ok(Evaluated { graph, own: true, network: Some(network) })
     }

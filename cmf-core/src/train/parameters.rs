@@ -167,12 +167,12 @@ impl<B: Backend> Parameters<B> {
         let positive = |p: &Param<Tensor<B, 2>>| ops.activation(&Ranked::Two(p.val()), softplus, 0).matrix();
         let centre = self.centre.val();
         let diagonal = positive(&self.head_diagonal);
-        let (forms, head, pull, spikes) = match arch.head {
+        let (forms, along, head, pull, spikes) = match arch.head {
             Head::Full => {
                 let root = self.head_root.val();
                 let diagonal = Tensor::eye(arch.dim, &device) * diagonal;
                 let head = root.clone().matmul(root.transpose()) + diagonal;
-                (self.forms.val(), head.clone(), centre.clone().matmul(head), None)
+                (self.forms.val(), None, head.clone(), centre.clone().matmul(head), None)
             }
             Head::Spiked { rank } => {
                 // Without a derivative, so that the directions stay orthonormal.
@@ -182,13 +182,14 @@ impl<B: Backend> Parameters<B> {
                 let spikes = Spikes { floor: Ranked::Two(floor), excess: Ranked::Two(excess) };
                 let forms = self.forms.val().matmul(directions.clone());
                 let pull = centre.clone().matmul(directions.clone().transpose());
-                (forms, directions, pull, Some(spikes))
+                (forms, Some(Ranked::Two(self.forms.val())), directions, pull, Some(spikes))
             }
         };
         Weights {
             pull: Ranked::Two(pull),
             spikes,
             x_side: Ranked::Two(Tensor::cat(vec![forms, head], 0)),
+            forms_along: along,
             diagonal: self.diagonal.as_ref().map(|p| Ranked::Two(positive(p))),
             mixing: self
                 .mixing
@@ -243,9 +244,10 @@ impl<B: Backend> Parameters<B> {
 pub fn network_of<B: Backend>(arch: &Architecture, weights: &Weights<Ranked<B>>) -> Result<Icnn<f32>> {
     // `build` asks in the order of `named`.
     let mut values = weights.named(arch).into_iter();
-    let weights = Weights::build(arch, |name, _| match values.next() {
+    let on_host = Weights::build(arch, |name, _| match values.next() {
         Some((found, _, t)) if found == name => numbers(t.clone().matrix()),
         _ => Err(Error::Invalid(format!("no array {name}"))),
     })?;
-    Icnn::new(arch.clone(), weights)
+    let forms_along = weights.forms_along.as_ref().map(|t| numbers(t.clone().matrix())).transpose()?;
+    Ok(Icnn::new(arch.clone(), on_host)?.with_forms_along(forms_along))
 }

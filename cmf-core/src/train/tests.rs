@@ -48,7 +48,8 @@ pub(super) fn network(dim: usize, diagonal: bool) -> Icnn<f64> {
     network_with(dim, diagonal, Head::Full)
 }
 
-fn network_with(dim: usize, diagonal: bool, head: Head) -> Icnn<f64> {
+/// The same beside any head.
+pub(super) fn network_with(dim: usize, diagonal: bool, head: Head) -> Icnn<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let data: Vec<f64> = (0..50 * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
     let gaussian = match head {

@@ -50,6 +50,27 @@ pub fn random_spiked(dim: usize, widths: &[usize], k: usize, activation: Activat
     })
 }
 
+/// A network with forms in the span of the head's directions, as training keeps them, and without diagonal terms.
+pub fn random_within(dim: usize, widths: &[usize], k: usize, gibbs: GibbsFactor) -> Icnn<f64> {
+    let (activation, head) = (Activation::Softplus { beta: 2.0 }, Head::Spiked { rank: k });
+    let arch =
+        Architecture { dim, widths: widths.to_vec(), rank: 2, diagonal: false, activation, head, gibbs };
+    let w = random_weights(arch.clone());
+    let rows = w.weights().x_side.to_vec();
+    let (forms, directions) = rows.split_at(rows.len() - k * dim);
+    let along = |form: &[f64], v: &[f64]| form.iter().zip(v).map(|(a, b)| a * b).sum::<f64>();
+    let inside = forms.chunks_exact(dim).flat_map(|form| {
+        let mut inside = vec![0.0; dim];
+        for v in directions.chunks_exact(dim) {
+            inside.iter_mut().zip(v).for_each(|(inside, v_i)| *inside += along(form, v) * v_i);
+        }
+        inside
+    });
+    let rows: Vec<f64> = inside.chain(directions.iter().copied()).collect();
+    let x_side = Array::matrix(rows, arch.x_side_rows(), dim);
+    Icnn::new(arch, Weights { x_side, ..w.weights().clone() }).unwrap()
+}
+
 /// The same of any architecture.
 pub fn random_weights(arch: Architecture) -> Icnn<f64> {
     let (dim, rank) = (arch.dim, arch.rank);

@@ -21,7 +21,8 @@ use cmf_core::preconditioner::Preconditioner;
 use cmf_core::symmetric::{Spiked, Symmetric};
 use cmf_core::{Potential, SecondOrder, Source};
 use common::{
-    conformance, random_network, random_spiked, random_weights, uniform, whitened_agrees, with_factor_of_head,
+    conformance, random_network, random_spiked, random_weights, random_within, uniform, whitened_agrees,
+    with_factor_of_head,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -61,7 +62,7 @@ fn the_gradient_of_log_det_is_the_contraction_with_the_inverse() {
         (random_network(4, &[6, 5, 7], 1, false, SOFTPLUS), 3),
         (random_network(3, &[6, 4], 1, true, SOFTPLUS), 2),
         (random_spiked(6, &[8, 5], 2, SOFTPLUS), 2),
-        (subspace::random_within(6, &[8, 5], 2, GibbsFactor::Whole), 2),
+        (random_within(6, &[8, 5], 2, GibbsFactor::Whole), 2),
         (random_network(150, &[400], 1, false, SOFTPLUS), 1),
     ] {
         let d = w.dim();

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use cmf_core::density::{exact_log_density_from, is_exact};
 use cmf_core::gaussian::Gaussian;
 use cmf_core::head_factor::HeadFactor;
-use cmf_core::host::Array;
-use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights};
+use cmf_core::host::{Array, Host};
+use cmf_core::icnn::formula::Formula;
+use cmf_core::icnn::{GibbsFactor, Icnn};
 use cmf_core::inpaint::{Hole, Mode};
 use cmf_core::mixture::Mixture;
 use cmf_core::ops::Activation;
@@ -15,28 +16,7 @@ use cmf_core::{Potential, Result, SecondOrder, Source};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::common::{random_network, random_spiked, random_weights, uniform, with_factor_of_head};
-
-/// A network with forms in the span of the head's directions, as training keeps them, and without diagonal terms.
-pub fn random_within(dim: usize, widths: &[usize], k: usize, gibbs: GibbsFactor) -> Icnn<f64> {
-    let (activation, head) = (Activation::Softplus { beta: 2.0 }, Head::Spiked { rank: k });
-    let arch =
-        Architecture { dim, widths: widths.to_vec(), rank: 2, diagonal: false, activation, head, gibbs };
-    let w = random_weights(arch.clone());
-    let rows = w.weights().x_side.to_vec();
-    let (forms, directions) = rows.split_at(rows.len() - k * dim);
-    let along = |form: &[f64], v: &[f64]| form.iter().zip(v).map(|(a, b)| a * b).sum::<f64>();
-    let inside = forms.chunks_exact(dim).flat_map(|form| {
-        let mut inside = vec![0.0; dim];
-        for v in directions.chunks_exact(dim) {
-            inside.iter_mut().zip(v).for_each(|(inside, v_i)| *inside += along(form, v) * v_i);
-        }
-        inside
-    });
-    let rows: Vec<f64> = inside.chain(directions.iter().copied()).collect();
-    let x_side = Array::matrix(rows, arch.x_side_rows(), dim);
-    Icnn::new(arch, Weights { x_side, ..w.weights().clone() }).unwrap()
-}
+use crate::common::{random_network, random_spiked, random_within, uniform, with_factor_of_head};
 
 /// A potential that does not say along which directions it bends.
 struct InAllDirections<'a>(&'a Icnn<f64>);
@@ -169,4 +149,41 @@ fn networks_that_bend_in_all_directions_say_nothing() {
     assert!(is_exact(&edited));
     // f32 rounds forms and directions.
     assert!(w.cast::<f32>().unwrap().subspace().is_some());
+}
+
+/// Every formula of values and first derivatives, and Hessian products, in a few roundings.
+#[test]
+fn going_through_the_directions_changes_nothing() {
+    for w in networks() {
+        let through = w.clone().through_directions();
+        assert!(w.weights().forms_along.is_none() && through.weights().forms_along.is_some());
+        let (d, n) = (w.dim(), 4);
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let [x, g, u, v] = std::array::from_fn(|_| uniform(&mut rng, n * d));
+        let run = |w: &Icnn<f64>| {
+            let (mut value, mut gradient, mut hv) = (vec![0.0; n], vec![0.0; n * d], vec![0.0; n * d]);
+            w.value_and_gradient(&x, &mut value, &mut gradient).unwrap();
+            w.hvp(&x, &v, &mut hv).unwrap();
+            let (host, rows) = (Host::sequential(), |a: &[f64]| Array::from_f64(a, n, d));
+            let formula = Formula::new(&host, w.architecture(), w.weights());
+            let (first, second) = formula.directional([n, 1], &rows(&x), &rows(&g), [&rows(&u), &rows(&v)]);
+            [value, gradient, hv, first.to_vec(), second.to_vec()]
+        };
+        for (found, whole) in run(&through).iter().zip(&run(&w)) {
+            close("through the directions", found, whole, 1e-13);
+        }
+        let subspaces =
+            [&through, &w].map(|w| exact_log_density_from(w, Source::Gibbs, 0.0, &x, None).unwrap());
+        close("log-density", &subspaces[0].value, &subspaces[1].value, 1e-13);
+    }
+    let outside = random_spiked(6, &[8], 2, Activation::Softplus { beta: 2.0 });
+    assert!(outside.through_directions().weights().forms_along.is_none());
+}
+
+/// A network made of the weights of one that goes through its directions may have other forms.
+#[test]
+fn forms_along_the_directions_are_not_taken_over() {
+    let w = random_within(6, &[8], 2, GibbsFactor::Whole).through_directions();
+    let again = Icnn::new(w.architecture().clone(), w.weights().clone()).unwrap();
+    assert!(again.weights().forms_along.is_none());
 }

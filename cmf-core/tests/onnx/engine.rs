@@ -1,7 +1,7 @@
 //! Every function of the tract engine agrees with the f64 reference, whatever the batch.
 
 use cmf_core::host::Array;
-use cmf_core::icnn::{Architecture, Head, Icnn, Weights};
+use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights};
 use cmf_core::onnx::{Function, export_function};
 use cmf_core::ops::Activation;
 use cmf_core::{Potential, SecondOrder};
@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::common::{
-    conformance, random_network, random_spiked, uniform, whitened_agrees, with_factor_of_head,
+    conformance, random_network, random_spiked, random_within, uniform, whitened_agrees, with_factor_of_head,
 };
 use crate::{assert_close, through_file};
 
@@ -28,6 +28,9 @@ fn networks() -> Vec<Icnn<f64>> {
         }
         all.push(random_spiked(5, &[7, 5, 6], 2, activation));
         all.push(random_spiked(16, &[24], 15, activation));
+        // Engines go through the directions of these.
+        all.push(random_within(9, &[7, 6], 3, GibbsFactor::Whole));
+        all.push(random_within(16, &[24], 5, GibbsFactor::Head));
     }
     all
 }

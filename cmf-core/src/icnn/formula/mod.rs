@@ -129,7 +129,12 @@ impl<'a, O: Ops> Formula<'a, O> {
 
     /// Products of rows with the x-side matrix: [n, d] -> [n, (1 + r) N + h].
     fn products(&self, rows: &O::Tensor) -> O::Tensor {
-        self.ops.matmul(rows, &self.ops.transpose(&self.weights.x_side))
+        let ops = self.ops;
+        let Some(forms) = &self.weights.forms_along else {
+            return ops.matmul(rows, &ops.transpose(&self.weights.x_side));
+        };
+        let along = ops.matmul(rows, &ops.transpose(&self.head_rows()));
+        ops.concat(&[ops.matmul(&along, &ops.transpose(forms)), along], 1)
     }
 
     /// act(s) of all units: [n, N].
@@ -218,12 +223,19 @@ impl<'a, O: Ops> Formula<'a, O> {
 
     /// The first rows of the x-side matrix weighed by `parts`, as many as these have columns: [n, d].
     fn weighed_rows(&self, parts: &[O::Tensor]) -> O::Tensor {
-        let forms = 1 + self.arch.rank;
+        let (ops, forms) = (self.ops, 1 + self.arch.rank);
+        if let Some(forms_along) = &self.weights.forms_along {
+            let (of_forms, of_head) = parts.split_at(forms);
+            let mut along = ops.matmul(&ops.concat(of_forms, 1), forms_along);
+            for part in of_head {
+                along = ops.add(&along, part);
+            }
+            return ops.matmul(&along, &self.head_rows());
+        }
         let rows = match parts.len() > forms {
             true => self.arch.x_side_rows(),
             false => forms * self.arch.units(),
         };
-        let ops = self.ops;
         ops.matmul(&ops.concat(parts, 1), &ops.slice(&self.weights.x_side, 0, 0, rows))
     }
 

@@ -90,10 +90,12 @@ pub(super) fn inner_weights<B: AutodiffBackend>(
 ) -> Result<Weights<Ranked<B::InnerBackend>>> {
     // `build` asks in the order of `named`.
     let mut all = weights.named(arch).into_iter();
-    Weights::build(arch, |name, _| match all.next() {
-        Some((found, _, t)) if found == name => Ok(Ranked::Two(t.clone().matrix().inner())),
+    let without_graph = |t: &Ranked<B>| Ranked::Two(t.clone().matrix().inner());
+    let inner = Weights::build(arch, |name, _| match all.next() {
+        Some((found, _, t)) if found == name => Ok(without_graph(t)),
         _ => Err(Error::Invalid(format!("no array {name}"))),
-    })
+    })?;
+    Ok(Weights { forms_along: weights.forms_along.as_ref().map(without_graph), ..inner })
 }
 
 /// A run on one device or several.
