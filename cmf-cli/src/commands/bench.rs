@@ -28,7 +28,8 @@ use crate::timing::{Ceiling, Times, Work, time};
 /// The first call is given apart: it makes plans and packs weights. Then the call is repeated; the shortest time
 /// counts, since other work on the machine only ever adds time. Where the multiplications of a task can be
 /// counted, `x ceiling` is that time in units of what the fastest f32 product found here would need for all of the
-/// network's; tract and ONNX Runtime leave out units that rounding hides.
+/// network's; tract and ONNX Runtime leave out units that rounding hides, and go through the few directions of a
+/// spiked head as the host does.
 #[derive(Args)]
 #[command(after_help = "\
 gradient, hvp and hessian are one call on a batch. score is the exact log-density of a point,
@@ -115,7 +116,8 @@ impl Bench {
                 engines.push((loaded.worker.to_string(), loaded.potential));
             }
             if self.engine.engine.is_none() {
-                engines.push(("host".into(), Box::new(host.clone())));
+                // As training has it.
+                engines.push(("host".into(), Box::new(host.clone().through_directions())));
             }
         }
         let ceiling = Ceiling::measure(&metadata.architecture, largest, self.budget())?;

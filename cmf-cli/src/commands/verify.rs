@@ -28,9 +28,10 @@ use crate::report::{Outcome, Report};
 #[command(after_help = "\
 Differences are divided by 1 + the largest magnitude of the batch; those of log-densities are in
 nats. The random points are drawn from the Gaussian of the model's data. Hessians and log-densities
-are compared at the first 8 points of a batch, of models of up to 2048 dimensions. Engines leave out
-units that rounding hides; the reference has them all. The exit code is 0 only if every difference
-is within its tolerance.
+are compared at the first 8 points of a batch, of models of up to 2048 dimensions; log-densities also
+beyond, of models whose head and units look along fewer directions. Engines leave out units that
+rounding hides; the reference has them all. The exit code is 0 only if every difference is within its
+tolerance.
 
 Examples:
   cmf-cli verify models/mnist.onnx
