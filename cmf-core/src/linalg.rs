@@ -5,7 +5,8 @@ use std::ops::{Add, AddAssign, Mul};
 
 use faer::linalg::solvers::{DenseSolveCore, Solve};
 use faer::linalg::triangular_inverse::invert_lower_triangular;
-use faer::{Mat, MatRef, Par, Side};
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result, check_len};
 
@@ -145,6 +146,29 @@ pub fn matmul(a: &[f64], b: &[f64], n: usize, k: usize, m: usize) -> Vec<f64> {
     to_rows((view(a, n, k) * view(b, k, m)).as_ref())
 }
 
+/// a b for row-major a [n, k] and b [k, m], each row to the same bits whatever other rows there are and on any number of
+/// threads.
+pub(crate) fn products_of_rows(a: &[f64], b: MatRef<'_, f64>) -> Vec<f64> {
+    const ROWS: usize = 64;
+    let (k, m) = (b.nrows(), b.ncols());
+    let mut out = vec![0.0; a.len() / k * m];
+    let multiply = |out: &mut [f64], a: &[f64]| {
+        let n = a.len() / k;
+        let target = MatMut::from_row_major_slice_mut(out, n, m);
+        faer::linalg::matmul::matmul(target, Accum::Replace, view(a, n, k), b, 1.0, Par::Seq);
+    };
+    out.par_chunks_mut(ROWS * m).zip(a.par_chunks(ROWS * k)).for_each(|(out, a)| {
+        if a.len() > k {
+            return multiply(out, a);
+        }
+        // A single row has a way of its own through faer, with other sums.
+        let mut both = vec![0.0; 2 * m];
+        multiply(&mut both, &a.repeat(2));
+        out.copy_from_slice(&both[..m]);
+    });
+    out
+}
+
 /// The rows of `y` [n, d] less `mean` [d].
 pub(crate) fn centred(y: &[f64], mean: &[f64]) -> Vec<f64> {
     let mut out = y.to_vec();
@@ -181,4 +205,28 @@ where
         }
     }
     parts.into_iter().sum::<T>() + tail_a.iter().zip(tail_b).map(|(&x, &y)| x * y).sum::<T>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_the_same_products_in_any_company() {
+        for (k, m) in [(3, 1), (7, 5), (100, 99), (784, 50), (1000, 400)] {
+            let numbers = |n: usize| (0..n).map(|i| (i as f64 * 0.7).sin()).collect::<Vec<f64>>();
+            let (a, b) = (numbers(130 * k), numbers(k * m));
+            for b in [view(&b, k, m), view(&b, m, k).transpose()] {
+                let all = products_of_rows(&a, b);
+                let plain = view(&a, 130, k) * b;
+                // Sums of up to 1,000 terms up to 1.
+                assert!(all.iter().zip(to_rows(plain.as_ref())).all(|(a, b)| (a - b).abs() < 1e-11));
+                for n in [1, 2, 65, 129] {
+                    assert_eq!(products_of_rows(&a[..n * k], b), all[..n * m], "{n} rows of {k} by {m}");
+                }
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+                assert_eq!(pool.install(|| products_of_rows(&a, b)), all);
+            }
+        }
+    }
 }

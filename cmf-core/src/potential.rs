@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use faer::MatRef;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result, check_len};
 use crate::halves;
 use crate::head_factor::HeadFactor;
-use crate::linalg::{matmul, to_rows, view};
+use crate::linalg::{products_of_rows, view};
 use crate::preconditioner::Preconditioner;
 
 /// A convex function w on R^d, evaluated on batches of rows.
@@ -85,14 +86,17 @@ pub struct Subspace<'a> {
 impl Subspace<'_> {
     /// V x of each row x: [n, d] -> [n, k].
     pub fn coordinates(&self, x: &[f64]) -> Vec<f64> {
-        let (k, d) = (self.along.dim(), self.directions.len() / self.along.dim());
-        to_rows((view(x, x.len() / d, d) * view(self.directions, k, d).transpose()).as_ref())
+        products_of_rows(x, self.view().transpose())
     }
 
     /// V' u of each row u: [n, k] -> [n, d].
     pub fn rows(&self, u: &[f64]) -> Vec<f64> {
+        products_of_rows(u, self.view())
+    }
+
+    fn view(&self) -> MatRef<'_, f64> {
         let k = self.along.dim();
-        matmul(u, self.directions, u.len() / k, k, self.directions.len() / k)
+        view(self.directions, k, self.directions.len() / k)
     }
 }
 
@@ -114,9 +118,14 @@ pub trait SecondOrder: Potential {
     fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()>;
 
     /// [`SecondOrder::hessian`], and for later the gradients of log det ∇²w at the same points: what the two share is
-    /// kept, where an implementer can.
+    /// kept, where an implementer can, and takes [`SecondOrder::kept`] numbers a point.
     fn hessian_to_factor<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<LogDetGradient<'a>> {
         hessian_then_contraction(self, x, hessian)
+    }
+
+    /// Numbers that [`SecondOrder::hessian_to_factor`] keeps of each point, or needs in the end.
+    fn kept(&self) -> usize {
+        self.dim() * self.dim()
     }
 }
 

@@ -6,8 +6,11 @@
 
 use std::borrow::Cow;
 
+use faer::linalg::matmul::matmul as matmul_into;
+use faer::{Accum, Mat, Par};
+
 use crate::error::{Error, Result, check_len};
-use crate::linalg::{Cholesky, SymmetricEigen, dot, matmul, to_rows, view};
+use crate::linalg::{Cholesky, SymmetricEigen, dot, matmul, products_of_rows, to_rows, view};
 use crate::potential::rows;
 
 /// Most by which U U' may differ from I: f32 rounds each number of a unit vector to 6e-8 of itself.
@@ -42,6 +45,15 @@ impl From<Spiked> for Symmetric {
     }
 }
 
+/// The largest |U U' - I|, for rows U [k, d], on the calling thread alone.
+fn off_orthonormal(vectors: &[f64], k: usize) -> f64 {
+    let u = view(vectors, k, vectors.len() / k);
+    let mut gram = Mat::<f64>::zeros(k, k);
+    matmul_into(gram.as_mut(), Accum::Replace, u, u.transpose(), 1.0, Par::Seq);
+    let off = (0..k * k).map(|i| (gram[(i / k, i % k)] - f64::from(i % (k + 1) == 0)).abs());
+    off.fold(0.0, f64::max)
+}
+
 impl Spiked {
     /// From s, l [k] and U [k, d], row-major.
     ///
@@ -58,10 +70,7 @@ impl Spiked {
         if !floor.is_finite() || values.iter().chain(&vectors).any(|v| !v.is_finite()) {
             return Err(Error::NotFinite("a number of a spiked matrix".into()));
         }
-        let u = view(&vectors, k, vectors.len() / k);
-        let gram = u * u.transpose();
-        let off = (0..k * k).map(|i| (gram[(i / k, i % k)] - f64::from(i % (k + 1) == 0)).abs());
-        let off = off.fold(0.0, f64::max);
+        let off = off_orthonormal(&vectors, k);
         if off > ORTHONORMAL {
             return Err(Error::Invalid(format!(
                 "the eigenvectors of a spiked matrix are not orthonormal: U U' differs from I by {off:.1e}"
@@ -104,12 +113,13 @@ impl Spiked {
     /// The product with each row of `a` [n, d].
     pub fn times(&self, a: &[f64]) -> Result<Vec<f64>> {
         let (k, d) = (self.values.len(), self.dim());
-        let n = rows(a, d)?;
-        let mut along = to_rows((view(a, n, d) * view(&self.vectors, k, d).transpose()).as_ref());
+        rows(a, d)?;
+        let vectors = view(&self.vectors, k, d);
+        let mut along = products_of_rows(a, vectors.transpose());
         for row in along.chunks_exact_mut(k) {
             row.iter_mut().zip(&self.values).for_each(|(v, l)| *v *= l - self.floor);
         }
-        let mut out = matmul(&along, &self.vectors, n, k, d);
+        let mut out = products_of_rows(&along, vectors);
         out.iter_mut().zip(a).for_each(|(o, v)| *o += self.floor * v);
         Ok(out)
     }

@@ -103,11 +103,13 @@ impl Verify {
         let stored = stored(&reference, metadata)?;
         let mut all =
             vec![Checked { who: json!({ "engine": "reference" }), error: None, differences: stored }];
-        let of = |w: &dyn SecondOrder, set: &Set| interrupt::check().and_then(|()| Answers::of(w, set));
+        let exact = is_exact(&reference);
+        let of =
+            |w: &dyn SecondOrder, set: &Set| interrupt::check().and_then(|()| Answers::of(w, set, exact));
         let answers = sets.iter().map(|set| of(&reference, set)).collect::<Result<Vec<_>>>()?;
         if network.dim() > MOST_EXACT {
             let d = network.dim();
-            let what = if is_exact(&reference) { "hessian is" } else { "hessian and log-density are" };
+            let what = if exact { "hessian is" } else { "hessian and log-density are" };
             self.report.note(format!(
                 "{what} not compared: the model has {d} dimensions, and whole Hessians are for {MOST_EXACT} at most"
             ));
@@ -186,7 +188,8 @@ fn spread(gaussian: Option<&Gaussian>, mut x: Vec<f64>, d: usize) -> Vec<f64> {
 struct Answers([Vec<f64>; 5]);
 
 impl Answers {
-    fn of(w: &dyn SecondOrder, set: &Set) -> Result<Answers> {
+    /// With log-densities if they are `exact` by the reference.
+    fn of(w: &dyn SecondOrder, set: &Set, exact: bool) -> Result<Answers> {
         let d = w.dim();
         let n = set.x.len() / d;
         let (mut value, mut gradient, mut hv) = (vec![0.0; n], vec![0.0; n * d], vec![0.0; n * d]);
@@ -196,7 +199,7 @@ impl Answers {
         let x = &set.x[..some(d <= MOST_EXACT) * d];
         let mut hessian = vec![0.0; x.len() * d];
         w.hessian(x, &mut hessian)?;
-        let density = exact_log_density(w, 0.0, &set.x[..some(is_exact(w)) * d])?.value;
+        let density = exact_log_density(w, 0.0, &set.x[..some(exact) * d])?.value;
         Ok(Answers([value, gradient, hv, hessian, density]))
     }
 

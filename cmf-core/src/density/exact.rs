@@ -22,9 +22,9 @@ pub struct ExactLogDensity {
     pub status: Vec<Status>,
 }
 
-/// Bytes that the Hessians in flight may take, and with scores as much again that their potential keeps of them.
+/// Bytes that the Hessians in flight and what is kept for their scores may take.
 const WORKSPACE_BYTES: usize = 512 << 20;
-/// Bytes of Hessians up to which a thread has several of them at once.
+/// The same up to which a thread has several at once.
 const CACHED_BYTES: usize = 1 << 20;
 /// Most rows of a thread at once.
 const MOST_ROWS: usize = 64;
@@ -32,9 +32,9 @@ const MOST_ROWS: usize = 64;
 /// log ρ(y) = -w(G(y)) + log det H(y) - log Z of each row of `y` [n, d], by Cholesky of H, with the head in place of w where
 /// [`Potential::gibbs`](crate::Potential::gibbs) gives one.
 ///
-/// `log_z` in nats; with 0 the density is unnormalised. Memory: one [d, d] Hessian
-/// a thread of rayon's pool, within 512 MiB; of a potential that bends along k directions ([`SecondOrder::subspace`]) it is
-/// [k, k]. Errors: shapes, and whatever the potential refuses; a row that has no
+/// `log_z` in nats; with 0 the density is unnormalised. Memory: a [d, d] Hessian, or [k, k] of a potential that bends along k
+/// directions ([`SecondOrder::subspace`]), for each thread of rayon's pool or, where they are small, several, within
+/// 512 MiB. Errors: shapes, and whatever the potential refuses; a row that has no
 /// density has a status instead.
 pub fn exact_log_density(w: &dyn SecondOrder, log_z: f64, y: &[f64]) -> Result<ExactLogDensity> {
     evaluate(w, Source::Gibbs, log_z, y, None)
@@ -126,8 +126,9 @@ fn evaluate(
     let n = rows(y, d)?;
     let mut density = ExactLogDensity { value: Vec::with_capacity(n), status: Vec::with_capacity(n) };
     let mut wave = Wave { w, source, log_z, subspace: w.subspace(), hessians: Vec::new() };
-    let bytes = factored(w).pow(2) * size_of::<f64>();
-    let affordable = (WORKSPACE_BYTES / (2 * bytes)).max(1);
+    let bends = wave.subspace.map_or(w, |subspace| subspace.along);
+    let bytes = (bends.dim().pow(2) + bends.kept()) * size_of::<f64>();
+    let affordable = (WORKSPACE_BYTES / bytes).max(1);
     let each = (CACHED_BYTES / bytes).clamp(1, MOST_ROWS);
     let at_once = (rayon::current_num_threads() * each).min(affordable).min(n).max(1);
     for (i, y) in y.chunks(at_once * d).enumerate() {
@@ -199,7 +200,12 @@ impl Wave<'_> {
             let whole = finite(&y[row.clone()])
                 && pushed.value[i].is_finite()
                 && score.as_deref().is_none_or(|s| finite(&s[row.clone()]));
-            let outcome = if whole { factored } else { Err(Status::NotFinite) };
+            let outcome = match factored {
+                _ if !whole => Err(Status::NotFinite),
+                // Across the directions the Hessian is c.
+                Ok(_) if !across.is_finite() => Err(Status::NotPositiveDefinite),
+                factored => factored,
+            };
             if outcome.is_err()
                 && let Some(score) = score.as_deref_mut()
             {

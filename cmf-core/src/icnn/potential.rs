@@ -284,6 +284,11 @@ impl<T: Scalar> SecondOrder for Icnn<T> {
         })
     }
 
+    fn kept(&self) -> usize {
+        let d = self.arch.dim;
+        (self.arch.units() * d).max(d * d)
+    }
+
     /// Keeps the Jacobians of the layers: units · d numbers a row.
     fn hessian_to_factor<'a>(&'a self, x: &'a [f64], hessian: &mut [f64]) -> Result<LogDetGradient<'a>> {
         if self.arch.diagonal {

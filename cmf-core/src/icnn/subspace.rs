@@ -6,9 +6,14 @@ use super::{Architecture, GibbsFactor, Head, Icnn, Weights};
 use crate::host::{Array, Host, Scalar};
 use crate::ops::Ops;
 use crate::potential::Subspace;
+use crate::symmetric::Spiked;
 
 /// How far a form may lie outside of the directions, as a share of its length: f32 rounds sums of a few thousand terms.
 const OUTSIDE: f64 = 1e-5;
+
+/// Multiply-adds of a look at whether forms lie in the span: a second of one core. What asks for more is taken to bend in all
+/// directions.
+const MOST_WORK: usize = 1 << 36;
 
 /// f, V and c of w(x) = f(V x) + ½ c |(I - V'V)(x - a)|².
 #[derive(Debug)]
@@ -27,13 +32,16 @@ fn forms_along<T: Scalar>(network: &Icnn<T>, host: &Host<T>) -> Option<Array<T>>
         return Some(forms.clone());
     }
     let n = (1 + arch.rank) * arch.units();
+    if (n * k).saturating_mul(arch.dim) > MOST_WORK {
+        return None;
+    }
     let [forms, directions] =
         [0..n, n..n + k].map(|rows| host.slice(&weights.x_side, 0, rows.start, rows.end));
     let inside = host.matmul(&forms, &host.transpose(&directions));
     let off = host.sub(&forms, &host.matmul(&inside, &directions));
-    let square = |a: &Array<T>| host.inner(a, a, 1).to_f64s();
-    let within =
-        square(&off).iter().zip(square(&forms)).all(|(off, form)| off.sqrt() <= OUTSIDE * form.sqrt());
+    let length = |row: &[T]| row.iter().map(|v| v.to_f64().powi(2)).sum::<f64>().sqrt();
+    let row = |a: &Array<T>, i: usize| length(a.row(0, i).unwrap_or_default());
+    let within = (0..n).all(|i| row(&off, i) <= OUTSIDE * row(&forms, i));
     within.then_some(inside)
 }
 
@@ -47,7 +55,8 @@ impl<T: Scalar> Icnn<T> {
 }
 
 impl<T: Scalar> Along<T> {
-    /// None with a full head, with diagonal terms, and where a form leaves the directions.
+    /// None with a full head, with diagonal terms, where a form leaves the directions, and where these are not orthonormal or
+    /// curvatures not positive.
     ///
     /// On the calling thread alone: others may wait for it.
     pub fn of(network: &Icnn<T>) -> Option<Arc<Self>> {
@@ -62,20 +71,25 @@ impl<T: Scalar> Along<T> {
         // The head's rows: diag(q).
         let across = spikes.floor.to_f64s()[0];
         let curvatures: Vec<f64> = spikes.excess.to_f64s().iter().map(|excess| excess + across).collect();
+        let directions = host.slice(&weights.x_side, 0, n, n + k);
+        let positive = across > 0.0 && curvatures.iter().all(|&q| q > 0.0);
+        if !positive || Spiked::new(across, curvatures.clone(), directions.to_f64s()).is_err() {
+            return None;
+        }
+        let centre = host.matmul(&weights.centre, &host.transpose(&directions));
         let head = (0..k * k).map(|i| if i % (k + 1) == 0 { curvatures[i / k] } else { 0.0 });
         let head = Array::from_f64(&head.collect::<Vec<_>>(), k, k);
         let along = Architecture { dim: k, head: Head::Full, gibbs: GibbsFactor::Whole, ..arch.clone() };
         let weights = Weights {
             x_side: host.concat(&[forms, head.clone()], 0),
             forms_along: None,
-            centre: weights.pull.clone(),
-            pull: host.matmul(&weights.pull, &head),
+            pull: host.matmul(&centre, &head),
+            centre,
             spikes: None,
             ..weights.clone()
         };
-        let directions = host.slice(&network.weights().x_side, 0, n, n + k).to_f64s();
         let network = Icnn::new(along, weights).ok()?;
-        Some(Arc::new(Along { network, directions, across }))
+        Some(Arc::new(Along { network, directions: directions.to_f64s(), across }))
     }
 
     pub fn subspace(&self) -> Subspace<'_> {

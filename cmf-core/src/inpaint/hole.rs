@@ -232,6 +232,10 @@ impl Hole {
         let (d, hidden) = (self.y.len(), self.len());
         let rows = [subspace.directions, &inner.rows].concat();
         let m = rows.len() / d;
+        // Products of matrices [m, m] then cost as much as those of [d, d].
+        if 2 * m > d {
+            return Ok(None);
+        }
         let rows = view(&rows, m, d);
         let gram = rows * rows.transpose();
         let of_hidden = Mat::from_fn(m, hidden, |i, j| rows[(i, self.hidden[j])]);

@@ -61,7 +61,9 @@ pub(super) fn of_file(network: &Icnn<f32>) -> Result<pb::ModelProto> {
         None => ["gibbs_value", "gibbs_gradient"],
         Some(_) => ["head_value", "head_gradient"],
     });
-    recorded(GraphBuilder::new(), Function::ValueAndGradient, network, head)
+    // A file holds the forms in all dimensions.
+    let network = network.clone().with_forms_along(None);
+    recorded(GraphBuilder::new(), Function::ValueAndGradient, &network, head)
 }
 
 /// Leaves the outputs that engines take from a model file's graph, in their order.

@@ -374,6 +374,10 @@ impl SecondOrder for OrtModel {
         self.network.as_ref()?.subspace()
     }
 
+    fn kept(&self) -> usize {
+        self.network.as_ref().map_or(self.dim * self.dim, SecondOrder::kept)
+    }
+
     fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
         let d = self.dim;
         let n = check_hessian(d, x, hessian)?;

@@ -275,6 +275,10 @@ impl SecondOrder for TractModel {
         self.network.as_ref()?.subspace()
     }
 
+    fn kept(&self) -> usize {
+        self.network.as_ref().map_or(self.dim * self.dim, SecondOrder::kept)
+    }
+
     fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
         check_hessian(self.dim, x, hessian)?;
         match &self.network {

@@ -25,7 +25,9 @@ pub fn hessian_solve(
     most: usize,
 ) -> Result<(Vec<f64>, f64)> {
     let d = w.dim();
-    if let Some(subspace) = w.subspace().filter(|_| is_direct(w)) {
+    if is_direct(w)
+        && let Some(subspace) = w.subspace()
+    {
         return solve_along(&subspace, y, v);
     }
     let mut solved = vec![0.0; v.len()];
@@ -57,9 +59,23 @@ fn is_direct(w: &Icnn<f32>) -> bool {
 }
 
 /// Solves ∇²w(y_i) u_i = v_i as V' (∇²f)^{-1} V v + (v - V'V v) / c; the residual is 0, or infinite where a row has no
-/// solution in numbers.
+/// solution in numbers, which is left at 0.
 fn solve_along(subspace: &Subspace<'_>, y: &[f64], v: &[f64]) -> Result<(Vec<f64>, f64)> {
+    /// Rows whose Hessians there are at once.
+    const ROWS: usize = 64;
+    let d = subspace.directions.len() / subspace.along.dim();
+    let (mut u, mut worst) = (Vec::with_capacity(v.len()), 0.0f64);
+    for (y, v) in y.chunks(ROWS * d).zip(v.chunks(ROWS * d)) {
+        let (some, residual) = solve_rows_along(subspace, y, v)?;
+        u.extend(some);
+        worst = worst.max(residual);
+    }
+    Ok((u, worst))
+}
+
+fn solve_rows_along(subspace: &Subspace<'_>, y: &[f64], v: &[f64]) -> Result<(Vec<f64>, f64)> {
     let (k, c) = (subspace.along.dim(), subspace.across);
+    let d = subspace.directions.len() / k;
     let mut along = subspace.coordinates(v);
     let mut hessians = vec![0.0; along.len() * k];
     subspace.along.hessian(&subspace.coordinates(y), &mut hessians)?;
@@ -72,14 +88,21 @@ fn solve_along(subspace: &Subspace<'_>, y: &[f64], v: &[f64]) -> Result<(Vec<f64
             solve_lower_triangular_in_place(l.as_ref(), column.as_mut(), Par::Seq);
             solve_upper_triangular_in_place(l.transpose(), column, Par::Seq);
             s.iter_mut().zip(u).for_each(|(s, u)| *s = u - *s / c);
-            s.iter().all(|s| s.is_finite())
+            true
         }
     };
-    let all = hessians.par_chunks_exact_mut(k * k).zip(along.par_chunks_exact_mut(k)).map(solved);
-    let solved = all.reduce(|| true, |a, b| a && b);
+    let rows = hessians.par_chunks_exact_mut(k * k).zip(along.par_chunks_exact_mut(k));
+    let solved: Vec<bool> = rows.map(solved).collect();
     let mut u = subspace.rows(&along);
     u.iter_mut().zip(v).for_each(|(u, v)| *u += v / c);
-    Ok((u, if solved { 0.0 } else { f64::INFINITY }))
+    let mut residual = 0.0;
+    for (u, solved) in u.chunks_exact_mut(d).zip(solved) {
+        if !solved || u.iter().any(|u| !u.is_finite()) {
+            u.fill(0.0);
+            residual = f64::INFINITY;
+        }
+    }
+    Ok((u, residual))
 }
 
 /// The rows `rows` of `a` [n, d].

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use cmf_core::density::{exact_log_density_from, is_exact};
+use cmf_core::density::{Status, exact_log_density_from, is_exact};
 use cmf_core::gaussian::Gaussian;
 use cmf_core::head_factor::HeadFactor;
 use cmf_core::host::{Array, Host};
@@ -62,10 +62,12 @@ fn with_mixture(w: Icnn<f64>) -> Icnn<f64> {
 
 fn networks() -> Vec<Icnn<f64>> {
     vec![
-        random_within(7, &[9], 3, GibbsFactor::Whole),
+        // Of these a hole's curvature is found along the directions too; the others have too few dimensions around.
+        random_within(24, &[9], 3, GibbsFactor::Whole),
+        with_mixture(random_within(24, &[6, 7], 4, GibbsFactor::Head)),
         random_within(9, &[6, 5], 2, GibbsFactor::Whole),
-        random_within(7, &[9], 3, GibbsFactor::Head),
-        with_mixture(random_within(8, &[6, 7], 4, GibbsFactor::Head)),
+        random_within(7, &[9], 1, GibbsFactor::Head),
+        random_within(6, &[5], 5, GibbsFactor::Head),
     ]
 }
 
@@ -92,7 +94,14 @@ fn densities_and_scores_are_those_of_whole_hessians() {
             // Sums of some hundred terms in f64, and Hessians of condition up to 1e3.
             close("log-density", &value, &whole, 1e-12);
             close("score", &score, &slope, 1e-11);
+            let none = exact_log_density_from(&w, source, 0.5, &[], Some(&mut [])).unwrap();
+            assert!(none.value.is_empty() && none.status.is_empty());
         }
+        // As engines have it, in f32: the tolerance of a log-density is a hundredth of a nat.
+        let single = w.cast::<f32>().unwrap().through_directions();
+        let run =
+            |w: &dyn SecondOrder| exact_log_density_from(w, Source::Gibbs, 0.0, &y, None).unwrap().value;
+        assert!(run(&single).iter().zip(run(&w)).all(|(a, b)| (a - b).abs() < 1e-3));
     }
 }
 
@@ -147,6 +156,28 @@ fn networks_that_bend_in_all_directions_say_nothing() {
     let edited = Icnn::new(w.architecture().clone(), weights).unwrap();
     assert!(edited.subspace().is_none());
     assert!(is_exact(&edited));
+    // Curvatures across the directions that are none, and directions that are not orthonormal.
+    for floor in [0.0, -1.0] {
+        let mut weights = w.weights().clone();
+        weights.spikes.as_mut().unwrap().floor = Array::matrix(vec![floor], 1, 1);
+        let edited = Icnn::new(w.architecture().clone(), weights).unwrap();
+        assert!(edited.subspace().is_none());
+        // Of the whole Hessian rounding decides where they are 0.
+        if floor < 0.0 {
+            let density = exact_log_density_from(&edited, Source::Gibbs, 0.0, &[0.1; 6], None).unwrap();
+            assert_eq!(
+                (density.status[0], density.value[0]),
+                (Status::NotPositiveDefinite, f64::NEG_INFINITY)
+            );
+        }
+    }
+    let mut weights = w.weights().clone();
+    let mut rows = weights.x_side.to_vec();
+    let forms = rows.len() - 2 * 6;
+    rows[..forms].fill(0.0);
+    rows[forms + 6..].iter_mut().for_each(|v| *v *= 2.0);
+    weights.x_side = Array::matrix(rows, w.architecture().x_side_rows(), 6);
+    assert!(Icnn::new(w.architecture().clone(), weights).unwrap().subspace().is_none());
     // f32 rounds forms and directions.
     assert!(w.cast::<f32>().unwrap().subspace().is_some());
 }

@@ -146,7 +146,8 @@ pub struct ModelInfo {
     pub sigma: f64,
     /// log Z in nats with its standard error (0 where it is known exactly), if the model has one.
     pub log_z: Option<(f64, f64)>,
-    /// Whether Hessians, contractions and exact log-densities are to be had.
+    /// Whether Hessians, contractions and exact log-densities are all to be had. Log-densities may be exact without the
+    /// others: those with a standard error of 0 are, and where they are, their gradients are to be had too.
     pub has_hessian: bool,
 }
 
