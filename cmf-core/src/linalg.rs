@@ -146,25 +146,32 @@ pub fn matmul(a: &[f64], b: &[f64], n: usize, k: usize, m: usize) -> Vec<f64> {
     to_rows((view(a, n, k) * view(b, k, m)).as_ref())
 }
 
-/// a b for row-major a [n, k] and b [k, m], each row to the same bits whatever other rows there are and on any number of
+/// `out` = a b for row-major a [n, k] and b [k, m], on the calling thread.
+fn multiply(out: &mut [f64], a: &[f64], b: MatRef<'_, f64>) {
+    let n = a.len() / b.nrows();
+    let target = MatMut::from_row_major_slice_mut(out, n, b.ncols());
+    faer::linalg::matmul::matmul(target, Accum::Replace, view(a, n, b.nrows()), b, 1.0, Par::Seq);
+}
+
+/// a b for row-major a [n, k] and b [k, m], on the calling thread.
+pub(crate) fn product(a: &[f64], b: MatRef<'_, f64>) -> Vec<f64> {
+    let mut out = vec![0.0; a.len() / b.nrows() * b.ncols()];
+    multiply(&mut out, a, b);
+    out
+}
+
+/// The same shared out to the threads, each row to the same bits whatever other rows there are and on any number of
 /// threads.
 pub(crate) fn products_of_rows(a: &[f64], b: MatRef<'_, f64>) -> Vec<f64> {
     const ROWS: usize = 64;
     let (k, m) = (b.nrows(), b.ncols());
     let mut out = vec![0.0; a.len() / k * m];
-    let multiply = |out: &mut [f64], a: &[f64]| {
-        let n = a.len() / k;
-        let target = MatMut::from_row_major_slice_mut(out, n, m);
-        faer::linalg::matmul::matmul(target, Accum::Replace, view(a, n, k), b, 1.0, Par::Seq);
-    };
     out.par_chunks_mut(ROWS * m).zip(a.par_chunks(ROWS * k)).for_each(|(out, a)| {
         if a.len() > k {
-            return multiply(out, a);
+            return multiply(out, a, b);
         }
         // A single row has a way of its own through faer, with other sums.
-        let mut both = vec![0.0; 2 * m];
-        multiply(&mut both, &a.repeat(2));
-        out.copy_from_slice(&both[..m]);
+        out.copy_from_slice(&product(&a.repeat(2), b)[..m]);
     });
     out
 }

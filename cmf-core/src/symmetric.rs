@@ -6,11 +6,8 @@
 
 use std::borrow::Cow;
 
-use faer::linalg::matmul::matmul as matmul_into;
-use faer::{Accum, Mat, Par};
-
 use crate::error::{Error, Result, check_len};
-use crate::linalg::{Cholesky, SymmetricEigen, dot, matmul, products_of_rows, to_rows, view};
+use crate::linalg::{Cholesky, SymmetricEigen, dot, matmul, product, products_of_rows, to_rows, view};
 use crate::potential::rows;
 
 /// Most by which U U' may differ from I: f32 rounds each number of a unit vector to 6e-8 of itself.
@@ -48,9 +45,8 @@ impl From<Spiked> for Symmetric {
 /// The largest |U U' - I|, for rows U [k, d], on the calling thread alone.
 fn off_orthonormal(vectors: &[f64], k: usize) -> f64 {
     let u = view(vectors, k, vectors.len() / k);
-    let mut gram = Mat::<f64>::zeros(k, k);
-    matmul_into(gram.as_mut(), Accum::Replace, u, u.transpose(), 1.0, Par::Seq);
-    let off = (0..k * k).map(|i| (gram[(i / k, i % k)] - f64::from(i % (k + 1) == 0)).abs());
+    let gram = product(vectors, u.transpose());
+    let off = gram.iter().enumerate().map(|(i, v)| (v - f64::from(i % (k + 1) == 0)).abs());
     off.fold(0.0, f64::max)
 }
 

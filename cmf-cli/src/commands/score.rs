@@ -25,7 +25,8 @@ use crate::{batch, images, interrupt};
 /// x = grad w(y), where the model's source is the head's Gibbs factor or N(0, I)): one line per image or data row on
 /// standard output, tab-separated, and the mean on standard error. The log-determinant is exact up to
 /// 2048 dimensions, and beyond of models whose head and units look along fewer directions; of others it is
-/// estimated with a standard error. The output says which. The standard error of log Z is common to all rows and is given beside the mean.
+/// estimated with a standard error. The output says which. The standard error of log Z is common to all rows and
+/// is given beside the mean.
 #[derive(Args)]
 #[command(after_help = "\
 The model's density is that of data with noise added (`cmf-cli info` gives its standard deviation

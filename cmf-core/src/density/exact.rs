@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use faer::MatMut;
 use rayon::prelude::*;
 
-use super::{Pushed, Status, factored, finite};
+use super::{Pushed, Status, finite};
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::LN_2PI;
 use crate::halves;
@@ -125,8 +125,9 @@ fn evaluate(
     let d = w.dim();
     let n = rows(y, d)?;
     let mut density = ExactLogDensity { value: Vec::with_capacity(n), status: Vec::with_capacity(n) };
-    let mut wave = Wave { w, source, log_z, subspace: w.subspace(), hessians: Vec::new() };
-    let bends = wave.subspace.map_or(w, |subspace| subspace.along);
+    let subspace = w.subspace();
+    let bends = subspace.map_or(w, |subspace| subspace.along);
+    let mut wave = Wave { w, source, log_z, subspace, bends, hessians: Vec::new() };
     let bytes = (bends.dim().pow(2) + bends.kept()) * size_of::<f64>();
     let affordable = (WORKSPACE_BYTES / bytes).max(1);
     let each = (CACHED_BYTES / bytes).clamp(1, MOST_ROWS);
@@ -147,6 +148,8 @@ struct Wave<'a> {
     source: Source,
     log_z: f64,
     subspace: Option<Subspace<'a>>,
+    /// w, or f along the subspace.
+    bends: &'a dyn SecondOrder,
     hessians: Vec<f64>,
 }
 
@@ -161,12 +164,12 @@ impl Wave<'_> {
         mut score: Option<&mut [f64]>,
         density: &mut ExactLogDensity,
     ) -> Result<()> {
-        let (d, k) = (self.w.dim(), factored(self.w));
+        let (bends, d, k) = (self.bends, self.w.dim(), self.bends.dim());
         let n = y.len() / d;
         let pushed = Pushed::new(self.w, self.source, y)?;
         let along =
             |rows| self.subspace.map_or(Cow::Borrowed(rows), |subspace| subspace.coordinates(rows).into());
-        let (bends, points) = (self.subspace.map_or(self.w, |subspace| subspace.along), along(y));
+        let points = along(y);
         self.hessians.resize(n * k * k, 0.0);
         let hessians = &mut self.hessians[..];
         let factored: Vec<Factored>;

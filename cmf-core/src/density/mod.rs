@@ -38,12 +38,7 @@ pub const MOST_EXACT: usize = 2048;
 /// Whether log-densities of `w` are exact here: up to [`MOST_EXACT`] dimensions, or directions along which it bends
 /// ([`SecondOrder::subspace`]).
 pub fn is_exact(w: &dyn SecondOrder) -> bool {
-    factored(w) <= MOST_EXACT
-}
-
-/// Rows of the matrix whose determinant the density of `w` has: d, or the k directions along which w bends.
-fn factored(w: &dyn SecondOrder) -> usize {
-    w.subspace().map_or(w.dim(), |subspace| subspace.along.dim())
+    w.subspace().map_or(w.dim(), |subspace| subspace.along.dim()) <= MOST_EXACT
 }
 
 /// How the evaluation of one row ended.

@@ -15,7 +15,7 @@ pub mod formula;
 mod idle;
 mod init;
 mod potential;
-mod subspace;
+pub(crate) mod subspace;
 mod whitened;
 
 pub use init::{initial_weights, initial_weights_for_samples};

@@ -19,8 +19,19 @@ const MOST_WORK: usize = 1 << 36;
 #[derive(Debug)]
 pub(super) struct Along<T> {
     network: Icnn<T>,
-    directions: Vec<f64>,
-    across: f64,
+    /// c and V.
+    head: Spiked,
+}
+
+/// The coordinates [n, k] of the rows `forms` [n, d] in `directions` [k, d], and what lies outside of these: [n, d].
+pub(crate) fn in_directions<T: Scalar>(
+    forms: &Array<T>,
+    directions: &Array<T>,
+    host: &Host<T>,
+) -> [Array<T>; 2] {
+    let inside = host.matmul(forms, &host.transpose(directions));
+    let outside = host.sub(forms, &host.matmul(&inside, directions));
+    [inside, outside]
 }
 
 /// The forms [(1 + r) N, d] of a network in the directions of its spiked head: [(1 + r) N, k]; none with a full head, and
@@ -37,8 +48,7 @@ fn forms_along<T: Scalar>(network: &Icnn<T>, host: &Host<T>) -> Option<Array<T>>
     }
     let [forms, directions] =
         [0..n, n..n + k].map(|rows| host.slice(&weights.x_side, 0, rows.start, rows.end));
-    let inside = host.matmul(&forms, &host.transpose(&directions));
-    let off = host.sub(&forms, &host.matmul(&inside, &directions));
+    let [inside, off] = in_directions(&forms, &directions, host);
     let length = |row: &[T]| row.iter().map(|v| v.to_f64().powi(2)).sum::<f64>().sqrt();
     let row = |a: &Array<T>, i: usize| length(a.row(0, i).unwrap_or_default());
     let within = (0..n).all(|i| row(&off, i) <= OUTSIDE * row(&forms, i));
@@ -68,31 +78,30 @@ impl<T: Scalar> Along<T> {
         let host = Host::sequential();
         let forms = forms_along(network, &host)?;
         let n = forms.shape()[0];
-        // The head's rows: diag(q).
-        let across = spikes.floor.to_f64s()[0];
-        let curvatures: Vec<f64> = spikes.excess.to_f64s().iter().map(|excess| excess + across).collect();
-        let directions = host.slice(&weights.x_side, 0, n, n + k);
-        let positive = across > 0.0 && curvatures.iter().all(|&q| q > 0.0);
-        if !positive || Spiked::new(across, curvatures.clone(), directions.to_f64s()).is_err() {
+        let floor = spikes.floor.to_f64s()[0];
+        let curvatures: Vec<f64> = spikes.excess.to_f64s().iter().map(|excess| excess + floor).collect();
+        if floor <= 0.0 || curvatures.iter().any(|&q| q <= 0.0) {
             return None;
         }
+        let directions = host.slice(&weights.x_side, 0, n, n + k);
         let centre = host.matmul(&weights.centre, &host.transpose(&directions));
-        let head = (0..k * k).map(|i| if i % (k + 1) == 0 { curvatures[i / k] } else { 0.0 });
-        let head = Array::from_f64(&head.collect::<Vec<_>>(), k, k);
+        let curvature = Array::from_f64(&curvatures, 1, k);
+        let head = Spiked::new(floor, curvatures, directions.to_f64s()).ok()?;
         let along = Architecture { dim: k, head: Head::Full, gibbs: GibbsFactor::Whole, ..arch.clone() };
         let weights = Weights {
-            x_side: host.concat(&[forms, head.clone()], 0),
+            // The head's rows: diag(q).
+            x_side: host.concat(&[forms, host.mul(&host.identity(k), &curvature)], 0),
             forms_along: None,
-            pull: host.matmul(&centre, &head),
+            pull: host.mul(&centre, &curvature),
             centre,
             spikes: None,
             ..weights.clone()
         };
         let network = Icnn::new(along, weights).ok()?;
-        Some(Arc::new(Along { network, directions: directions.to_f64s(), across }))
+        Some(Arc::new(Along { network, head }))
     }
 
     pub fn subspace(&self) -> Subspace<'_> {
-        Subspace { along: &self.network, directions: &self.directions, across: self.across }
+        Subspace { along: &self.network, directions: self.head.vectors(), across: self.head.floor() }
     }
 }

@@ -206,8 +206,8 @@ impl Hole {
 
     /// [`curvatures`](Self::curvatures) of a potential that bends along few directions, without a matrix [d, d].
     ///
-    /// H = c I + W'BW and ∇²V = e I + W'GW over common rows W [m, d], which may depend on each other, so that
-    /// H ∇²V H = c²e I + W'(2 c e B + ...) W, found by products with W W' alone.
+    /// H = c I + W'BW and ∇²V = e I + W'GW over common rows W [m, d], which may depend on each other. So is H ∇²V H, and the
+    /// matrix [m, m] of it takes products with W W' alone.
     fn curvatures_along(
         &self,
         w: &dyn SecondOrder,

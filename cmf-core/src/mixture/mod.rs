@@ -24,7 +24,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::LN_2PI;
-use crate::linalg::{Cholesky, centred, dot, inverse_of_lower, to_rows, view};
+use crate::linalg::{Cholesky, centred, dot, inverse_of_lower, product, to_rows, view};
 use crate::symmetric::Symmetric;
 
 /// Most components of a mixture.
@@ -427,13 +427,4 @@ fn subtract_squares(to: &mut [f64], shares: &[f64], g: &[f64], v: &[f64], k: usi
 
 fn add_scaled(to: &mut [f64], scale: f64, a: &[f64]) {
     to.iter_mut().zip(a).for_each(|(to, a)| *to += scale * a);
-}
-
-/// The rows of `a` times `b` on one thread: [n, b.ncols()].
-fn product(a: &[f64], b: MatRef<'_, f64>) -> Vec<f64> {
-    let n = a.len() / b.nrows();
-    let mut out = vec![0.0; n * b.ncols()];
-    let target = MatMut::from_row_major_slice_mut(&mut out, n, b.ncols());
-    matmul(target, Accum::Replace, view(a, n, b.nrows()), b, 1.0, Par::Seq);
-    out
 }

@@ -11,9 +11,10 @@ use burn::tensor::TensorData;
 use super::activation::Activates;
 use super::ops::{BurnOps, Ranked};
 use crate::error::{Error, Result};
-use crate::host::{Array, Scalar};
+use crate::host::{Array, Host, Scalar};
+use crate::icnn::subspace::in_directions;
 use crate::icnn::{Architecture, GibbsFactor, Head, Icnn, Spikes, Weights};
-use crate::linalg::{SymmetricEigen, matmul, to_rows, view};
+use crate::linalg::{SymmetricEigen, largest};
 use crate::ops::{Activation, Ops};
 use crate::symmetric::Spiked;
 
@@ -86,17 +87,15 @@ fn full_head(head: &[f64], d: usize, share: f64) -> Result<(Vec<f64>, Vec<f64>)>
 
 /// The coordinates [n, k] of the rows `forms` [n, d] in `directions` [k, d], in which they must lie.
 fn within(forms: &[f64], directions: &[f64], d: usize) -> Result<Vec<f64>> {
-    let (n, k) = (forms.len() / d, directions.len() / d);
-    let inside = to_rows((view(forms, n, d) * view(directions, k, d).transpose()).as_ref());
-    let back = matmul(&inside, directions, n, k, d);
-    let size = forms.iter().fold(1.0f64, |m, v| m.max(v.abs()));
-    let off = forms.iter().zip(back).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    if off > OUTSIDE * size {
+    let rows = |a: &[f64]| Array::<f64>::from_f64(a, a.len() / d, d);
+    let [inside, outside] = in_directions(&rows(forms), &rows(directions), &Host::parallel());
+    let off = largest(&outside.to_f64s());
+    if off > OUTSIDE * largest(forms).max(1.0) {
         return Err(Error::Invalid(format!(
             "beside a spiked head units look along its directions alone, and a form lies {off:.1e} outside of them"
         )));
     }
-    Ok(inside)
+    Ok(inside.to_f64s())
 }
 
 /// V and the free eigenvalues q and c of a spiked head.

@@ -79,7 +79,8 @@ fn solve_rows_along(subspace: &Subspace<'_>, y: &[f64], v: &[f64]) -> Result<(Ve
     let mut along = subspace.coordinates(v);
     let mut hessians = vec![0.0; along.len() * k];
     subspace.along.hessian(&subspace.coordinates(y), &mut hessians)?;
-    // What V' is applied to: (∇²f)^{-1} s - s / c with s = V v.
+    // What V' is applied to: (∇²f)^{-1} s - s / c with s = V v. Not by `Cholesky`, whose threads are faer's: there is a row
+    // for each thread here.
     let solved = |(hessian, s): (&mut [f64], &mut [f64])| {
         let mut l = MatMut::from_column_major_slice_mut(hessian, k, k);
         halves::factor(l.as_mut()).is_ok() && {

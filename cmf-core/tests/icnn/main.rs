@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cmf_core::closed_form::{LogSumExp, Quadratic};
 use cmf_core::density::{exact_log_density, exact_log_density_and_score};
 use cmf_core::draws;
-use cmf_core::gaussian::Gaussian;
+use cmf_core::gaussian::{Gaussian, QuadraticStart};
 use cmf_core::host::{Array, Host};
 use cmf_core::icnn::formula::Formula;
 use cmf_core::icnn::{Architecture, GibbsFactor, Head, Icnn, Weights, initial_weights};
@@ -207,12 +207,8 @@ fn a_spiked_head_is_the_full_head_of_the_same_matrix() {
     }
 }
 
-#[test]
-fn the_start_of_few_directions_is_their_gaussian_solution() {
-    let mut rng = ChaCha8Rng::seed_from_u64(15);
-    let gaussian = Gaussian::fit_leading(&uniform(&mut rng, 500 * 10), 10, 0.2, 3).unwrap();
-    let start = gaussian.quadratic_start().unwrap();
-    let head = Head::Spiked { rank: 3 };
+/// The start of a network in ten dimensions, whose units have output weights of zero.
+fn without_a_say(start: &QuadraticStart, head: Head) -> Icnn<f64> {
     let arch = Architecture {
         dim: 10,
         widths: vec![8],
@@ -222,9 +218,17 @@ fn the_start_of_few_directions_is_their_gaussian_solution() {
         head,
         gibbs: GibbsFactor::Whole,
     };
-    let mut weights = initial_weights(&arch, &start, 1).unwrap();
+    let mut weights = initial_weights(&arch, start, 1).unwrap();
     weights.output = Array::matrix(vec![0.0; 8], 1, 8);
-    let w = Icnn::new(arch.clone(), weights).unwrap();
+    Icnn::new(arch, weights).unwrap()
+}
+
+#[test]
+fn the_start_of_few_directions_is_their_gaussian_solution() {
+    let mut rng = ChaCha8Rng::seed_from_u64(15);
+    let gaussian = Gaussian::fit_leading(&uniform(&mut rng, 500 * 10), 10, 0.2, 3).unwrap();
+    let start = gaussian.quadratic_start().unwrap();
+    let w = without_a_say(&start, Head::Spiked { rank: 3 });
     let y = uniform(&mut rng, 40);
     // log ρ of the closed form is that of the Gaussian itself.
     let found = exact_log_density(&w, start.log_z, &y).unwrap().value;
@@ -232,7 +236,7 @@ fn the_start_of_few_directions_is_their_gaussian_solution() {
         assert!((a - b).abs() < 1e-10 * (1.0 + b.abs()), "{a} {b}");
     }
     let full = Gaussian::fit(&uniform(&mut rng, 5000), 10, 0.2).unwrap().quadratic_start().unwrap();
-    let message = initial_weights(&arch, &full, 1).unwrap_err().to_string();
+    let message = initial_weights(w.architecture(), &full, 1).unwrap_err().to_string();
     assert!(message.contains("fit one like the head"), "{message}");
 }
 
@@ -424,18 +428,7 @@ fn the_start_is_the_gaussian_solution() {
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let gaussian = Gaussian::fit(&uniform(&mut rng, 500 * 10), 10, 0.2).unwrap();
     let start = gaussian.quadratic_start().unwrap();
-    let arch = Architecture {
-        dim: 10,
-        widths: vec![8],
-        rank: 1,
-        diagonal: false,
-        activation: SOFTPLUS,
-        head: Head::Full,
-        gibbs: GibbsFactor::Whole,
-    };
-    let mut weights = initial_weights(&arch, &start, 1).unwrap();
-    weights.output = Array::matrix(vec![0.0; 8], 1, 8);
-    let w = Icnn::new(arch, weights).unwrap();
+    let w = without_a_say(&start, Head::Full);
     let closed = Quadratic::new(start.hessian, start.centre).unwrap();
     let x = uniform(&mut rng, 40);
     let run = |w: &dyn Potential| {

@@ -11,11 +11,11 @@ pub struct Curved<T> {
 }
 
 /// A network's rows in the metric of a symmetric M: of two rows, u M v'.
-struct Metric<T, F> {
+struct Metric<T> {
     /// Of each layer two arrays [n, width, d] whose rows' products are those of J and J M.
     jacobians: Vec<[T; 2]>,
-    /// Rows [.., width, d] whose products with the second of these are those of J M and A_r, by r from 1 on and layer.
-    forms: F,
+    /// Rows [.., width, d] whose products with the second of these are those of J M and A_r: a layer each for each r.
+    forms: Vec<Vec<T>>,
     /// m of [`Formula::contracted`]: [n, N].
     squared_lengths: T,
 }
@@ -153,10 +153,17 @@ impl<O: Ops> Formula<'_, O> {
             let trace = ops.squeeze(&ops.sum(&on_diagonal, 2), 2);
             squared_lengths = ops.add(&squared_lengths, &ops.matmul(&trace, &ops.transpose(diagonal)));
         }
-        let by_m: Vec<O::Tensor> = x.jacobians.iter().map(|j| ops.matmul(j, m)).collect();
-        let jacobians = x.jacobians.iter().zip(&by_m).map(|(j, by_m)| [j.clone(), by_m.clone()]).collect();
-        let forms = |r: usize, layer: usize| self.rows_of_layer(&self.block(r), layer);
-        self.contracted(x, Metric { jacobians, forms, squared_lengths })
+        let jacobians = x.jacobians.iter().map(|j| [j.clone(), ops.matmul(j, m)]).collect();
+        self.contracted(x, Metric { jacobians, forms: self.squared_forms(O::Tensor::clone), squared_lengths })
+    }
+
+    /// What `take` makes of the rows A_r of each layer [1, width, d]: a layer each for each r.
+    fn squared_forms(&self, take: impl Fn(&O::Tensor) -> O::Tensor) -> Vec<Vec<O::Tensor>> {
+        let of_layers = |r: usize| {
+            let block = self.block(r);
+            (0..self.layers()).map(|l| take(&self.rows_of_layer(&block, l))).collect()
+        };
+        (1..=self.arch.rank).map(of_layers).collect()
     }
 
     /// ∇_x log det ∇²w(x) of a network without diagonal terms: [n, d] -> [n, d].
@@ -171,26 +178,17 @@ impl<O: Ops> Formula<'_, O> {
         assert!(self.weights.diagonal.is_none(), "diagonal terms go with the whole inverse");
         let ops = self.ops;
         let jacobians = x.jacobians.iter().map(&in_whitened).map(|j| [j.clone(), j]).collect();
-        let forms: Vec<Vec<O::Tensor>> = (1..=self.arch.rank)
-            .map(|r| {
-                (0..self.layers()).map(|l| in_whitened(&self.rows_of_layer(&self.block(r), l))).collect()
-            })
-            .collect();
+        let forms = self.squared_forms(in_whitened);
         let squared_lengths = self.total(forms.iter().map(|layers| {
             let lengths = layers.iter().map(|a| ops.squeeze(&ops.inner(a, a, 2), 2));
             ops.concat(&lengths.collect::<Vec<_>>(), 1)
         }));
-        let forms = |r: usize, layer: usize| forms[r - 1][layer].clone();
         self.contracted(x, Metric { jacobians, forms, squared_lengths })
     }
 
     /// The gradient of ⟨M, ∇²w⟩ = Σ_l e_l·k_l + p·m + const with k = diag(J M J') and
     /// m = Σ_r diag(A_r M A_r') + δ diag(M): its reverse pass through p and q, then J, then s, down to x.
-    fn contracted(
-        &self,
-        x: &Curved<O::Tensor>,
-        metric: Metric<O::Tensor, impl Fn(usize, usize) -> O::Tensor>,
-    ) -> O::Tensor {
+    fn contracted(&self, x: &Curved<O::Tensor>, metric: Metric<O::Tensor>) -> O::Tensor {
         let (ops, w) = (self.ops, self.weights);
         let Linearised { forward, backward, curvature: curvatures } = &x.at;
         let products = |a: &O::Tensor, b: &O::Tensor| ops.squeeze(&ops.inner(a, b, 2), 2);
@@ -233,19 +231,21 @@ impl<O: Ops> Formula<'_, O> {
             s_bar[l - 1] = ops.add(&s_bar[l - 1], &ops.mul(&back, &forward.slope[l - 1]));
         }
         let s_bar = ops.concat(&s_bar, 1);
-        let squared = (1..=self.arch.rank)
-            .map(|r| {
-                let along = through_j.iter().enumerate().map(|(l, slope)| {
-                    let form = (metric.forms)(r, l);
+        let squared = metric
+            .forms
+            .iter()
+            .zip(&forward.squared)
+            .map(|(forms, squared)| {
+                let along = through_j.iter().zip(forms).map(|(slope, form)| {
                     let [weight, by_m] = &slope.own;
-                    let own = ops.mul(weight, &products(by_m, &form));
+                    let own = ops.mul(weight, &products(by_m, form));
                     match &slope.from_above {
-                        Some(above) => ops.add(&own, &products(above, &form)),
+                        Some(above) => ops.add(&own, &products(above, form)),
                         None => own,
                     }
                 });
                 let direct = ops.concat(&along.collect::<Vec<_>>(), 1);
-                ops.add(&ops.mul(&s_bar, &forward.squared[r - 1]), &direct)
+                ops.add(&ops.mul(&s_bar, squared), &direct)
             })
             .collect();
         let mut out = self.pull_back(s_bar.clone(), squared);
