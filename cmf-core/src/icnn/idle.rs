@@ -52,7 +52,7 @@ impl<T: Scalar> Icnn<T> {
         }
         let weights = Weights {
             x_side: rows_of(&weights.x_side, &rows, d),
-            forms_along: None,
+            along: None,
             diagonal: weights.diagonal.as_ref().map(|diagonal| rows_of(diagonal, &units, d)),
             mixing,
             bias: columns(&weights.bias, &units),

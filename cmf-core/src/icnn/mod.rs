@@ -185,9 +185,9 @@ pub struct Weights<T> {
     /// [(1 + r) N + h, d]: the N rows b_i, then r blocks of N rows a_{i,r}, then those of the head: the d rows of Q,
     /// or the k of V.
     pub x_side: T,
-    /// [(1 + r) N, k]: the forms of `x_side` in the directions of a spiked head, through which values and gradients go where
-    /// all forms lie in their span. It follows from `x_side`, is no array of a file, and [`Icnn::new`] does not take it over.
-    pub forms_along: Option<T>,
+    /// The forms of `x_side` in the directions of a spiked head, through which values and gradients go where all forms lie in
+    /// their span. It says again what `x_side` says, and [`Icnn::new`] does not take it over.
+    pub along: Option<FormsAlong<T>>,
     /// [N, d]: the nonnegative δ, if the architecture has it.
     pub diagonal: Option<T>,
     /// W_2..W_L as [width of the layer before, width], nonnegative.
@@ -206,6 +206,25 @@ pub struct Weights<T> {
     pub constant: T,
 }
 
+/// The forms of a network in the directions of its spiked head: `x_side` is forms · directions, and directions below.
+#[derive(Debug, Clone)]
+pub struct FormsAlong<T> {
+    /// [(1 + r) N, k].
+    pub forms: T,
+    /// V: [k, d].
+    pub directions: T,
+}
+
+impl<T> FormsAlong<T> {
+    /// The same two arrays, each as `f` makes it of these.
+    pub fn try_map<U, E>(
+        &self,
+        mut f: impl FnMut(&T) -> std::result::Result<U, E>,
+    ) -> std::result::Result<FormsAlong<U>, E> {
+        Ok(FormsAlong { forms: f(&self.forms)?, directions: f(&self.directions)? })
+    }
+}
+
 /// The curvatures of a spiked head.
 #[derive(Debug, Clone)]
 pub struct Spikes<T> {
@@ -216,7 +235,7 @@ pub struct Spikes<T> {
 }
 
 impl<T> Weights<T> {
-    /// Every array of a file with its name and the shape `arch` gives it, in the order of the struct.
+    /// Every array but those of `along` with its name and the shape `arch` gives it, in the order of the struct.
     pub fn named(&self, arch: &Architecture) -> Vec<(String, [usize; 2], &T)> {
         let (d, n) = (arch.dim, arch.units());
         let mut all = vec![("x_side".to_string(), [arch.x_side_rows(), d], &self.x_side)];
@@ -244,7 +263,7 @@ impl<T> Weights<T> {
         let (d, n) = (arch.dim, arch.units());
         Ok(Weights {
             x_side: get("x_side", [arch.x_side_rows(), d])?,
-            forms_along: None,
+            along: None,
             diagonal: if arch.diagonal { Some(get("diagonal", [n, d])?) } else { None },
             mixing: (1..arch.widths.len())
                 .map(|l| get(&format!("mixing_{}", l + 1), [arch.widths[l - 1], arch.widths[l]]))

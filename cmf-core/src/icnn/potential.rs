@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::formula::{Curved, Formula, Linearised};
 use super::subspace::Along;
-use super::{Architecture, GibbsFactor, Weights};
+use super::{Architecture, FormsAlong, GibbsFactor, Weights};
 use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
 use crate::host::{Array, Host, Scalar};
@@ -40,7 +40,7 @@ impl<T: Scalar> Icnn<T> {
     /// Checks every array against the architecture, for finite numbers and for the signs that convexity asks for.
     pub fn new(arch: Architecture, mut weights: Weights<Array<T>>) -> Result<Self> {
         // Those of other forms, for all that is known here.
-        weights.forms_along = None;
+        weights.along = None;
         arch.validate()?;
         for (name, shape, array) in weights.named(&arch) {
             if array.shape() != shape {
@@ -67,8 +67,8 @@ impl<T: Scalar> Icnn<T> {
     }
 
     /// The same network going through its forms in the directions of its spiked head, which are these.
-    pub(crate) fn with_forms_along(mut self, forms: Option<Array<T>>) -> Self {
-        self.weights.forms_along = forms;
+    pub(crate) fn with_forms_along(mut self, along: Option<FormsAlong<Array<T>>>) -> Self {
+        self.weights.along = along;
         self
     }
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Architecture, GibbsFactor, Head, Icnn, Weights};
+use super::{Architecture, FormsAlong, GibbsFactor, Head, Icnn, Weights};
 use crate::host::{Array, Host, Scalar};
 use crate::ops::Ops;
 use crate::potential::Subspace;
 use crate::symmetric::Spiked;
 
-/// How far a form may lie outside of the directions, as a share of its length: f32 rounds sums of a few thousand terms.
-const OUTSIDE: f64 = 1e-5;
+/// How far a row may lie outside of directions that are taken to hold it, as a share of its length: f32 rounds sums of a few thousand terms.
+pub(crate) const OUTSIDE: f64 = 1e-5;
 
 /// Multiply-adds of a look at whether forms lie in the span: a second of one core. What asks for more is taken to bend in all
 /// directions.
@@ -34,13 +34,13 @@ pub(crate) fn in_directions<T: Scalar>(
     [inside, outside]
 }
 
-/// The forms [(1 + r) N, d] of a network in the directions of its spiked head: [(1 + r) N, k]; none with a full head, and
-/// where a form leaves the span of the directions.
-fn forms_along<T: Scalar>(network: &Icnn<T>, host: &Host<T>) -> Option<Array<T>> {
+/// The forms of a network in the directions of its spiked head; none with a full head, and where a form leaves the span of the
+/// directions.
+fn forms_along<T: Scalar>(network: &Icnn<T>, host: &Host<T>) -> Option<FormsAlong<Array<T>>> {
     let (arch, weights) = (network.architecture(), network.weights());
     let Head::Spiked { rank: k } = arch.head else { return None };
-    if let Some(forms) = &weights.forms_along {
-        return Some(forms.clone());
+    if let Some(along) = &weights.along {
+        return Some(along.clone());
     }
     let n = (1 + arch.rank) * arch.units();
     if (n * k).saturating_mul(arch.dim) > MOST_WORK {
@@ -52,15 +52,15 @@ fn forms_along<T: Scalar>(network: &Icnn<T>, host: &Host<T>) -> Option<Array<T>>
     let length = |row: &[T]| row.iter().map(|v| v.to_f64().powi(2)).sum::<f64>().sqrt();
     let row = |a: &Array<T>, i: usize| length(a.row(0, i).unwrap_or_default());
     let within = (0..n).all(|i| row(&off, i) <= OUTSIDE * row(&forms, i));
-    within.then_some(inside)
+    within.then_some(FormsAlong { forms: inside, directions })
 }
 
 impl<T: Scalar> Icnn<T> {
     /// The same network, which goes through the directions of a spiked head where its forms lie in their span: k (d + (1 + r) N)
     /// multiplications a product instead of d (k + (1 + r) N), and the forms rounded once more.
     pub fn through_directions(self) -> Self {
-        let forms = forms_along(&self, &Host::parallel());
-        self.with_forms_along(forms)
+        let along = forms_along(&self, &Host::parallel());
+        self.with_forms_along(along)
     }
 }
 
@@ -76,14 +76,12 @@ impl<T: Scalar> Along<T> {
             return None;
         };
         let host = Host::sequential();
-        let forms = forms_along(network, &host)?;
-        let n = forms.shape()[0];
+        let FormsAlong { forms, directions } = forms_along(network, &host)?;
         let floor = spikes.floor.to_f64s()[0];
         let curvatures: Vec<f64> = spikes.excess.to_f64s().iter().map(|excess| excess + floor).collect();
         if floor <= 0.0 || curvatures.iter().any(|&q| q <= 0.0) {
             return None;
         }
-        let directions = host.slice(&weights.x_side, 0, n, n + k);
         let centre = host.matmul(&weights.centre, &host.transpose(&directions));
         let curvature = Array::from_f64(&curvatures, 1, k);
         let head = Spiked::new(floor, curvatures, directions.to_f64s()).ok()?;
@@ -91,7 +89,7 @@ impl<T: Scalar> Along<T> {
         let weights = Weights {
             // The head's rows: diag(q).
             x_side: host.concat(&[forms, host.mul(&host.identity(k), &curvature)], 0),
-            forms_along: None,
+            along: None,
             pull: host.mul(&centre, &curvature),
             centre,
             spikes: None,

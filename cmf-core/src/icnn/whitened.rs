@@ -105,7 +105,7 @@ impl<T: Scalar> Icnn<T> {
         let excess: Vec<f64> = eigen.values[..spikes].iter().map(|v| v - 1.0).collect();
         let whitened = Weights {
             x_side: Array::from_f64(&x_side, arch.x_side_rows(), d),
-            forms_along: None,
+            along: None,
             diagonal: None,
             mixing: weights.mixing.clone(),
             bias: weights.bias.clone(),

@@ -158,8 +158,7 @@ impl Mixture {
     }
 
     /// The same along other directions F [k, d].
-    #[cfg(any(test, feature = "train"))]
-    fn placed(mut self, directions: Vec<f64>) -> Result<Self> {
+    pub(crate) fn placed(mut self, directions: Vec<f64>) -> Result<Self> {
         let k = self.directions();
         if !directions.len().is_multiple_of(k) || directions.iter().any(|v| !v.is_finite()) {
             let found = directions.len();
@@ -187,7 +186,6 @@ impl Mixture {
     }
 
     /// F: [k, d].
-    #[cfg(any(test, feature = "train"))]
     pub(crate) fn axes(&self) -> &[f64] {
         &self.directions
     }

@@ -7,12 +7,14 @@ use prost::Message;
 use tract_onnx::pb;
 
 use super::check::{self, MOST_BYTES};
-use super::graph::{self, Function, PRODUCER};
+use super::directions::Directions;
+use super::graph::{self, DIRECTIONS, FORMS_ALONG, Function, PRODUCER};
 use super::metadata::Metadata;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::host::Array;
-use crate::icnn::{Architecture, Icnn, Weights};
+use crate::host::{Array, Host};
+use crate::icnn::{Architecture, FormsAlong, Icnn, Weights};
+use crate::ops::Ops;
 use crate::potential::Potential;
 
 /// An ONNX model of a convex potential that has passed the checks: x [batch, d] -> value [batch],
@@ -38,7 +40,8 @@ impl ModelFile {
         let mut proto = check::decode(&bytes).map_err(named)?;
         let dim = check::check(&proto).map_err(named)?;
         let properties = proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str()));
-        let metadata = Metadata::from_properties(properties).map_err(|e| named(e.to_string()))?;
+        let directions = || constant(&proto, DIRECTIONS).and_then(numbers).unwrap_or_default();
+        let metadata = Metadata::from_properties(properties, directions).map_err(|e| named(e.to_string()))?;
         // They are known now, and long as text.
         proto.metadata_props = Vec::new();
         match &metadata {
@@ -78,11 +81,13 @@ impl ModelFile {
     pub fn network(&self) -> Result<Option<Icnn<f32>>> {
         let Some(metadata) = &self.metadata else { return Ok(None) };
         let arch = metadata.architecture.clone();
-        let weights = self.weights(&arch)?;
+        let along = self.along(&arch)?;
+        let weights = self.weights(&arch, along.as_ref())?;
         let network = Icnn::new(arch, weights).and_then(|network| match &metadata.mixture {
             Some(mixture) => network.with_mixture(mixture.clone()),
             None => Ok(network),
         });
+        let network = network.map(|network| network.with_forms_along(along));
         network.map(Some).map_err(|e| Error::file(&self.path, e))
     }
 
@@ -90,37 +95,80 @@ impl ModelFile {
         &self.proto
     }
 
-    fn weights(&self, arch: &Architecture) -> Result<Weights<Array<f32>>> {
-        let constants = self.proto.graph.as_ref().map_or(&[][..], |g| &g.initializer);
-        Weights::build(arch, |name, shape| {
-            let found = constants.iter().find(|t| t.name == name).ok_or_else(|| {
-                Error::file(&self.path, format!("the constant {name:?} of cmf.architecture is missing"))
-            })?;
-            let [rows, cols] = shape;
-            let float = found.data_type == pb::tensor_proto::DataType::Float as i32;
-            // Other writers may store numbers one by one; the checks know that there are as many as claimed.
-            let (numbers, _) = found.raw_data.as_chunks::<4>();
-            let numbers: Vec<f32> = match numbers {
-                [] => found.float_data.clone(),
-                raw => raw.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            };
-            if !float || found.dims != [rows as i64, cols as i64] || numbers.len() != rows * cols {
-                return Err(Error::file(
-                    &self.path,
-                    format!(
-                        "the constant {name:?} has the shape {:?}; cmf.architecture needs {shape:?} of float32",
-                        found.dims
-                    ),
-                ));
+    /// The forms in the directions of the head, if the file holds these.
+    fn along(&self, arch: &Architecture) -> Result<Option<FormsAlong<Array<f32>>>> {
+        let Some(k) = arch.head.rank().filter(|_| constant(&self.proto, FORMS_ALONG).is_some()) else {
+            return Ok(None);
+        };
+        check_forms(arch).map_err(|e| Error::file(&self.path, e))?;
+        let forms = self.array(FORMS_ALONG, [(1 + arch.rank) * arch.units(), k])?;
+        Ok(Some(FormsAlong { forms, directions: self.array(DIRECTIONS, [k, arch.dim])? }))
+    }
+
+    fn weights(
+        &self,
+        arch: &Architecture,
+        along: Option<&FormsAlong<Array<f32>>>,
+    ) -> Result<Weights<Array<f32>>> {
+        Weights::build(arch, |name, shape| match (name, along) {
+            ("x_side", Some(FormsAlong { forms, directions })) => {
+                let host = Host::sequential();
+                Ok(host.concat(&[host.matmul(forms, directions), directions.clone()], 0))
             }
-            Ok(Array::matrix(numbers, rows, cols))
+            _ => self.array(name, shape),
         })
     }
+
+    /// The constant of this name, which has to have this shape.
+    fn array(&self, name: &str, shape @ [rows, cols]: [usize; 2]) -> Result<Array<f32>> {
+        let found = constant(&self.proto, name).ok_or_else(|| {
+            Error::file(&self.path, format!("the constant {name:?} of cmf.architecture is missing"))
+        })?;
+        let fits = found.dims == [rows as i64, cols as i64];
+        match numbers(found).filter(|numbers| fits && numbers.len() == rows * cols) {
+            Some(numbers) => Ok(Array::matrix(numbers, rows, cols)),
+            None => Err(Error::file(
+                &self.path,
+                format!(
+                    "the constant {name:?} has the shape {:?}; cmf.architecture needs {shape:?} of float32",
+                    found.dims
+                ),
+            )),
+        }
+    }
+}
+
+fn constant<'a>(proto: &'a pb::ModelProto, name: &str) -> Option<&'a pb::TensorProto> {
+    proto.graph.as_ref()?.initializer.iter().find(|t| t.name == name)
+}
+
+/// The numbers of a constant of float32.
+fn numbers(tensor: &pb::TensorProto) -> Option<Vec<f32>> {
+    let float = tensor.data_type == pb::tensor_proto::DataType::Float as i32;
+    // Other writers may store numbers one by one; the checks know that there are as many as claimed.
+    let (raw, _) = tensor.raw_data.as_chunks::<4>();
+    float.then(|| match raw {
+        [] => tensor.float_data.clone(),
+        raw => raw.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+    })
+}
+
+/// A file may hold fewer numbers than its network has, but not so many fewer that reading it takes more memory than a file can.
+fn check_forms(arch: &Architecture) -> Result<()> {
+    let bytes = (arch.x_side_rows() * arch.dim) as u64 * 4;
+    if bytes > MOST_BYTES {
+        return Err(Error::Invalid(format!(
+            "the forms of the network take {bytes} bytes in all {} dimensions, more than {MOST_BYTES} can be read",
+            arch.dim
+        )));
+    }
+    Ok(())
 }
 
 /// Writes `network` and what is known of it as one model file; the same input gives the same bytes.
 ///
-/// The file appears whole or not at all.
+/// The file appears whole or not at all. What lies in the span of the directions of a spiked head is written by its coordinates
+/// there: forms, and the leading directions of the data and of mixtures.
 pub fn export(path: impl AsRef<Path>, network: &Icnn<f32>, metadata: &Metadata) -> Result<()> {
     if metadata.architecture != *network.architecture() {
         return Err(Error::Invalid("the metadata describe another architecture than the network's".into()));
@@ -128,9 +176,21 @@ pub fn export(path: impl AsRef<Path>, network: &Icnn<f32>, metadata: &Metadata) 
     if metadata.mixture.as_ref() != network.gibbs().and_then(|head| head.mixture()) {
         return Err(Error::Invalid("the metadata describe another mixture than the network's".into()));
     }
-    let mut proto = graph::of_file(network)?;
+    let along = network.clone().through_directions();
+    let directions = along.weights().along.as_ref().map(|along| {
+        let directions = &along.directions;
+        Directions::new(directions.to_f64s(), directions.shape()[0])
+    });
+    let directions = directions.filter(|directions| metadata.is_along(directions));
+    let mut proto = match &directions {
+        Some(_) => {
+            check_forms(&metadata.architecture)?;
+            graph::of_file(&along)?
+        }
+        None => graph::of_file(&along.with_forms_along(None))?,
+    };
     proto.metadata_props = metadata
-        .to_properties()?
+        .to_properties(directions.as_ref())?
         .into_iter()
         .map(|(key, value)| pb::StringStringEntryProto { key, value })
         .collect();

@@ -4,13 +4,19 @@ use tract_onnx::pb;
 
 use super::builder::{Dim, GraphBuilder, OPSET, Recorded};
 use crate::error::{Error, Result};
+use crate::host::Array;
 use crate::icnn::formula::Formula;
-use crate::icnn::{Icnn, Weights};
+use crate::icnn::{FormsAlong, Icnn, Weights};
 use crate::ops::Ops;
 use crate::potential::Potential;
 
 /// Version of the file format that goes with [`OPSET`] (ONNX 1.11).
 const IR_VERSION: i64 = 8;
+
+/// The constants of a network that goes through the directions of its head, in the place of `x_side`:
+/// [`FormsAlong`].
+pub(super) const FORMS_ALONG: &str = "forms_along";
+pub(super) const DIRECTIONS: &str = "directions";
 
 /// Who wrote a model file.
 pub(super) const PRODUCER: &str = "cmf";
@@ -61,9 +67,7 @@ pub(super) fn of_file(network: &Icnn<f32>) -> Result<pb::ModelProto> {
         None => ["gibbs_value", "gibbs_gradient"],
         Some(_) => ["head_value", "head_gradient"],
     });
-    // A file holds the forms in all dimensions.
-    let network = network.clone().with_forms_along(None);
-    recorded(GraphBuilder::new(), Function::ValueAndGradient, &network, head)
+    recorded(GraphBuilder::new(), Function::ValueAndGradient, network, head)
 }
 
 /// Leaves the outputs that engines take from a model file's graph, in their order.
@@ -123,18 +127,26 @@ fn recorded(
     })
 }
 
-/// Stores the network's arrays under their names.
+/// Stores the network's arrays under their names; of one that goes through its directions `x_side` is made from the two of
+/// these.
 fn constants(ops: &GraphBuilder, network: &Icnn<f32>) -> Result<Weights<Recorded>> {
-    let arch = network.architecture();
-    let named = network.weights().named(arch);
-    let weights = Weights::build(arch, |name, shape| {
+    let (arch, weights) = (network.architecture(), network.weights());
+    let named = weights.named(arch);
+    let stored = |name: &str, array: &Array<f32>| ops.constant(name, array.shape(), &array.to_vec());
+    let along = weights.along.as_ref().map(|along| FormsAlong {
+        forms: stored(FORMS_ALONG, &along.forms),
+        directions: stored(DIRECTIONS, &along.directions),
+    });
+    let built = Weights::build(arch, |name, _| {
+        // Only what asks for whole Hessians needs it.
+        if let ("x_side", Some(FormsAlong { forms, directions })) = (name, &along) {
+            return Ok(ops.concat(&[ops.matmul(forms, directions), directions.clone()], 0));
+        }
         let (.., array) = named
             .iter()
             .find(|(n, ..)| n == name)
             .ok_or_else(|| Error::Invalid(format!("the weights have no array {name}")))?;
-        Ok(ops.constant(name, &shape, &array.to_vec()))
+        Ok::<_, Error>(stored(name, array))
     })?;
-    let along = network.weights().forms_along.as_ref();
-    let forms_along = along.map(|forms| ops.constant("forms_along", forms.shape(), &forms.to_vec()));
-    Ok(Weights { forms_along, ..weights })
+    Ok(Weights { along, ..built })
 }

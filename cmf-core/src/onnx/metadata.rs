@@ -5,6 +5,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::directions::Directions;
+use super::graph::DIRECTIONS;
 use super::moments;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
@@ -12,12 +14,15 @@ use crate::icnn::{Architecture, GibbsFactor, Head};
 use crate::mixture::Mixture;
 use crate::potential::{Potential, rows};
 use crate::source::Source;
+use crate::symmetric::Symmetric;
 
 /// Version of the set of properties below; files of a later version are refused.
 ///
-/// Version 2 brought `cmf.source`, version 3 spiked heads, version 4 Gibbs factors of the head, version 5 mixtures in them.
-/// A file says the first version whose programs read it rightly.
-pub const FORMAT_VERSION: u32 = 5;
+/// Version 2 brought `cmf.source`, version 3 spiked heads, version 4 Gibbs factors of the head, version 5 mixtures in them,
+/// version 6 coordinates in the directions of a spiked head: of forms (the constants `forms_along` and `directions` of the
+/// graph), of the directions of `cmf.gaussian` and of those of mixtures. A file says the first version whose programs read it
+/// rightly.
+pub const FORMAT_VERSION: u32 = 6;
 
 /// Everything that a model file says about its model.
 #[derive(Debug, Clone, PartialEq)]
@@ -224,11 +229,25 @@ impl Metadata {
         Ok(())
     }
 
-    /// The properties, by key, in a fixed order.
-    pub(super) fn to_properties(&self) -> Result<Vec<(String, String)>> {
+    fn mixtures(&self) -> [(&'static str, Option<&Arc<Mixture>>); 2] {
+        [("cmf.mixture", self.mixture.as_ref()), ("cmf.data_mixture", self.data_mixture.as_ref())]
+    }
+
+    /// Whether the leading directions of the data and those of the mixtures lie in the span of these.
+    pub(super) fn is_along(&self, directions: &Directions) -> bool {
+        let gaussian = self.gaussian.as_ref().is_none_or(|gaussian| match &gaussian.covariance {
+            Symmetric::Full(_) => false,
+            Symmetric::Spiked(spiked) => directions.span(spiked.vectors()),
+        });
+        gaussian && self.mixtures().into_iter().all(|(_, m)| m.is_none_or(|m| directions.span(m.axes())))
+    }
+
+    /// The properties, by key, in a fixed order; along these directions if there are any.
+    pub(super) fn to_properties(&self, directions: Option<&Directions>) -> Result<Vec<(String, String)>> {
         self.validate()?;
         let mixture = self.mixture.as_ref().or(self.data_mixture.as_ref());
         let version = match (mixture, self.architecture.gibbs, self.architecture.head, self.source) {
+            _ if directions.is_some() => 6,
             (Some(_), ..) => 5,
             (_, GibbsFactor::Head, ..) => 4,
             (_, _, Head::Spiked { .. }, _) => 3,
@@ -249,18 +268,26 @@ impl Metadata {
         if version > 1 {
             properties.push(("cmf.source".into(), json(&self.source)?));
         }
-        properties.extend(self.gaussian.as_ref().map(|g| ("cmf.gaussian".into(), moments::to_text(g))));
-        for (key, mixture) in [("cmf.mixture", &self.mixture), ("cmf.data_mixture", &self.data_mixture)] {
-            properties.extend(mixture.as_ref().map(|m| (key.into(), moments::encode(&m.numbers()))));
+        let gaussian = self.gaussian.as_ref().map(|g| moments::to_text(g, directions));
+        properties.extend(gaussian.map(|text| ("cmf.gaussian".into(), text)));
+        for (key, mixture) in self.mixtures() {
+            let Some(mixture) = mixture else { continue };
+            let numbers = match directions {
+                Some(v) => mixture.as_ref().clone().placed(v.coordinates(mixture.axes()))?.numbers(),
+                None => mixture.numbers(),
+            };
+            properties.push((key.into(), moments::encode(&numbers)));
         }
         // Last and never absent, so that a file cut between two properties is noticed.
         properties.push(("cmf.probes".into(), json(&self.probes)?));
         Ok(properties)
     }
 
-    /// Reads the properties back; `None` if there are no `cmf.*` keys at all.
+    /// Reads the properties back; `None` if there are no `cmf.*` keys at all. `directions` are the numbers of the graph's
+    /// constant of this name.
     pub(super) fn from_properties<'a>(
         properties: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+        directions: impl FnOnce() -> Vec<f32>,
     ) -> Result<Option<Self>> {
         if !properties.clone().any(|(key, _)| key.starts_with("cmf.")) {
             return Ok(None);
@@ -276,9 +303,39 @@ impl Metadata {
         let architecture: Architecture = find.parse("cmf.architecture")?;
         architecture.validate()?;
         let (dim, head) = (architecture.dim, architecture.head);
-        let gaussian = find.text("cmf.gaussian").map(|t| moments::from_text(t, dim, head)).transpose()?;
+        let directions = if version < 6 {
+            None
+        } else {
+            let found = directions();
+            let k = head.rank().filter(|k| found.len() == k * dim).ok_or_else(|| {
+                Error::Invalid(format!(
+                    "cmf.format_version 6 needs a spiked head and its directions [k, {dim}] as a constant of float32; \
+                     found {head:?} and {} numbers of {DIRECTIONS:?}",
+                    found.len()
+                ))
+            })?;
+            Some(Directions::new(found.into_iter().map(f64::from).collect(), k))
+        };
+        let directions = directions.as_ref();
+        let gaussian = find.text("cmf.gaussian").map(|t| moments::from_text(t, dim, head, directions));
+        let gaussian = gaussian.transpose()?;
         let mixture = |key: &str| {
-            let read = |text| Mixture::from_numbers(&moments::decode(text, key)?, dim).map(Arc::new);
+            let read = |text| -> Result<Arc<Mixture>> {
+                let numbers = moments::decode(text, key)?;
+                let Some(directions) = directions else {
+                    return Mixture::from_numbers(&numbers, dim).map(Arc::new);
+                };
+                let k = directions.count();
+                let along = Mixture::from_numbers(&numbers, k)?;
+                if along.directions() > k {
+                    return Err(Error::Invalid(format!(
+                        "{} directions in the span of {k}",
+                        along.directions()
+                    )));
+                }
+                let axes = directions.rows(along.axes());
+                along.placed(axes).map(Arc::new)
+            };
             let named = |e: Error| Error::Invalid(format!("the property {key} cannot be read: {e}"));
             find.text(key).map(|text| read(text).map_err(named)).transpose()
         };

@@ -7,6 +7,7 @@
 mod builder;
 mod check;
 mod differences;
+mod directions;
 mod file;
 #[cfg(test)]
 mod fixture;

@@ -1,21 +1,27 @@
 //! The data's mean and covariance as one metadata property: base64 of little-endian f32, the mean and then the upper
 //! triangle of the covariance row by row. Where the model's head is spiked so is the covariance, and its numbers
-//! s, l and U take the place of the triangle.
+//! s, l and U take the place of the triangle. Since version 6 of the format U may be written by its coordinates [k, k] in the
+//! directions of the head.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::directions::Directions;
 use crate::error::{Error, Result};
 use crate::gaussian::Gaussian;
 use crate::icnn::Head;
 use crate::symmetric::Symmetric;
 
-/// d + d (d + 1) / 2 numbers as text, or d + 1 + k + k d.
-pub(super) fn to_text(gaussian: &Gaussian) -> String {
+/// d + d (d + 1) / 2 numbers as text, or d + 1 + k + k d, or d + 1 + k + k² along directions that span U.
+pub(super) fn to_text(gaussian: &Gaussian, directions: Option<&Directions>) -> String {
     let d = gaussian.dim();
     let covariance = match &gaussian.covariance {
         Symmetric::Full(all) => (0..d).flat_map(|i| &all[i * d + i..(i + 1) * d]).copied().collect(),
-        spiked => spiked.numbers(),
+        Symmetric::Spiked(spiked) => {
+            let vectors = spiked.vectors();
+            let vectors = directions.map_or_else(|| vectors.to_vec(), |v| v.coordinates(vectors));
+            [&[spiked.floor()], spiked.values(), &vectors].concat()
+        }
     };
     encode(gaussian.mean.iter().chain(&covariance))
 }
@@ -36,22 +42,32 @@ pub(super) fn decode(text: &str, what: &str) -> Result<Vec<f64>> {
     Ok(numbers.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect())
 }
 
-/// Reads the text back for dimension `d` and the head of the model.
-pub(super) fn from_text(text: &str, d: usize, head: Head) -> Result<Gaussian> {
+/// Reads the text back for dimension `d`, the head of the model and the directions along which it was written.
+pub(super) fn from_text(
+    text: &str,
+    d: usize,
+    head: Head,
+    directions: Option<&Directions>,
+) -> Result<Gaussian> {
     let invalid =
         |found: String| Error::Invalid(format!("the property cmf.gaussian cannot be read: {found}"));
     let mut mean = decode(text, "cmf.gaussian")?;
-    let expected = d + head.rank().map_or(d * (d + 1) / 2, |k| 1 + k + k * d);
+    let a_row = directions.map_or(d, Directions::count);
+    let expected = d + head.rank().map_or(d * (d + 1) / 2, |k| 1 + k + k * a_row);
     if mean.len() != expected {
         return Err(invalid(format!("expected {expected} numbers, found {}", mean.len())));
     }
     if mean.iter().any(|v| !v.is_finite()) {
         return Err(Error::NotFinite("a number of cmf.gaussian".into()));
     }
-    let numbers = mean.split_off(d);
+    let mut numbers = mean.split_off(d);
     let covariance = match head {
         Head::Full => mirrored(&numbers, d).into(),
         Head::Spiked { rank } => {
+            if let Some(directions) = directions {
+                let vectors = directions.rows(&numbers.split_off(1 + rank));
+                numbers.extend(vectors);
+            }
             Symmetric::from_numbers(numbers, d, Some(rank)).map_err(|e| invalid(e.to_string()))?
         }
     };
@@ -82,25 +98,29 @@ mod tests {
             mean: vec![0.5, -1.0, 2.0],
             covariance: vec![2.0, 0.5, 0.25, 0.5, 3.0, -0.125, 0.25, -0.125, 1.0].into(),
         };
-        let text = to_text(&gaussian);
-        let back = from_text(&text, 3, Head::Full).unwrap();
+        let text = to_text(&gaussian, None);
+        let back = from_text(&text, 3, Head::Full, None).unwrap();
         assert_eq!(back, gaussian);
-        assert!(from_text(&text, 4, Head::Full).unwrap_err().to_string().contains("expected 14 numbers"));
-        assert!(from_text("no base64!", 3, Head::Full).is_err());
+        assert!(
+            from_text(&text, 4, Head::Full, None).unwrap_err().to_string().contains("expected 14 numbers")
+        );
+        assert!(from_text("no base64!", 3, Head::Full, None).is_err());
     }
 
     #[test]
     fn moments_of_few_directions_survive_too() {
         let spiked = Spiked::new(0.5, vec![4.0], vec![0.0, 1.0, 0.0]).unwrap();
         let gaussian = Gaussian { mean: vec![0.5, -1.0, 2.0], covariance: spiked.into() };
-        let text = to_text(&gaussian);
-        assert_eq!(from_text(&text, 3, Head::Spiked { rank: 1 }).unwrap(), gaussian);
-        assert!(from_text(&text, 3, Head::Full).unwrap_err().to_string().contains("expected 9 numbers"));
+        let text = to_text(&gaussian, None);
+        assert_eq!(from_text(&text, 3, Head::Spiked { rank: 1 }, None).unwrap(), gaussian);
+        assert!(
+            from_text(&text, 3, Head::Full, None).unwrap_err().to_string().contains("expected 9 numbers")
+        );
         // Directions of length 2.
         let mut numbers = vec![0.0f32; 3];
         numbers.extend([0.5, 4.0, 0.0, 2.0, 0.0]);
         let text = STANDARD.encode(numbers.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
-        let message = from_text(&text, 3, Head::Spiked { rank: 1 }).unwrap_err().to_string();
+        let message = from_text(&text, 3, Head::Spiked { rank: 1 }, None).unwrap_err().to_string();
         assert!(message.contains("not orthonormal"), "{message}");
     }
 }

@@ -13,7 +13,7 @@ use super::ops::{BurnOps, Ranked};
 use crate::error::{Error, Result};
 use crate::host::{Array, Host, Scalar};
 use crate::icnn::subspace::in_directions;
-use crate::icnn::{Architecture, GibbsFactor, Head, Icnn, Spikes, Weights};
+use crate::icnn::{Architecture, FormsAlong, GibbsFactor, Head, Icnn, Spikes, Weights};
 use crate::linalg::{SymmetricEigen, largest};
 use crate::ops::{Activation, Ops};
 use crate::symmetric::Spiked;
@@ -181,14 +181,18 @@ impl<B: Backend> Parameters<B> {
                 let spikes = Spikes { floor: Ranked::Two(floor), excess: Ranked::Two(excess) };
                 let forms = self.forms.val().matmul(directions.clone());
                 let pull = centre.clone().matmul(directions.clone().transpose());
-                (forms, Some(Ranked::Two(self.forms.val())), directions, pull, Some(spikes))
+                let along = FormsAlong {
+                    forms: Ranked::Two(self.forms.val()),
+                    directions: Ranked::Two(directions.clone()),
+                };
+                (forms, Some(along), directions, pull, Some(spikes))
             }
         };
         Weights {
             pull: Ranked::Two(pull),
             spikes,
             x_side: Ranked::Two(Tensor::cat(vec![forms, head], 0)),
-            forms_along: along,
+            along,
             diagonal: self.diagonal.as_ref().map(|p| Ranked::Two(positive(p))),
             mixing: self
                 .mixing
@@ -247,6 +251,6 @@ pub fn network_of<B: Backend>(arch: &Architecture, weights: &Weights<Ranked<B>>)
         Some((found, _, t)) if found == name => numbers(t.clone().matrix()),
         _ => Err(Error::Invalid(format!("no array {name}"))),
     })?;
-    let forms_along = weights.forms_along.as_ref().map(|t| numbers(t.clone().matrix())).transpose()?;
-    Ok(Icnn::new(arch.clone(), on_host)?.with_forms_along(forms_along))
+    let along = weights.along.as_ref().map(|along| along.try_map(|t| numbers(t.clone().matrix())));
+    Ok(Icnn::new(arch.clone(), on_host)?.with_forms_along(along.transpose()?))
 }

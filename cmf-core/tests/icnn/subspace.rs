@@ -187,7 +187,7 @@ fn networks_that_bend_in_all_directions_say_nothing() {
 fn going_through_the_directions_changes_nothing() {
     for w in networks() {
         let through = w.clone().through_directions();
-        assert!(w.weights().forms_along.is_none() && through.weights().forms_along.is_some());
+        assert!(w.weights().along.is_none() && through.weights().along.is_some());
         let (d, n) = (w.dim(), 4);
         let mut rng = ChaCha8Rng::seed_from_u64(4);
         let [x, g, u, v] = std::array::from_fn(|_| uniform(&mut rng, n * d));
@@ -208,7 +208,7 @@ fn going_through_the_directions_changes_nothing() {
         close("log-density", &subspaces[0].value, &subspaces[1].value, 1e-13);
     }
     let outside = random_spiked(6, &[8], 2, Activation::Softplus { beta: 2.0 });
-    assert!(outside.through_directions().weights().forms_along.is_none());
+    assert!(outside.through_directions().weights().along.is_none());
 }
 
 /// A network made of the weights of one that goes through its directions may have other forms.
@@ -216,5 +216,5 @@ fn going_through_the_directions_changes_nothing() {
 fn forms_along_the_directions_are_not_taken_over() {
     let w = random_within(6, &[8], 2, GibbsFactor::Whole).through_directions();
     let again = Icnn::new(w.architecture().clone(), w.weights().clone()).unwrap();
-    assert!(again.weights().forms_along.is_none());
+    assert!(again.weights().along.is_none());
 }

@@ -324,8 +324,8 @@ fn a_file_holds_the_mixture() {
 fn versions_out_of_range_are_refused() {
     assert_says(&changed(|m| m.opset_import[0].version = 99), &["operator set 99", "13 to 18"]);
     assert_says(&changed(|m| m.ir_version = 100), &["version 100", "4 to 13"]);
-    let message = changed(|m| m.metadata_props[0].value = "6".into());
-    assert_says(&message, &["cmf.format_version is 6", "reads 1 to 5"]);
+    let message = changed(|m| m.metadata_props[0].value = "7".into());
+    assert_says(&message, &["cmf.format_version is 7", "reads 1 to 6"]);
     // A file of version 2 says its source.
     let message = changed(|m| m.metadata_props[0].value = "2".into());
     assert_says(&message, &["cmf.source", "missing"]);

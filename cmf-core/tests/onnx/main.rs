@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod directions;
 mod engine;
 mod file;
 mod foreign;

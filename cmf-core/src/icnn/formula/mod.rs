@@ -8,7 +8,7 @@ mod second_order;
 
 pub use second_order::Curved;
 
-use super::{Architecture, Weights};
+use super::{Architecture, FormsAlong, Weights};
 use crate::ops::Ops;
 
 /// The network's formulas for one interpreter and one set of weights.
@@ -96,6 +96,9 @@ impl<'a, O: Ops> Formula<'a, O> {
 
     /// The head's rows: Q [d, d], or V [k, d].
     fn head_rows(&self) -> O::Tensor {
+        if let Some(along) = &self.weights.along {
+            return along.directions.clone();
+        }
         let from = (1 + self.arch.rank) * self.arch.units();
         self.ops.slice(&self.weights.x_side, 0, from, from + self.arch.head_rows())
     }
@@ -130,10 +133,10 @@ impl<'a, O: Ops> Formula<'a, O> {
     /// Products of rows with the x-side matrix: [n, d] -> [n, (1 + r) N + h].
     fn products(&self, rows: &O::Tensor) -> O::Tensor {
         let ops = self.ops;
-        let Some(forms) = &self.weights.forms_along else {
+        let Some(FormsAlong { forms, directions }) = &self.weights.along else {
             return ops.matmul(rows, &ops.transpose(&self.weights.x_side));
         };
-        let along = ops.matmul(rows, &ops.transpose(&self.head_rows()));
+        let along = ops.matmul(rows, &ops.transpose(directions));
         ops.concat(&[ops.matmul(&along, &ops.transpose(forms)), along], 1)
     }
 
@@ -224,13 +227,13 @@ impl<'a, O: Ops> Formula<'a, O> {
     /// The first rows of the x-side matrix weighed by `parts`, as many as these have columns: [n, d].
     fn weighed_rows(&self, parts: &[O::Tensor]) -> O::Tensor {
         let (ops, forms) = (self.ops, 1 + self.arch.rank);
-        if let Some(forms_along) = &self.weights.forms_along {
+        if let Some(FormsAlong { forms: forms_along, directions }) = &self.weights.along {
             let (of_forms, of_head) = parts.split_at(forms);
             let mut along = ops.matmul(&ops.concat(of_forms, 1), forms_along);
             for part in of_head {
                 along = ops.add(&along, part);
             }
-            return ops.matmul(&along, &self.head_rows());
+            return ops.matmul(&along, directions);
         }
         let rows = match parts.len() > forms {
             true => self.arch.x_side_rows(),

@@ -95,7 +95,8 @@ pub(super) fn inner_weights<B: AutodiffBackend>(
         Some((found, _, t)) if found == name => Ok(without_graph(t)),
         _ => Err(Error::Invalid(format!("no array {name}"))),
     })?;
-    Ok(Weights { forms_along: weights.forms_along.as_ref().map(without_graph), ..inner })
+    let along = weights.along.as_ref().map(|along| along.try_map(|t| Ok::<_, Error>(without_graph(t))));
+    Ok(Weights { along: along.transpose()?, ..inner })
 }
 
 /// A run on one device or several.
