@@ -8,7 +8,7 @@ use super::hole::Hole;
 use super::walk::{Walk, curvature};
 use super::whitening::Whitening;
 use super::{Monitor, report};
-use crate::density::{ScoreEstimator, exact_log_density};
+use crate::density::exact_log_density;
 use crate::error::{Error, Result};
 use crate::potential::SecondOrder;
 
@@ -146,8 +146,7 @@ impl Mode {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut walkers = whitening.draw(self.starts - 1, &mut rng)?;
         let step = STEP / curvature(w, whitening, &walkers, &mut rng)?;
-        let estimator = ScoreEstimator::default();
-        let mut walk = Walk { w, whitening, estimator, rng, step, unconverged: 0 };
+        let mut walk = Walk { w, whitening, rng, step, unconverged: 0 };
         for t in 0..self.explore {
             let left = 1.0 - (t + 1) as f64 / self.explore as f64;
             walk.advance(&mut walkers, left)?;

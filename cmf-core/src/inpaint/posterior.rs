@@ -7,7 +7,7 @@ use super::hole::{Hole, denoise, opposite_noise};
 use super::walk::{Walk, curvature};
 use super::whitening::Whitening;
 use super::{Monitor, report};
-use crate::density::{ScoreEstimator, exact_log_density_and_score};
+use crate::density::exact_log_density_and_score;
 use crate::error::{Error, Result};
 use crate::linalg::dot;
 use crate::potential::SecondOrder;
@@ -36,7 +36,8 @@ pub struct Completions {
     pub standard_deviation: Vec<f64>,
 }
 
-/// Langevin with estimated scores and no acceptance test.
+/// Langevin with no acceptance test and estimated scores, exact ones along few directions
+/// ([`subspace`](SecondOrder::subspace)).
 ///
 /// Its law is near the posterior, not equal: the variance is high by the factor 1/(1 - γ/2) on a Gaussian and the probe's
 /// noise adds to it. Cheap: no Hessian but for the final denoising. [`Mala`] has no such bias.
@@ -230,7 +231,7 @@ fn enter<'a>(
     }
     let zeta = whitening.draw(draws, &mut rng)?;
     let step = relative_step / curvature(w, whitening, &zeta, &mut rng)?;
-    Ok((zeta, Walk { w, whitening, estimator: ScoreEstimator::default(), rng, step, unconverged: 0 }))
+    Ok((zeta, Walk { w, whitening, rng, step, unconverged: 0 }))
 }
 
 /// States of the chains with their exact log-densities and scores.
