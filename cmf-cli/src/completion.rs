@@ -71,10 +71,9 @@ impl Painter {
         if self.model.worker.device != "cpu" {
             return 1;
         }
-        // Hessians and arrays of their size, or [d, k] along few directions, then a few of each row.
+        // Hessians and arrays of their size, then a few of each row.
         let d = self.model.dim();
-        let k = self.model.engine.subspace().map_or(d, |subspace| subspace.along.dim());
-        (WORKSPACE_BYTES / (size_of::<f64>() * d * (16 * k + 8 * rows))).max(1)
+        (WORKSPACE_BYTES / (size_of::<f64>() * d * (16 * d + 8 * rows))).max(1)
     }
 
     /// Fills one hole. `go_on` hears the share that is done and says whether to go on; if not, the result

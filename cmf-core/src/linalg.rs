@@ -3,8 +3,10 @@
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Mul};
 
+use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::linalg::solvers::{DenseSolveCore, Solve};
 use faer::linalg::triangular_inverse::invert_lower_triangular;
+use faer::traits::RealField;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use rayon::prelude::*;
 
@@ -146,32 +148,42 @@ pub fn matmul(a: &[f64], b: &[f64], n: usize, k: usize, m: usize) -> Vec<f64> {
     to_rows((view(a, n, k) * view(b, k, m)).as_ref())
 }
 
-/// `out` = a b for row-major a [n, k] and b [k, m], on the calling thread.
-fn multiply(out: &mut [f64], a: &[f64], b: MatRef<'_, f64>) {
+/// `out` = a b for row-major a [n, k] and b [k, m] of this structure, on the calling thread.
+fn multiply<T: RealField>(out: &mut [T], a: &[T], b: MatRef<'_, T>, structure: BlockStructure) {
     let n = a.len() / b.nrows();
     let target = MatMut::from_row_major_slice_mut(out, n, b.ncols());
-    faer::linalg::matmul::matmul(target, Accum::Replace, view(a, n, b.nrows()), b, 1.0, Par::Seq);
+    let (a, all) = (view(a, n, b.nrows()), BlockStructure::Rectangular);
+    triangular::matmul(target, all, Accum::Replace, a, all, b, structure, T::one_impl(), Par::Seq);
 }
 
 /// a b for row-major a [n, k] and b [k, m], on the calling thread.
 pub(crate) fn product(a: &[f64], b: MatRef<'_, f64>) -> Vec<f64> {
     let mut out = vec![0.0; a.len() / b.nrows() * b.ncols()];
-    multiply(&mut out, a, b);
+    multiply(&mut out, a, b, BlockStructure::Rectangular);
     out
 }
 
-/// The same shared out to the threads, each row to the same bits whatever other rows there are and on any number of
-/// threads.
-pub(crate) fn products_of_rows(a: &[f64], b: MatRef<'_, f64>) -> Vec<f64> {
+/// a b for row-major a [n, k] and b [k, m] of this structure, shared out to the threads: each row to the same bits whatever
+/// other rows there are and on any number of threads.
+///
+/// (faer's own sharing has its threads spin at barriers.)
+pub(crate) fn products_of_rows<T: RealField + Copy + Default>(
+    a: &[T],
+    b: MatRef<'_, T>,
+    structure: BlockStructure,
+) -> Vec<T> {
+    // Enough to pay for the packing of b.
     const ROWS: usize = 64;
     let (k, m) = (b.nrows(), b.ncols());
-    let mut out = vec![0.0; a.len() / k * m];
+    let mut out = vec![T::default(); a.len() / k * m];
     out.par_chunks_mut(ROWS * m).zip(a.par_chunks(ROWS * k)).for_each(|(out, a)| {
         if a.len() > k {
-            return multiply(out, a, b);
+            return multiply(out, a, b, structure);
         }
         // A single row has a way of its own through faer, with other sums.
-        out.copy_from_slice(&product(&a.repeat(2), b)[..m]);
+        let mut twice = vec![T::default(); 2 * m];
+        multiply(&mut twice, &a.repeat(2), b, structure);
+        out.copy_from_slice(&twice[..m]);
     });
     out
 }
@@ -220,19 +232,28 @@ mod tests {
 
     #[test]
     fn a_row_has_the_same_products_in_any_company() {
-        for (k, m) in [(3, 1), (7, 5), (100, 99), (784, 50), (1000, 400)] {
+        use BlockStructure::{Rectangular, TriangularLower, TriangularUpper};
+        let shapes = [(3, 1), (7, 5), (100, 99), (784, 50), (1000, 400)].map(|shape| (shape, Rectangular));
+        let triangles = [((7, 7), TriangularUpper), ((400, 400), TriangularLower)];
+        for ((k, m), structure) in shapes.into_iter().chain(triangles) {
             let numbers = |n: usize| (0..n).map(|i| (i as f64 * 0.7).sin()).collect::<Vec<f64>>();
             let (a, b) = (numbers(130 * k), numbers(k * m));
             for b in [view(&b, k, m), view(&b, m, k).transpose()] {
-                let all = products_of_rows(&a, b);
-                let plain = view(&a, 130, k) * b;
+                let all = products_of_rows(&a, b, structure);
+                let plain = view(&a, 130, k)
+                    * Mat::from_fn(k, m, |i, j| match structure {
+                        TriangularLower if i < j => 0.0,
+                        TriangularUpper if i > j => 0.0,
+                        _ => b[(i, j)],
+                    });
                 // Sums of up to 1,000 terms up to 1.
                 assert!(all.iter().zip(to_rows(plain.as_ref())).all(|(a, b)| (a - b).abs() < 1e-11));
                 for n in [1, 2, 65, 129] {
-                    assert_eq!(products_of_rows(&a[..n * k], b), all[..n * m], "{n} rows of {k} by {m}");
+                    let some = products_of_rows(&a[..n * k], b, structure);
+                    assert_eq!(some, all[..n * m], "{n} rows of {k} by {m}, {structure:?}");
                 }
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-                assert_eq!(pool.install(|| products_of_rows(&a, b)), all);
+                assert_eq!(pool.install(|| products_of_rows(&a, b, structure)), all);
             }
         }
     }

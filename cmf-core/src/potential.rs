@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use faer::MatRef;
+use faer::linalg::matmul::triangular::BlockStructure;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result, check_len};
@@ -86,12 +87,12 @@ pub struct Subspace<'a> {
 impl Subspace<'_> {
     /// V x of each row x: [n, d] -> [n, k].
     pub fn coordinates(&self, x: &[f64]) -> Vec<f64> {
-        products_of_rows(x, self.view().transpose())
+        products_of_rows(x, self.view().transpose(), BlockStructure::Rectangular)
     }
 
     /// V' u of each row u: [n, k] -> [n, d].
     pub fn rows(&self, u: &[f64]) -> Vec<f64> {
-        products_of_rows(u, self.view())
+        products_of_rows(u, self.view(), BlockStructure::Rectangular)
     }
 
     fn view(&self) -> MatRef<'_, f64> {

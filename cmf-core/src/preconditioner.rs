@@ -1,14 +1,13 @@
 //! An approximate inverse Hessian P = L L' shared by all rows, which speeds up solvers and samplers.
 
-use faer::linalg::matmul::triangular::{BlockStructure, matmul};
+use faer::linalg::matmul::triangular::BlockStructure;
 use faer::linalg::solvers::{PartialPivLu, Solve};
 use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
-use rayon::prelude::*;
+use faer::{Mat, MatRef, Par, Side};
 
 use crate::error::{Error, Result, check_len};
 use crate::host::Scalar;
-use crate::linalg::{to_rows, view};
+use crate::linalg::{products_of_rows, to_rows, view};
 use crate::potential::rows;
 use crate::symmetric::{Spectrum, Spiked, Symmetric};
 
@@ -127,31 +126,10 @@ fn log_diagonal(u: MatRef<'_, f64>) -> f64 {
     (0..u.nrows()).map(|i| u[(i, i)].abs().ln()).sum()
 }
 
-/// Rows that one thread multiplies at a time: enough to pay for the packing of L.
-const CHUNK: usize = 64;
-
-/// The product of each row of `a` [n, d] with the triangular b [d, d].
-///
-/// (faer's own sharing has its threads spin at barriers; rows are shared out here, the same on any number of threads.)
+/// The product of each row of `a` [n, d] with b [d, d].
 fn times<T: Scalar>(a: &[T], b: MatRef<'_, T>, structure: BlockStructure) -> Result<Vec<T>> {
-    let d = b.nrows();
-    let n = rows(a, d)?;
-    let mut out = vec![T::from_f64(0.0); n * d];
-    out.par_chunks_mut(CHUNK * d).zip(a.par_chunks(CHUNK * d)).for_each(|(out, a)| {
-        let n = a.len() / d;
-        matmul(
-            MatMut::from_row_major_slice_mut(out, n, d),
-            BlockStructure::Rectangular,
-            Accum::Replace,
-            view(a, n, d),
-            BlockStructure::Rectangular,
-            b,
-            structure,
-            T::from_f64(1.0),
-            Par::Seq,
-        );
-    });
-    Ok(out)
+    rows(a, b.nrows())?;
+    Ok(products_of_rows(a, b, structure))
 }
 
 /// L z, or a copy of z without a preconditioner.

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use faer::linalg::matmul::triangular::BlockStructure;
+
 use crate::error::{Error, Result, check_len};
 use crate::linalg::{Cholesky, SymmetricEigen, dot, matmul, product, products_of_rows, to_rows, view};
 use crate::potential::rows;
@@ -111,11 +113,11 @@ impl Spiked {
         let (k, d) = (self.values.len(), self.dim());
         rows(a, d)?;
         let vectors = view(&self.vectors, k, d);
-        let mut along = products_of_rows(a, vectors.transpose());
+        let mut along = products_of_rows(a, vectors.transpose(), BlockStructure::Rectangular);
         for row in along.chunks_exact_mut(k) {
             row.iter_mut().zip(&self.values).for_each(|(v, l)| *v *= l - self.floor);
         }
-        let mut out = products_of_rows(&along, vectors);
+        let mut out = products_of_rows(&along, vectors, BlockStructure::Rectangular);
         out.iter_mut().zip(a).for_each(|(o, v)| *o += self.floor * v);
         Ok(out)
     }

@@ -1,6 +1,6 @@
 //! The network without the units that training has silenced.
 
-use super::{Icnn, Weights};
+use super::{FormsAlong, Icnn, Weights};
 use crate::error::Result;
 use crate::host::{Array, Scalar};
 
@@ -43,8 +43,13 @@ impl<T: Scalar> Icnn<T> {
         let mut lean = arch.clone();
         lean.widths[arch.widths.len() - 1] = kept.len();
         let forms = (0..=arch.rank).flat_map(|r| units.iter().map(move |unit| r * n + unit));
+        let forms: Vec<usize> = forms.collect();
         let head = (1 + arch.rank) * n..arch.x_side_rows();
-        let rows: Vec<usize> = forms.chain(head).collect();
+        let rows: Vec<usize> = forms.iter().copied().chain(head).collect();
+        let along = weights.along.as_ref().map(|FormsAlong { forms: along, directions }| FormsAlong {
+            forms: rows_of(along, &forms, directions.shape()[0]),
+            directions: directions.clone(),
+        });
         let of_last: Vec<usize> = kept.iter().map(|unit| unit - last.start).collect();
         let mut mixing = weights.mixing.clone();
         if let Some(into_last) = mixing.last_mut() {
@@ -52,7 +57,7 @@ impl<T: Scalar> Icnn<T> {
         }
         let weights = Weights {
             x_side: rows_of(&weights.x_side, &rows, d),
-            along: None,
+            along,
             diagonal: weights.diagonal.as_ref().map(|diagonal| rows_of(diagonal, &units, d)),
             mixing,
             bias: columns(&weights.bias, &units),

@@ -161,7 +161,10 @@ impl Architecture {
                 self.dim
             )));
         }
-        if self.dim > 1 << 20 || self.rank > 64 || self.widths.len() > 64 || self.units() > 1 << 20 {
+        if self.dim > 1 << 20 || self.rank > 64 || self.widths.len() > 64
+            // Each, so that their sum is one.
+            || self.widths.iter().any(|&width| width > 1 << 20) || self.units() > 1 << 20
+        {
             return Err(Error::Invalid("the architecture is larger than this program handles".into()));
         }
         if self.parameter_count() > MOST_PARAMETERS {

@@ -33,7 +33,7 @@ pub struct Icnn<T> {
     /// The head on its own, where the Gibbs factor is of that.
     gibbs: Option<Arc<HeadFactor>>,
     /// What [`SecondOrder::subspace`] gives, once it was asked for.
-    along: OnceLock<Option<Arc<Along<T>>>>,
+    bends: OnceLock<Option<Arc<Along<T>>>>,
 }
 
 impl<T: Scalar> Icnn<T> {
@@ -63,7 +63,7 @@ impl<T: Scalar> Icnn<T> {
             GibbsFactor::Whole => None,
             GibbsFactor::Head => Some(Arc::new(head_factor(&arch, &weights)?)),
         };
-        Ok(Icnn { arch, weights, gibbs, along: OnceLock::new() })
+        Ok(Icnn { arch, weights, gibbs, bends: OnceLock::new() })
     }
 
     /// The same network going through its forms in the directions of its spiked head, which are these.
@@ -99,22 +99,27 @@ impl<T: Scalar> Icnn<T> {
         arch: Architecture,
         weights: Weights<Array<T>>,
     ) -> Result<Self> {
-        let gibbs = arch.gibbs;
+        let (gibbs, along) = (arch.gibbs, weights.along.clone());
         let network = Icnn::new(Architecture { gibbs: GibbsFactor::Whole, ..arch }, weights)?;
         let arch = Architecture { gibbs, ..network.arch };
-        Ok(Icnn { arch, gibbs: self.gibbs.clone(), ..network })
+        Ok(Icnn { arch, gibbs: self.gibbs.clone(), ..network }.with_forms_along(along))
     }
 
     /// The same network in another precision.
     pub fn cast<U: Scalar>(&self) -> Result<Icnn<U>> {
         let named = self.weights.named(&self.arch);
-        let weights = Weights::build(&self.arch, |name, [rows, cols]| {
+        let cast = |array: &Array<T>| -> Result<Array<U>> {
+            let data = array.to_vec().iter().map(|v| U::from_f64(v.to_f64())).collect();
+            let [rows, cols] = [array.shape()[0], array.shape()[1]];
+            Ok(Array::matrix(data, rows, cols))
+        };
+        let weights = Weights::build(&self.arch, |name, _| {
             let found = named.iter().find(|(n, ..)| n == name);
             let (.., array) = found.ok_or_else(|| Error::Invalid(format!("no array {name}")))?;
-            let data = array.to_vec().iter().map(|v| U::from_f64(v.to_f64())).collect();
-            Ok::<_, Error>(Array::matrix(data, rows, cols))
+            cast(array)
         })?;
-        let cast = Icnn::new(self.arch.clone(), weights)?;
+        let along = self.weights.along.as_ref().map(|along| along.try_map(cast)).transpose()?;
+        let cast = Icnn::new(self.arch.clone(), weights)?.with_forms_along(along);
         match self.gibbs.as_ref().and_then(|head| head.mixture()) {
             Some(mixture) => cast.with_mixture(mixture.clone()),
             None => Ok(cast),
@@ -262,7 +267,7 @@ impl<T: Scalar> Potential for Icnn<T> {
 
 impl<T: Scalar> SecondOrder for Icnn<T> {
     fn subspace(&self) -> Option<Subspace<'_>> {
-        self.along.get_or_init(|| Along::of(self)).as_deref().map(Along::subspace)
+        self.bends.get_or_init(|| Along::of(self)).as_deref().map(Along::subspace)
     }
 
     fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {

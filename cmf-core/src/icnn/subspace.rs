@@ -8,11 +8,12 @@ use crate::ops::Ops;
 use crate::potential::Subspace;
 use crate::symmetric::Spiked;
 
-/// How far a row may lie outside of directions that are taken to hold it, as a share of its length: f32 rounds sums of a few thousand terms.
-pub(crate) const OUTSIDE: f64 = 1e-5;
+/// How far a row may lie outside of directions that are taken to hold it, as a share of its length: f32 rounds sums of a few
+/// thousand terms.
+const OUTSIDE: f64 = 1e-5;
 
-/// Multiply-adds of a look at whether forms lie in the span: a second of one core. What asks for more is taken to bend in all
-/// directions.
+/// Multiply-adds of a look at whether forms lie in the span, and of forms from their coordinates: a second of one core. What
+/// asks for more is taken to bend in all directions.
 const MOST_WORK: usize = 1 << 36;
 
 /// f, V and c of w(x) = f(V x) + ½ c |(I - V'V)(x - a)|².
@@ -34,6 +35,25 @@ pub(crate) fn in_directions<T: Scalar>(
     [inside, outside]
 }
 
+/// The coordinates [n, k] of `rows` [n, d] in `directions` [k, d]; none where a row leaves their span.
+pub(crate) fn coordinates_within<T: Scalar>(
+    rows: &Array<T>,
+    directions: &Array<T>,
+    host: &Host<T>,
+) -> Option<Array<T>> {
+    let [inside, off] = in_directions(rows, directions, host);
+    let length = |row: &[T]| row.iter().map(|v| v.to_f64().powi(2)).sum::<f64>().sqrt();
+    let row = |a: &Array<T>, i: usize| length(a.row(0, i).unwrap_or_default());
+    let within = (0..rows.shape()[0]).all(|i| row(&off, i) <= OUTSIDE * row(rows, i));
+    within.then_some(inside)
+}
+
+/// Whether the coordinates of the forms, or the forms from their coordinates, take no more than [`MOST_WORK`].
+pub(crate) fn is_affordable(arch: &Architecture) -> bool {
+    let forms = (1 + arch.rank) * arch.units();
+    arch.head.rank().is_some_and(|k| (forms * arch.dim).saturating_mul(k) <= MOST_WORK)
+}
+
 /// The forms of a network in the directions of its spiked head; none with a full head, and where a form leaves the span of the
 /// directions.
 fn forms_along<T: Scalar>(network: &Icnn<T>, host: &Host<T>) -> Option<FormsAlong<Array<T>>> {
@@ -42,17 +62,14 @@ fn forms_along<T: Scalar>(network: &Icnn<T>, host: &Host<T>) -> Option<FormsAlon
     if let Some(along) = &weights.along {
         return Some(along.clone());
     }
-    let n = (1 + arch.rank) * arch.units();
-    if (n * k).saturating_mul(arch.dim) > MOST_WORK {
+    if !is_affordable(arch) {
         return None;
     }
+    let n = (1 + arch.rank) * arch.units();
     let [forms, directions] =
         [0..n, n..n + k].map(|rows| host.slice(&weights.x_side, 0, rows.start, rows.end));
-    let [inside, off] = in_directions(&forms, &directions, host);
-    let length = |row: &[T]| row.iter().map(|v| v.to_f64().powi(2)).sum::<f64>().sqrt();
-    let row = |a: &Array<T>, i: usize| length(a.row(0, i).unwrap_or_default());
-    let within = (0..n).all(|i| row(&off, i) <= OUTSIDE * row(&forms, i));
-    within.then_some(FormsAlong { forms: inside, directions })
+    let inside = coordinates_within(&forms, &directions, host)?;
+    Some(FormsAlong { forms: inside, directions })
 }
 
 impl<T: Scalar> Icnn<T> {

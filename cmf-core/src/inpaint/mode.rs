@@ -16,8 +16,8 @@ use crate::potential::SecondOrder;
 ///
 /// 1. Exploration. Start 0, by default the only one, is the conditional mean of the Gaussian start, or of the likeliest
 ///    component of a mixture. The others are draws of the start's conditional law that walk `explore` Langevin steps with
-///    estimated scores while the temperature falls from 1 to 0: log ρ has many local maxima, and a walk of estimated scores
-///    costs a few percent of exact ones.
+///    estimated scores while the temperature falls from 1 to 0: log ρ has many local maxima, and estimated scores cost a
+///    few percent of exact ones, or, of models that bend along few directions, as much: then these are exact.
 /// 2. Choice, where there are more starts than `finalists`. One exact log ρ each; start 0 and the best of the others go on,
 ///    so that the result is never below a plain ascent from start 0.
 /// 3. Ascent. Exact scores, the first `broad` of them in the metric of the model's curvature averaged over what the hole

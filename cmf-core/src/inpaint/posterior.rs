@@ -40,7 +40,7 @@ pub struct Completions {
 /// ([`subspace`](SecondOrder::subspace)).
 ///
 /// Its law is near the posterior, not equal: the variance is high by the factor 1/(1 - γ/2) on a Gaussian and the probe's
-/// noise adds to it. Cheap: no Hessian but for the final denoising. [`Mala`] has no such bias.
+/// noise adds to it. Cheap: no Hessian [d, d] but for the final denoising. [`Mala`] has no such bias.
 #[derive(Debug, Clone, Copy)]
 pub struct Langevin {
     /// Chains, each of which gives one draw; pairs of them run on opposite noise.
@@ -81,7 +81,7 @@ pub struct LangevinRun {
 pub struct Mala {
     /// Chains, each of which gives one draw; pairs of them run on opposite noise.
     pub draws: usize,
-    /// Langevin steps with estimated scores on the way in.
+    /// Steps of [`Langevin`] on the way in.
     pub warm_up: usize,
     /// Exact steps that adapt γ; discarded.
     pub adapt: usize,

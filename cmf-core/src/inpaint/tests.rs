@@ -164,7 +164,7 @@ fn mala_draws_the_conditional_gaussian() {
     }
 }
 
-/// A potential along all its coordinates, as one that bends along few of many would be.
+/// A potential along its 6 coordinates: 36 are few beside 8 times as many dimensions.
 struct Along<'a>(&'a dyn SecondOrder, Vec<f64>);
 
 impl Potential for Along<'_> {
@@ -216,6 +216,7 @@ fn walks_along_few_directions_have_exact_scores() {
         found.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
     };
     let [of_along, of_bent] = [scores(&along), scores(&bent)];
+    // Rounding of f64, and a probe's spread, which is of the size of the score itself, about 1.
     assert!(of_along < 1e-12 && of_bent > 1e-3, "{of_along:e} {of_bent:e}");
 }
 

@@ -158,6 +158,7 @@ impl Mixture {
     }
 
     /// The same along other directions F [k, d].
+    #[cfg(any(test, feature = "train", feature = "onnx"))]
     pub(crate) fn placed(mut self, directions: Vec<f64>) -> Result<Self> {
         let k = self.directions();
         if !directions.len().is_multiple_of(k) || directions.iter().any(|v| !v.is_finite()) {
@@ -183,11 +184,6 @@ impl Mixture {
     /// The number k of directions.
     pub fn directions(&self) -> usize {
         self.components[0].mean.len()
-    }
-
-    /// F: [k, d].
-    pub(crate) fn axes(&self) -> &[f64] {
-        &self.directions
     }
 
     /// The dimension d of x.

@@ -25,6 +25,8 @@ pub struct ModelFile {
     dim: usize,
     proto: pb::ModelProto,
     metadata: Option<Metadata>,
+    /// Whether forms are written along the directions of the head.
+    is_along: bool,
 }
 
 impl ModelFile {
@@ -41,7 +43,8 @@ impl ModelFile {
         let dim = check::check(&proto).map_err(named)?;
         let properties = proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str()));
         let directions = || constant(&proto, DIRECTIONS).and_then(numbers).unwrap_or_default();
-        let metadata = Metadata::from_properties(properties, directions).map_err(|e| named(e.to_string()))?;
+        let read = Metadata::from_properties(properties, directions).map_err(|e| named(e.to_string()))?;
+        let (metadata, is_along) = read.map_or((None, false), |(metadata, along)| (Some(metadata), along));
         // They are known now, and long as text.
         proto.metadata_props = Vec::new();
         match &metadata {
@@ -59,7 +62,7 @@ impl ModelFile {
             _ => {}
         }
         proto.graph.iter_mut().for_each(graph::keep_first_outputs);
-        Ok(ModelFile { path, dim, proto, metadata })
+        Ok(ModelFile { path, dim, proto, metadata, is_along })
     }
 
     /// The file.
@@ -95,12 +98,9 @@ impl ModelFile {
         &self.proto
     }
 
-    /// The forms in the directions of the head, if the file holds these.
+    /// The forms in the directions of the head, if the file is of a version that holds these.
     fn along(&self, arch: &Architecture) -> Result<Option<FormsAlong<Array<f32>>>> {
-        let Some(k) = arch.head.rank().filter(|_| constant(&self.proto, FORMS_ALONG).is_some()) else {
-            return Ok(None);
-        };
-        check_forms(arch).map_err(|e| Error::file(&self.path, e))?;
+        let Some(k) = arch.head.rank().filter(|_| self.is_along) else { return Ok(None) };
         let forms = self.array(FORMS_ALONG, [(1 + arch.rank) * arch.units(), k])?;
         Ok(Some(FormsAlong { forms, directions: self.array(DIRECTIONS, [k, arch.dim])? }))
     }
@@ -112,7 +112,7 @@ impl ModelFile {
     ) -> Result<Weights<Array<f32>>> {
         Weights::build(arch, |name, shape| match (name, along) {
             ("x_side", Some(FormsAlong { forms, directions })) => {
-                let host = Host::sequential();
+                let host = Host::parallel();
                 Ok(host.concat(&[host.matmul(forms, directions), directions.clone()], 0))
             }
             _ => self.array(name, shape),
@@ -153,18 +153,6 @@ fn numbers(tensor: &pb::TensorProto) -> Option<Vec<f32>> {
     })
 }
 
-/// A file may hold fewer numbers than its network has, but not so many fewer that reading it takes more memory than a file can.
-fn check_forms(arch: &Architecture) -> Result<()> {
-    let bytes = (arch.x_side_rows() * arch.dim) as u64 * 4;
-    if bytes > MOST_BYTES {
-        return Err(Error::Invalid(format!(
-            "the forms of the network take {bytes} bytes in all {} dimensions, more than {MOST_BYTES} can be read",
-            arch.dim
-        )));
-    }
-    Ok(())
-}
-
 /// Writes `network` and what is known of it as one model file; the same input gives the same bytes.
 ///
 /// The file appears whole or not at all. What lies in the span of the directions of a spiked head is written by its coordinates
@@ -177,24 +165,26 @@ pub fn export(path: impl AsRef<Path>, network: &Icnn<f32>, metadata: &Metadata) 
         return Err(Error::Invalid("the metadata describe another mixture than the network's".into()));
     }
     let along = network.clone().through_directions();
-    let directions = along.weights().along.as_ref().map(|along| {
-        let directions = &along.directions;
-        Directions::new(directions.to_f64s(), directions.shape()[0])
-    });
-    let directions = directions.filter(|directions| metadata.is_along(directions));
-    let mut proto = match &directions {
-        Some(_) => {
-            check_forms(&metadata.architecture)?;
-            graph::of_file(&along)?
-        }
-        None => graph::of_file(&along.with_forms_along(None))?,
+    let (network, properties) = match properties_along(&along, metadata) {
+        Some(properties) => (along, properties),
+        None => (along.with_forms_along(None), metadata.to_properties(None)?),
     };
-    proto.metadata_props = metadata
-        .to_properties(directions.as_ref())?
-        .into_iter()
-        .map(|(key, value)| pb::StringStringEntryProto { key, value })
-        .collect();
+    let mut proto = graph::of_file(&network)?;
+    proto.metadata_props =
+        properties.into_iter().map(|(key, value)| pb::StringStringEntryProto { key, value }).collect();
     write(path.as_ref(), &proto)
+}
+
+/// The properties along the directions of a network that goes through these; none where a row leaves their span, and where
+/// what is written could not be read.
+fn properties_along(network: &Icnn<f32>, metadata: &Metadata) -> Option<Vec<(String, String)>> {
+    let FormsAlong { directions, .. } = network.weights().along.as_ref()?;
+    let numbers = directions.to_vec();
+    let along = Directions::new(&numbers, directions.shape()[0]);
+    let properties = metadata.to_properties(Some(&along)).ok()?;
+    let written = properties.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    Metadata::from_properties(written, || numbers).ok()?;
+    Some(properties)
 }
 
 /// Writes one function of `network` as an ONNX model for other programs.

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::check::MOST_BYTES;
 use super::directions::Directions;
 use super::graph::DIRECTIONS;
 use super::moments;
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::Gaussian;
+use crate::icnn::subspace::is_affordable;
 use crate::icnn::{Architecture, GibbsFactor, Head};
 use crate::mixture::Mixture;
 use crate::potential::{Potential, rows};
 use crate::source::Source;
-use crate::symmetric::Symmetric;
 
 /// Version of the set of properties below; files of a later version are refused.
 ///
@@ -22,7 +23,9 @@ use crate::symmetric::Symmetric;
 /// version 6 coordinates in the directions of a spiked head: of forms (the constants `forms_along` and `directions` of the
 /// graph), of the directions of `cmf.gaussian` and of those of mixtures. A file says the first version whose programs read it
 /// rightly.
-pub const FORMAT_VERSION: u32 = 6;
+pub const FORMAT_VERSION: u32 = ALONG_DIRECTIONS;
+/// The version since which all that can is written along the directions of the head.
+const ALONG_DIRECTIONS: u32 = 6;
 
 /// Everything that a model file says about its model.
 #[derive(Debug, Clone, PartialEq)]
@@ -229,25 +232,12 @@ impl Metadata {
         Ok(())
     }
 
-    fn mixtures(&self) -> [(&'static str, Option<&Arc<Mixture>>); 2] {
-        [("cmf.mixture", self.mixture.as_ref()), ("cmf.data_mixture", self.data_mixture.as_ref())]
-    }
-
-    /// Whether the leading directions of the data and those of the mixtures lie in the span of these.
-    pub(super) fn is_along(&self, directions: &Directions) -> bool {
-        let gaussian = self.gaussian.as_ref().is_none_or(|gaussian| match &gaussian.covariance {
-            Symmetric::Full(_) => false,
-            Symmetric::Spiked(spiked) => directions.span(spiked.vectors()),
-        });
-        gaussian && self.mixtures().into_iter().all(|(_, m)| m.is_none_or(|m| directions.span(m.axes())))
-    }
-
-    /// The properties, by key, in a fixed order; along these directions if there are any.
+    /// The properties, by key, in a fixed order; along directions if there are any, whose span no row may leave.
     pub(super) fn to_properties(&self, directions: Option<&Directions>) -> Result<Vec<(String, String)>> {
         self.validate()?;
         let mixture = self.mixture.as_ref().or(self.data_mixture.as_ref());
         let version = match (mixture, self.architecture.gibbs, self.architecture.head, self.source) {
-            _ if directions.is_some() => 6,
+            _ if directions.is_some() => ALONG_DIRECTIONS,
             (Some(_), ..) => 5,
             (_, GibbsFactor::Head, ..) => 4,
             (_, _, Head::Spiked { .. }, _) => 3,
@@ -268,13 +258,14 @@ impl Metadata {
         if version > 1 {
             properties.push(("cmf.source".into(), json(&self.source)?));
         }
-        let gaussian = self.gaussian.as_ref().map(|g| moments::to_text(g, directions));
-        properties.extend(gaussian.map(|text| ("cmf.gaussian".into(), text)));
-        for (key, mixture) in self.mixtures() {
+        if let Some(gaussian) = &self.gaussian {
+            properties.push(("cmf.gaussian".into(), moments::to_text(gaussian, directions)?));
+        }
+        for (key, mixture) in [("cmf.mixture", &self.mixture), ("cmf.data_mixture", &self.data_mixture)] {
             let Some(mixture) = mixture else { continue };
             let numbers = match directions {
-                Some(v) => mixture.as_ref().clone().placed(v.coordinates(mixture.axes()))?.numbers(),
                 None => mixture.numbers(),
+                Some(v) => mixture.as_ref().clone().placed(v.coordinates(mixture.rows())?)?.numbers(),
             };
             properties.push((key.into(), moments::encode(&numbers)));
         }
@@ -283,12 +274,12 @@ impl Metadata {
         Ok(properties)
     }
 
-    /// Reads the properties back; `None` if there are no `cmf.*` keys at all. `directions` are the numbers of the graph's
-    /// constant of this name.
+    /// Reads the properties back, and says whether they are along the directions of the head, as the forms are then; `None`
+    /// if there are no `cmf.*` keys at all. `directions` are the numbers of the graph's constant of this name.
     pub(super) fn from_properties<'a>(
         properties: impl Iterator<Item = (&'a str, &'a str)> + Clone,
         directions: impl FnOnce() -> Vec<f32>,
-    ) -> Result<Option<Self>> {
+    ) -> Result<Option<(Self, bool)>> {
         if !properties.clone().any(|(key, _)| key.starts_with("cmf.")) {
             return Ok(None);
         }
@@ -303,18 +294,9 @@ impl Metadata {
         let architecture: Architecture = find.parse("cmf.architecture")?;
         architecture.validate()?;
         let (dim, head) = (architecture.dim, architecture.head);
-        let directions = if version < 6 {
-            None
-        } else {
-            let found = directions();
-            let k = head.rank().filter(|k| found.len() == k * dim).ok_or_else(|| {
-                Error::Invalid(format!(
-                    "cmf.format_version 6 needs a spiked head and its directions [k, {dim}] as a constant of float32; \
-                     found {head:?} and {} numbers of {DIRECTIONS:?}",
-                    found.len()
-                ))
-            })?;
-            Some(Directions::new(found.into_iter().map(f64::from).collect(), k))
+        let directions = match version >= ALONG_DIRECTIONS {
+            true => Some(directions_of(&architecture, &directions())?),
+            false => None,
         };
         let directions = directions.as_ref();
         let gaussian = find.text("cmf.gaussian").map(|t| moments::from_text(t, dim, head, directions));
@@ -333,8 +315,8 @@ impl Metadata {
                         along.directions()
                     )));
                 }
-                let axes = directions.rows(along.axes());
-                along.placed(axes).map(Arc::new)
+                let rows = directions.rows(along.rows());
+                along.placed(rows).map(Arc::new)
             };
             let named = |e: Error| Error::Invalid(format!("the property {key} cannot be read: {e}"));
             find.text(key).map(|text| read(text).map_err(named)).transpose()
@@ -355,8 +337,36 @@ impl Metadata {
             probes: find.parse("cmf.probes")?,
         };
         metadata.validate()?;
-        Ok(Some(metadata))
+        Ok(Some((metadata, directions.is_some())))
     }
+}
+
+/// The directions that a file of this architecture holds, which may hold few numbers in the place of many.
+fn directions_of(architecture: &Architecture, found: &[f32]) -> Result<Directions> {
+    check_forms(architecture)?;
+    let (dim, head) = (architecture.dim, architecture.head);
+    match head.rank().filter(|k| found.len() == k * dim) {
+        Some(k) => Ok(Directions::new(found, k)),
+        None => Err(Error::Invalid(format!(
+            "cmf.format_version {ALONG_DIRECTIONS} needs a spiked head and its directions [k, {dim}] as a constant of float32; \
+             found {head:?} and {} numbers of {DIRECTIONS:?}",
+            found.len()
+        ))),
+    }
+}
+
+/// Whether a file may hold the forms by their coordinates: what comes of a few numbers takes no more memory than a file can,
+/// and no more time than it takes to look whether forms lie in the span.
+fn check_forms(architecture: &Architecture) -> Result<()> {
+    let (rows, d) = (architecture.x_side_rows(), architecture.dim);
+    if (rows * d) as u64 * 4 > MOST_BYTES
+        || architecture.head.rank().is_some() && !is_affordable(architecture)
+    {
+        return Err(Error::Invalid(format!(
+            "the network has {rows} rows in {d} dimensions, more than a file may hold by their coordinates"
+        )));
+    }
+    Ok(())
 }
 
 struct Properties<'a>(Vec<(&'a str, &'a str)>);

@@ -13,17 +13,17 @@ use crate::icnn::Head;
 use crate::symmetric::Symmetric;
 
 /// d + d (d + 1) / 2 numbers as text, or d + 1 + k + k d, or d + 1 + k + k² along directions that span U.
-pub(super) fn to_text(gaussian: &Gaussian, directions: Option<&Directions>) -> String {
+pub(super) fn to_text(gaussian: &Gaussian, directions: Option<&Directions>) -> Result<String> {
     let d = gaussian.dim();
     let covariance = match &gaussian.covariance {
         Symmetric::Full(all) => (0..d).flat_map(|i| &all[i * d + i..(i + 1) * d]).copied().collect(),
         Symmetric::Spiked(spiked) => {
             let vectors = spiked.vectors();
-            let vectors = directions.map_or_else(|| vectors.to_vec(), |v| v.coordinates(vectors));
+            let vectors = directions.map_or_else(|| Ok(vectors.to_vec()), |v| v.coordinates(vectors))?;
             [&[spiked.floor()], spiked.values(), &vectors].concat()
         }
     };
-    encode(gaussian.mean.iter().chain(&covariance))
+    Ok(encode(gaussian.mean.iter().chain(&covariance)))
 }
 
 /// Numbers as text: base64 of little-endian f32.
@@ -98,7 +98,7 @@ mod tests {
             mean: vec![0.5, -1.0, 2.0],
             covariance: vec![2.0, 0.5, 0.25, 0.5, 3.0, -0.125, 0.25, -0.125, 1.0].into(),
         };
-        let text = to_text(&gaussian, None);
+        let text = to_text(&gaussian, None).unwrap();
         let back = from_text(&text, 3, Head::Full, None).unwrap();
         assert_eq!(back, gaussian);
         assert!(
@@ -111,7 +111,7 @@ mod tests {
     fn moments_of_few_directions_survive_too() {
         let spiked = Spiked::new(0.5, vec![4.0], vec![0.0, 1.0, 0.0]).unwrap();
         let gaussian = Gaussian { mean: vec![0.5, -1.0, 2.0], covariance: spiked.into() };
-        let text = to_text(&gaussian, None);
+        let text = to_text(&gaussian, None).unwrap();
         assert_eq!(from_text(&text, 3, Head::Spiked { rank: 1 }, None).unwrap(), gaussian);
         assert!(
             from_text(&text, 3, Head::Full, None).unwrap_err().to_string().contains("expected 9 numbers")

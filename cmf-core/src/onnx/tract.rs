@@ -338,7 +338,10 @@ mod tests {
             network(6, &[7, 5], false, spiked),
             // In blocks.
             network(1030, &[4, 3], false, spiked),
+            // Whose rows in all dimensions are made in the graph.
+            network(6, &[7, 5], false, spiked).through_directions(),
         ];
+        assert!(networks[4].weights().along.is_some());
         for w in &networks {
             let d = w.dim();
             let (row, matrix) = (&[ROWS, d][..], &[ROWS, d, d][..]);

@@ -134,7 +134,11 @@ impl<B: Backend> Parameters<B> {
             Some(spikes) => {
                 let (directions, free) =
                     spiked_head(head, spikes.floor.to_f64s()[0], &spikes.excess.to_f64s())?;
-                (within(forms_of_x, &directions, d)?, directions, free)
+                let along = match &weights.along {
+                    Some(along) => along.forms.to_f64s(),
+                    None => within(forms_of_x, &directions, d)?,
+                };
+                (along, directions, free)
             }
         };
         Ok(Parameters {

@@ -206,7 +206,7 @@ impl SourceMixture {
 
     /// One that a network has.
     fn known(mixture: &Mixture) -> Result<Self> {
-        let (axes, follower) = (mixture.axes().to_vec(), Follower::known(mixture)?);
+        let (axes, follower) = (mixture.rows().to_vec(), Follower::known(mixture)?);
         Ok(SourceMixture { axes, follower })
     }
 

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use cmf_core::gaussian::Gaussian;
-use cmf_core::icnn::{GibbsFactor, Icnn};
+use cmf_core::host::Array;
+use cmf_core::icnn::{Architecture, GibbsFactor, Icnn, Weights};
 use cmf_core::mixture::Mixture;
 use cmf_core::onnx::{Metadata, ModelFile, TractModel, export};
 use cmf_core::symmetric::{Spiked, Symmetric};
@@ -95,12 +98,15 @@ fn what_lies_in_the_span_is_written_by_its_coordinates_and_comes_back() {
         w.value_and_gradient(&x, &mut value, &mut gradient).unwrap();
         [value, gradient].concat()
     };
+    // Sums of a hundred terms in f32.
     assert_close("answers", &answers(&engine), &answers(&w), 1e-5);
 
-    // What was read is written again as it was.
+    // What was read is written again, the network as it was.
     let again = folder.path().join("again.onnx");
     export(&again, &network, found).unwrap();
     assert_eq!(self::proto(&again).graph, proto.graph);
+    let file = ModelFile::open(&again).unwrap();
+    assert_close("the gaussian and the mixtures", &of(file.metadata().unwrap()), &of(found), rounding);
 }
 
 /// The file that other runtimes open gives the same answers as the engine that makes a graph of its own.
@@ -128,28 +134,107 @@ fn the_graph_of_the_file_has_the_answers() {
     }
 }
 
-/// One row that leaves the span, and the file is of an earlier version, which says all of it in all dimensions.
+/// A law of `m` directions of the data, by numbers that f32 holds.
+fn data_mixture(rows: &[f64], m: usize) -> Option<Arc<Mixture>> {
+    let mut numbers = vec![1.0, m as f64];
+    numbers.extend(rows.iter().map(|&v| f64::from(v as f32)));
+    numbers.push(1.0);
+    numbers.extend(vec![0.5; m + m * (m + 1) / 2]);
+    Some(Arc::new(Mixture::from_numbers(&numbers, rows.len() / m).unwrap()))
+}
+
+/// One row that leaves the span, or more of them than the span has room for, and the file is of an earlier version, which says
+/// all of it in all dimensions.
 #[test]
 fn what_leaves_the_span_is_written_in_full() {
     let (w, metadata) = along();
     let outside: Vec<f64> = (0..D).map(|i| (i as f64).cos()).collect();
-    let mut numbers = vec![1.0, 1.0];
-    numbers.extend(w.gibbs().unwrap().directions(&outside).unwrap());
-    numbers.extend([1.0, 0.5, 2.0]);
-    let numbers: Vec<f64> = numbers.iter().map(|&v| f64::from(v as f32)).collect();
-    let mixture = Mixture::from_numbers(&numbers, D).unwrap();
-    let full = Metadata { data_mixture: Some(Arc::new(mixture)), ..metadata.clone() };
+    let covariance = Spiked::new(0.25, vec![4.0, 2.0, 1.0], {
+        let mut unit = vec![0.0; K * D];
+        (0..K).for_each(|i| unit[i * (D + 1)] = 1.0);
+        unit
+    });
+    let gaussian = Gaussian { mean: vec![0.5; D], covariance: covariance.unwrap().into() };
+    let dependent = [directions(&w), directions(&w)].concat();
+    for full in [
+        Metadata { data_mixture: data_mixture(&outside, 1), ..metadata.clone() },
+        Metadata { data_mixture: data_mixture(&dependent, 2 * K), ..metadata.clone() },
+        Metadata { gaussian: Some(gaussian), ..metadata.clone() },
+    ] {
+        let (_folder, path) = written(&w, &full);
+        let proto = proto(&path);
+        let names = constants(&proto);
+        assert!(version(&proto) == "5" && names.contains(&"x_side"), "{names:?}");
+        assert!(!names.contains(&"forms_along"), "{names:?}");
+        let file = ModelFile::open(&path).unwrap();
+        if full.data_mixture != metadata.data_mixture {
+            assert_eq!(file.metadata().unwrap().data_mixture, full.data_mixture);
+        }
+        // What is evaluated goes through the directions all the same.
+        assert!(TractModel::load(&file).unwrap().subspace().is_some());
+    }
+    // A file that says so reads its forms in all dimensions, whatever else it holds.
+    let full = Metadata { data_mixture: data_mixture(&outside, 1), ..metadata };
     let (_folder, path) = written(&w, &full);
-    let proto = proto(&path);
-    let names = constants(&proto);
-    assert!(
-        version(&proto) == "5" && names.contains(&"x_side") && !names.contains(&"forms_along"),
-        "{names:?}"
-    );
-    let file = ModelFile::open(&path).unwrap();
-    assert_eq!(file.metadata().unwrap().data_mixture, full.data_mixture);
-    // What is evaluated goes through the directions all the same.
-    assert!(TractModel::load(&file).unwrap().subspace().is_some());
+    let x_side = |path: &Path| {
+        let network = ModelFile::open(path).unwrap().network().unwrap().unwrap();
+        network.weights().x_side.to_vec()
+    };
+    let before = x_side(&path);
+    let mut more = proto(&path);
+    let graph = more.graph.as_mut().unwrap();
+    let zeros = graph.initializer.iter().find(|t| t.name == "x_side").unwrap().clone();
+    graph.initializer.push(pb::TensorProto {
+        name: "forms_along".into(),
+        raw_data: vec![0; 4 * 33 * K],
+        dims: vec![33, K as i64],
+        ..zeros
+    });
+    std::fs::write(&path, more.encode_to_vec()).unwrap();
+    assert_eq!(x_side(&path), before);
+}
+
+/// Directions that are orthonormal to 4e-6 times two, and taken for it: what is read back by coordinates would be so to 2.4e-5.
+#[test]
+fn what_could_not_be_read_back_is_written_in_full() {
+    let w = random_within(D, &[6, 5], K, GibbsFactor::Whole);
+    let stretched: Vec<f64> = directions(&w).iter().map(|v| v * (1.0 + 4e-6)).collect();
+    let mut rows = w.weights().x_side.to_vec();
+    let forms = rows.len() - K * D;
+    rows[forms..].copy_from_slice(&stretched);
+    let arch = w.architecture().clone();
+    let x_side = Array::matrix(rows, arch.x_side_rows(), D);
+    let w = Icnn::new(arch, Weights { x_side, ..w.weights().clone() }).unwrap();
+    let covariance = Spiked::new(0.25, vec![4.0, 2.0, 1.0], stretched).unwrap().into();
+    let gaussian = Some(Gaussian { mean: vec![0.5; D], covariance });
+    let (_folder, path) = written(&w, &Metadata { gaussian, ..metadata(&w, &[0.3; D]) });
+    assert_eq!(version(&proto(&path)), "3");
+    assert!(ModelFile::open(&path).is_ok());
+}
+
+#[test]
+fn metadata_of_other_dimensions_are_refused_before_anything_is_written() {
+    let (w, metadata) = along();
+    let other: Vec<f64> = (0..2 * (D + 1)).map(|i| (i as f64).sin()).collect();
+    let wrong = Metadata { data_mixture: data_mixture(&other, 2), ..metadata };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    let message = export(&path, &w.cast().unwrap(), &wrong).unwrap_err().to_string();
+    assert!(message.contains("cmf.data_mixture") && !path.exists(), "{message}");
+}
+
+/// Diagonal terms bend across the directions; forms are written along them all the same.
+#[test]
+fn diagonal_terms_do_not_matter() {
+    let w = random_within(D, &[6, 5], K, GibbsFactor::Whole);
+    let arch = Architecture { diagonal: true, ..w.architecture().clone() };
+    let diagonal = Some(Array::matrix(uniform(&mut rand::SeedableRng::seed_from_u64(3), 11 * D), 11, D));
+    let positive = diagonal.map(|a| Array::matrix(a.to_vec().iter().map(|v: &f64| v.abs()).collect(), 11, D));
+    let w = Icnn::new(arch, Weights { diagonal: positive, ..w.weights().clone() }).unwrap();
+    let (_folder, path) = written(&w, &metadata(&w, &[0.3; D]));
+    assert_eq!(version(&proto(&path)), "6");
+    // Its probe is answered.
+    assert!(TractModel::load(&ModelFile::open(&path).unwrap()).unwrap().subspace().is_none());
 }
 
 fn refusal(edit: impl FnOnce(&mut pb::ModelProto)) -> String {
@@ -168,6 +253,12 @@ fn constant<'a>(proto: &'a mut pb::ModelProto, name: &str) -> &'a mut pb::Tensor
 
 fn property<'a>(proto: &'a mut pb::ModelProto, key: &str) -> &'a mut String {
     &mut proto.metadata_props.iter_mut().find(|p| p.key == key).unwrap().value
+}
+
+/// Multiplies the numbers of a constant.
+fn times(proto: &mut pb::ModelProto, name: &str, factor: f32) {
+    let numbers = constant(proto, name).raw_data.as_chunks_mut::<4>().0;
+    numbers.iter_mut().for_each(|b| *b = (factor * f32::from_le_bytes(*b)).to_le_bytes());
 }
 
 #[test]
@@ -191,13 +282,28 @@ fn files_whose_parts_do_not_go_together_are_refused() {
             }),
             "needs a spiked head",
         ),
-        // Directions twice as long.
+        (refusal(|m| times(m, "directions", 2.0)), "cmf.gaussian cannot be read"),
+        // Nothing but the head says that they are.
         (
             refusal(|m| {
-                let numbers = constant(m, "directions").raw_data.as_chunks_mut::<4>().0;
-                numbers.iter_mut().for_each(|b| *b = (2.0 * f32::from_le_bytes(*b)).to_le_bytes());
+                times(m, "directions", 2.0);
+                m.metadata_props.retain(|p| p.key != "cmf.gaussian");
             }),
             "not orthonormal",
+        ),
+        (refusal(|m| times(m, "directions", f32::NAN)), "not finite"),
+        (refusal(|m| times(m, "forms_along", f32::NAN)), "not finite"),
+        // A component along four directions of three.
+        (
+            refusal(|m| {
+                let mut numbers = vec![1.0f32, 4.0];
+                numbers.extend([0.5; 4 * K]);
+                numbers.push(1.0);
+                numbers.extend([0.5; 4 + 10]);
+                let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
+                *property(m, "cmf.data_mixture") = STANDARD.encode(bytes);
+            }),
+            "4 directions in the span of 3",
         ),
     ] {
         assert!(message.contains(words), "{words}: {message}");
@@ -231,5 +337,5 @@ fn small_files_of_huge_networks_are_refused_before_they_take_memory() {
         *property(m, "cmf.probes") = "[]".into();
         m.metadata_props.retain(|p| !["cmf.gaussian", "cmf.mixture", "cmf.data_mixture"].contains(&&*p.key));
     });
-    assert!(message.contains("in all 1048576 dimensions, more than 536870912"), "{message}");
+    assert!(message.contains("193 rows in 1048576 dimensions, more than a file may hold"), "{message}");
 }

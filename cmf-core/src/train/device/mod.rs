@@ -45,7 +45,7 @@ use crate::error::{Error, Result};
 use crate::gaussian::QuadraticStart;
 use crate::gibbs_start::GibbsStart;
 use crate::icnn::formula::Formula;
-use crate::icnn::{Architecture, Icnn, Weights};
+use crate::icnn::{Architecture, FormsAlong, Icnn, Weights};
 use crate::potential::Potential as HostPotential;
 use crate::preconditioner::Preconditioner;
 use draws::{Ahead, Moves, part};
@@ -95,8 +95,11 @@ pub(super) fn inner_weights<B: AutodiffBackend>(
         Some((found, _, t)) if found == name => Ok(without_graph(t)),
         _ => Err(Error::Invalid(format!("no array {name}"))),
     })?;
-    let along = weights.along.as_ref().map(|along| along.try_map(|t| Ok::<_, Error>(without_graph(t))));
-    Ok(Weights { along: along.transpose()?, ..inner })
+    let along = weights.along.as_ref().map(|along| FormsAlong {
+        forms: without_graph(&along.forms),
+        directions: without_graph(&along.directions),
+    });
+    Ok(Weights { along, ..inner })
 }
 
 /// A run on one device or several.
