@@ -56,7 +56,8 @@ fn mnist_scores_held_out_digits_far_above_the_gaussian() {
 fn faces_score_above_the_gaussian() {
     let file = ModelFile::open(root().join("models/faces.onnx")).unwrap();
     let size = std::fs::metadata(file.path()).unwrap().len();
-    assert!(size < 15 << 20, "{size} bytes");
+    // In all dimensions its forms and directions would take 21 MB.
+    assert!(size < 5 << 20, "{size} bytes");
     let metadata = file.metadata().unwrap();
     let w = TractModel::load(&file).unwrap();
     let faces = data::open("synthetic-faces", None, 0).unwrap();
@@ -82,8 +83,8 @@ fn faces_score_above_the_gaussian() {
     for ((value, exact), error) in estimate.value.iter().zip(&ours.value).zip(&estimate.standard_error) {
         assert!((value - exact).abs() < 4.0 * error, "{value} ± {error} against {exact}");
     }
-    // The card's gain is 74 nats, some 10 from face to face: five standard errors of 32 faces stay clear of 60.
-    assert!(mean - 5.0 * spread > 60.0, "{mean} ± {spread}");
+    // The card's gain is 84 nats, some 10 from face to face: five standard errors of 32 faces stay clear of 70.
+    assert!(mean - 5.0 * spread > 70.0, "{mean} ± {spread}");
 }
 
 /// What `cmf-cli verify` asks of every engine, asked of the one that is always there.
