@@ -22,13 +22,6 @@ pub struct ExactLogDensity {
     pub status: Vec<Status>,
 }
 
-impl ExactLogDensity {
-    /// The first row that has no density.
-    pub fn first_without(&self) -> Option<usize> {
-        self.status.iter().position(|&status| status != Status::Evaluated)
-    }
-}
-
 /// Bytes that the Hessians in flight and what is kept for their scores may take.
 const WORKSPACE_BYTES: usize = 512 << 20;
 /// The same up to which a thread has several at once.
@@ -101,7 +94,7 @@ pub fn tweedie(w: &dyn SecondOrder, source: Source, y: &[f64], sigma: f64) -> Re
     let mut score = vec![0.0; y.len()];
     // The normaliser does not enter the score.
     let rows = evaluate(w, source, 0.0, y, Some(&mut score))?;
-    if let Some(i) = rows.first_without() {
+    if let Some(i) = rows.status.iter().position(|&s| s != Status::Evaluated) {
         return Err(Error::NotFinite(format!(
             "the gradient of the log-density at row {i}: its noise can be kept, but not removed"
         )));

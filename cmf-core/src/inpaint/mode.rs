@@ -8,7 +8,7 @@ use super::hole::Hole;
 use super::walk::{Walk, curvature};
 use super::whitening::Whitening;
 use super::{Monitor, report};
-use crate::density::exact_log_density;
+use crate::density::{ScoreEstimator, exact_log_density};
 use crate::error::{Error, Result};
 use crate::potential::SecondOrder;
 
@@ -16,8 +16,8 @@ use crate::potential::SecondOrder;
 ///
 /// 1. Exploration. Start 0, by default the only one, is the conditional mean of the Gaussian start, or of the likeliest
 ///    component of a mixture. The others are draws of the start's conditional law that walk `explore` Langevin steps with
-///    estimated scores while the temperature falls from 1 to 0: log ρ has many local maxima, and estimated scores cost a
-///    few percent of exact ones, or, of models that bend along few directions, as much: then these are exact.
+///    estimated scores while the temperature falls from 1 to 0: log ρ has many local maxima, and a walk of estimated scores
+///    costs a few percent of exact ones.
 /// 2. Choice, where there are more starts than `finalists`. One exact log ρ each; start 0 and the best of the others go on,
 ///    so that the result is never below a plain ascent from start 0.
 /// 3. Ascent. Exact scores, the first `broad` of them in the metric of the model's curvature averaged over what the hole
@@ -146,7 +146,8 @@ impl Mode {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut walkers = whitening.draw(self.starts - 1, &mut rng)?;
         let step = STEP / curvature(w, whitening, &walkers, &mut rng)?;
-        let mut walk = Walk { w, whitening, rng, step, unconverged: 0 };
+        let estimator = ScoreEstimator::default();
+        let mut walk = Walk { w, whitening, estimator, rng, step, unconverged: 0 };
         for t in 0..self.explore {
             let left = 1.0 - (t + 1) as f64 / self.explore as f64;
             walk.advance(&mut walkers, left)?;

@@ -7,7 +7,7 @@ use super::hole::{Hole, denoise, opposite_noise};
 use super::walk::{Walk, curvature};
 use super::whitening::Whitening;
 use super::{Monitor, report};
-use crate::density::exact_log_density_and_score;
+use crate::density::{ScoreEstimator, exact_log_density_and_score};
 use crate::error::{Error, Result};
 use crate::linalg::dot;
 use crate::potential::SecondOrder;
@@ -36,11 +36,10 @@ pub struct Completions {
     pub standard_deviation: Vec<f64>,
 }
 
-/// Langevin with no acceptance test and estimated scores, exact ones along few directions
-/// ([`subspace`](SecondOrder::subspace)).
+/// Langevin with estimated scores and no acceptance test.
 ///
 /// Its law is near the posterior, not equal: the variance is high by the factor 1/(1 - γ/2) on a Gaussian and the probe's
-/// noise adds to it. Cheap: no Hessian [d, d] but for the final denoising. [`Mala`] has no such bias.
+/// noise adds to it. Cheap: no Hessian but for the final denoising. [`Mala`] has no such bias.
 #[derive(Debug, Clone, Copy)]
 pub struct Langevin {
     /// Chains, each of which gives one draw; pairs of them run on opposite noise.
@@ -81,7 +80,7 @@ pub struct LangevinRun {
 pub struct Mala {
     /// Chains, each of which gives one draw; pairs of them run on opposite noise.
     pub draws: usize,
-    /// Steps of [`Langevin`] on the way in.
+    /// Langevin steps with estimated scores on the way in.
     pub warm_up: usize,
     /// Exact steps that adapt γ; discarded.
     pub adapt: usize,
@@ -231,7 +230,7 @@ fn enter<'a>(
     }
     let zeta = whitening.draw(draws, &mut rng)?;
     let step = relative_step / curvature(w, whitening, &zeta, &mut rng)?;
-    Ok((zeta, Walk { w, whitening, rng, step, unconverged: 0 }))
+    Ok((zeta, Walk { w, whitening, estimator: ScoreEstimator::default(), rng, step, unconverged: 0 }))
 }
 
 /// States of the chains with their exact log-densities and scores.

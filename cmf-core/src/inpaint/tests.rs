@@ -2,17 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-
-use super::walk::Walk;
-use super::whitening::Whitening;
 use super::*;
 use crate::closed_form::Quadratic;
+use crate::density::exact_log_density;
 use crate::density::tests::{bent, gaussian, normals};
-use crate::density::{exact_log_density, exact_log_density_and_score};
 use crate::gaussian::Gaussian;
-use crate::potential::{Potential, SecondOrder, Subspace};
 
 fn quadratic(law: &Gaussian) -> Quadratic {
     let start = law.quadratic_start().unwrap();
@@ -162,62 +156,6 @@ fn mala_draws_the_conditional_gaussian() {
         // A step maps y to m + (1 - σ²/S)(y - m): the denoised draws spread less.
         assert!(run.completions.standard_deviation[i] < variance.sqrt());
     }
-}
-
-/// A potential along its 6 coordinates: 36 are few beside 8 times as many dimensions.
-struct Along<'a>(&'a dyn SecondOrder, Vec<f64>);
-
-impl Potential for Along<'_> {
-    fn dim(&self) -> usize {
-        self.0.dim()
-    }
-
-    fn value_and_gradient(&self, x: &[f64], value: &mut [f64], gradient: &mut [f64]) -> Result<()> {
-        self.0.value_and_gradient(x, value, gradient)
-    }
-
-    fn hvp(&self, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<()> {
-        self.0.hvp(x, v, hv)
-    }
-}
-
-impl SecondOrder for Along<'_> {
-    fn subspace(&self) -> Option<Subspace<'_>> {
-        Some(Subspace { along: self.0, directions: &self.1, across: 1.0 })
-    }
-
-    fn hessian(&self, x: &[f64], hessian: &mut [f64]) -> Result<()> {
-        self.0.hessian(x, hessian)
-    }
-
-    fn hessian_contraction(&self, x: &[f64], m: &[f64], out: &mut [f64]) -> Result<()> {
-        self.0.hessian_contraction(x, m, out)
-    }
-}
-
-/// Those of others are estimated by one probe and differ.
-#[test]
-fn walks_along_few_directions_have_exact_scores() {
-    let d = 6;
-    let law = gaussian(d, 51);
-    let bent = bent(&law, 6, 52);
-    let identity = (0..d * d).map(|i| f64::from(u8::from(i % (d + 1) == 0))).collect();
-    let along = Along(&bent, identity);
-    let hole = Hole::new(&law, &normals(d, 53), &half(d)).unwrap();
-    let scores = |w: &dyn SecondOrder| {
-        let whitening = Whitening::new(w, &hole).unwrap();
-        let mut zeta = normals(4 * hole.len(), 54);
-        let points = whitening.fill(&zeta);
-        let mut exact = vec![0.0; 4 * d];
-        exact_log_density_and_score(&bent, 0.0, &points, &mut exact).unwrap();
-        let rng = ChaCha8Rng::seed_from_u64(1);
-        let mut walk = Walk { w, whitening: &whitening, rng, step: 0.1, unconverged: 0 };
-        let found = walk.advance(&mut zeta, 1.0).unwrap();
-        found.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
-    };
-    let [of_along, of_bent] = [scores(&along), scores(&bent)];
-    // Rounding of f64, and a probe's spread, which is of the size of the score itself, about 1.
-    assert!(of_along < 1e-12 && of_bent > 1e-3, "{of_along:e} {of_bent:e}");
 }
 
 #[test]

@@ -1,23 +1,23 @@
-//! Langevin steps on the hole without an acceptance test: cheap exploration, approximate draws.
+//! Langevin steps on the hole with estimated scores: cheap exploration, approximate draws.
 
 use rand::Rng;
 
 use super::hole::opposite_noise;
 use super::whitening::Whitening;
-use crate::density::{ScoreEstimator, exact_log_density_and_score};
-use crate::error::{Error, Result};
+use crate::density::ScoreEstimator;
+use crate::error::Result;
 use crate::linalg::dot;
-use crate::potential::{Potential, SecondOrder, gibbs_of};
+use crate::potential::{Potential, gibbs_of};
 
-/// Chains [n, k] in whitened coordinates, moved by unadjusted Langevin with one probe's score, or the exact one where a model
-/// bends along so few directions that it costs no more.
+/// Chains [n, k] in whitened coordinates, moved by unadjusted Langevin with one probe's score.
 ///
 /// ζ' = ζ + γ L' ĝ_h(y) + √(2γT) ξ. Rows 2i and 2i + 1 share their noise with opposite signs: on a nearly
 /// Gaussian target the errors of the two cancel in any mean. A drift γ|L' ĝ_h| beyond √k, the radius of the
 /// whitened start, is cut to it, so that a chain cannot blow up on its way in.
 pub(super) struct Walk<'a, R> {
-    pub w: &'a dyn SecondOrder,
+    pub w: &'a dyn Potential,
     pub whitening: &'a Whitening<'a>,
+    pub estimator: ScoreEstimator,
     pub rng: R,
     /// γ.
     pub step: f64,
@@ -26,11 +26,12 @@ pub(super) struct Walk<'a, R> {
 }
 
 impl<R: Rng> Walk<'_, R> {
-    /// Moves all chains once at temperature T; returns the scores ∇ log ρ [n, d] they left from.
+    /// Moves all chains once at temperature T; returns the estimated scores ∇ log ρ [n, d] they left from.
     pub fn advance(&mut self, zeta: &mut [f64], temperature: f64) -> Result<Vec<f64>> {
         let k = self.whitening.hole.len();
         let points = self.whitening.fill(zeta);
-        let score = self.score(&points)?;
+        let mut score = vec![0.0; points.len()];
+        self.unconverged += self.estimator.estimate(self.w, &points, &mut self.rng, &mut score)?.unconverged;
         let drift = self.whitening.pull_back(&score);
         let noise = opposite_noise(zeta.len() / k, k, &mut self.rng);
         let spread = (2.0 * self.step * temperature).sqrt();
@@ -44,25 +45,6 @@ impl<R: Rng> Walk<'_, R> {
             }
         }
         Ok(score)
-    }
-
-    /// ∇ log ρ at the points [n, d], exact or estimated: [n, d].
-    fn score(&mut self, points: &[f64]) -> Result<Vec<f64>> {
-        /// Of a network of 2 m units along m of d dimensions an exact score takes some 5 m³ multiply-adds and an estimate,
-        /// by 15 products, 30 m d + 120 m²: less where m² is above 6 d and a little.
-        const SQUARE: usize = 8;
-        let mut score = vec![0.0; points.len()];
-        let directions = self.w.subspace().map(|subspace| subspace.along.dim());
-        if directions.is_none_or(|m| m * m > SQUARE * self.w.dim()) {
-            let report = ScoreEstimator::default().estimate(self.w, points, &mut self.rng, &mut score)?;
-            self.unconverged += report.unconverged;
-            return Ok(score);
-        }
-        let found = exact_log_density_and_score(self.w, 0.0, points, &mut score)?;
-        match found.first_without() {
-            Some(i) => Err(Error::NotFinite(format!("the gradient of the log-density of chain {i}"))),
-            None => Ok(score),
-        }
     }
 }
 
@@ -97,5 +79,9 @@ pub(super) fn curvature(
         v = whitening.pull_back(&second);
         top = v.chunks_exact(k).map(|row| dot(row, row).sqrt()).fold(1.0, f64::max);
     }
-    if top.is_finite() { Ok(top) } else { Err(Error::NotFinite("the curvature of the density".into())) }
+    if top.is_finite() {
+        Ok(top)
+    } else {
+        Err(crate::Error::NotFinite("the curvature of the density".into()))
+    }
 }

@@ -125,9 +125,9 @@ impl ModelFile {
             Error::file(&self.path, format!("the constant {name:?} of cmf.architecture is missing"))
         })?;
         let fits = found.dims == [rows as i64, cols as i64];
-        match numbers(found).filter(|numbers| fits && numbers.len() == rows * cols) {
-            Some(numbers) => Ok(Array::matrix(numbers, rows, cols)),
-            None => Err(Error::file(
+        match numbers(found) {
+            Some(numbers) if fits && numbers.len() == rows * cols => Ok(Array::matrix(numbers, rows, cols)),
+            _ => Err(Error::file(
                 &self.path,
                 format!(
                     "the constant {name:?} has the shape {:?}; cmf.architecture needs {shape:?} of float32",
