@@ -1,8 +1,11 @@
 //! Rows of a model file by their coordinates in the directions of the network's head.
 
+use super::check::MOST_BYTES;
+use super::graph::DIRECTIONS;
 use crate::error::{Error, Result};
 use crate::host::{Array, Host};
-use crate::icnn::subspace::coordinates_within;
+use crate::icnn::Architecture;
+use crate::icnn::subspace::{coordinates_within, is_affordable};
 use crate::ops::Ops;
 
 /// The orthonormal directions V [k, d] of a spiked head, which the graph of a file of version 6 holds once. What lies in their
@@ -10,6 +13,20 @@ use crate::ops::Ops;
 pub(super) struct Directions(Array<f64>);
 
 impl Directions {
+    /// Those of a file of this architecture, whose constant holds these numbers. What a file has in few numbers may be many.
+    pub fn of_file(architecture: &Architecture, found: &[f32]) -> Result<Self> {
+        check_forms(architecture)?;
+        let (dim, head) = (architecture.dim, architecture.head);
+        match head.rank().filter(|k| found.len() == k * dim) {
+            Some(k) => Ok(Directions::new(found, k)),
+            None => Err(Error::Invalid(format!(
+                "a file of this cmf.format_version needs a spiked head and its directions [k, {dim}] as a constant of \
+                 float32; found {head:?} and {} numbers of {DIRECTIONS:?}",
+                found.len()
+            ))),
+        }
+    }
+
     /// From V [k, d].
     pub fn new(numbers: &[f32], k: usize) -> Self {
         let wide = numbers.iter().map(|&v| f64::from(v)).collect();
@@ -37,4 +54,18 @@ impl Directions {
         let coordinates = Array::from_f64(coordinates, coordinates.len() / k, k);
         Host::parallel().matmul(&coordinates, &self.0).to_vec()
     }
+}
+
+/// Whether a file may hold the forms by their coordinates: what comes of a few numbers takes no more memory than a file can,
+/// and no more time than it takes to look whether forms lie in the span.
+fn check_forms(architecture: &Architecture) -> Result<()> {
+    let (rows, d) = (architecture.x_side_rows(), architecture.dim);
+    if (rows * d) as u64 * 4 > MOST_BYTES
+        || architecture.head.rank().is_some() && !is_affordable(architecture)
+    {
+        return Err(Error::Invalid(format!(
+            "the network has {rows} rows in {d} dimensions, more than a file may hold by their coordinates"
+        )));
+    }
+    Ok(())
 }

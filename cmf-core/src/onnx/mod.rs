@@ -19,12 +19,14 @@ mod moments;
 #[cfg(feature = "ort")]
 mod onnxruntime;
 mod probes;
+mod properties;
 mod proto;
 mod tract;
 
 pub use file::{ModelFile, export, export_function};
 pub use graph::Function;
-pub use metadata::{Data, FORMAT_VERSION, LogZ, Metadata, Probe, Shape};
+pub use metadata::{Data, LogZ, Metadata, Probe, Shape};
 #[cfg(feature = "ort")]
 pub use onnxruntime::{Device, OnnxRuntime, OrtModel};
+pub use properties::FORMAT_VERSION;
 pub use tract::TractModel;
