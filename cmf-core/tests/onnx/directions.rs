@@ -228,9 +228,9 @@ fn metadata_of_other_dimensions_are_refused_before_anything_is_written() {
 fn diagonal_terms_do_not_matter() {
     let w = random_within(D, &[6, 5], K, GibbsFactor::Whole);
     let arch = Architecture { diagonal: true, ..w.architecture().clone() };
-    let diagonal = Some(Array::matrix(uniform(&mut rand::SeedableRng::seed_from_u64(3), 11 * D), 11, D));
-    let positive = diagonal.map(|a| Array::matrix(a.to_vec().iter().map(|v: &f64| v.abs()).collect(), 11, D));
-    let w = Icnn::new(arch, Weights { diagonal: positive, ..w.weights().clone() }).unwrap();
+    let numbers = uniform(&mut rand::SeedableRng::seed_from_u64(3), 11 * D);
+    let diagonal = Some(Array::matrix(numbers.iter().map(|v| v.abs()).collect(), 11, D));
+    let w = Icnn::new(arch, Weights { diagonal, ..w.weights().clone() }).unwrap();
     let (_folder, path) = written(&w, &metadata(&w, &[0.3; D]));
     assert_eq!(version(&proto(&path)), "6");
     // Its probe is answered.
