@@ -24,7 +24,7 @@ pub use potential::{Icnn, LinearisedIcnn};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::ops::Activation;
+use crate::ops::{Activation, Ops};
 
 /// How the matrix Q of the quadratic head is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -216,6 +216,13 @@ pub struct FormsAlong<T> {
     pub forms: T,
     /// V: [k, d].
     pub directions: T,
+}
+
+impl<T: Clone> FormsAlong<T> {
+    /// The `x_side` of a network that has these: [(1 + r) N + k, d].
+    pub fn x_side(&self, ops: &impl Ops<Tensor = T>) -> T {
+        ops.concat(&[ops.matmul(&self.forms, &self.directions), self.directions.clone()], 0)
+    }
 }
 
 impl<T> FormsAlong<T> {

@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::host::{Array, Host};
 use crate::icnn::{Architecture, FormsAlong, Icnn, Weights};
-use crate::ops::Ops;
 use crate::potential::Potential;
 
 /// An ONNX model of a convex potential that has passed the checks: x [batch, d] -> value [batch],
@@ -111,10 +110,7 @@ impl ModelFile {
         along: Option<&FormsAlong<Array<f32>>>,
     ) -> Result<Weights<Array<f32>>> {
         Weights::build(arch, |name, shape| match (name, along) {
-            ("x_side", Some(FormsAlong { forms, directions })) => {
-                let host = Host::parallel();
-                Ok(host.concat(&[host.matmul(forms, directions), directions.clone()], 0))
-            }
+            ("x_side", Some(along)) => Ok(along.x_side(&Host::parallel())),
             _ => self.array(name, shape),
         })
     }

@@ -139,8 +139,8 @@ fn constants(ops: &GraphBuilder, network: &Icnn<f32>) -> Result<Weights<Recorded
     });
     let built = Weights::build(arch, |name, _| {
         // Only what asks for whole Hessians needs it.
-        if let ("x_side", Some(FormsAlong { forms, directions })) = (name, &along) {
-            return Ok(ops.concat(&[ops.matmul(forms, directions), directions.clone()], 0));
+        if let ("x_side", Some(along)) = (name, &along) {
+            return Ok(along.x_side(ops));
         }
         let (.., array) = named
             .iter()
