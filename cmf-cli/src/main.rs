@@ -64,6 +64,7 @@ fn run(cli: args::Cli) -> Result<report::Outcome> {
 }
 
 fn main() -> ExitCode {
+    cmf_plugins::host::name_libraries_on_fault();
     let outcome = interrupt::catch().and_then(|()| run(args::Cli::parse()));
     match outcome {
         Ok(outcome) => outcome.exit_code(),

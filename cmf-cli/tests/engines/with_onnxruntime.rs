@@ -88,7 +88,7 @@ fn a_gpu_that_is_not_there_is_an_error_that_says_why() {
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
-fn doctor_survives_a_library_that_kills_with_onnxruntime() {
+fn a_library_that_kills_is_named_and_doctor_survives_it() {
     let line = format!("doctor --json {}", ort().replace("--engine ort", ""));
     let found = run(Path::new("."), &line).json()["onnxruntime"]["path"].as_str().unwrap().to_string();
     let mut bytes = std::fs::read(found).unwrap();
@@ -101,4 +101,9 @@ fn doctor_survives_a_library_that_kills_with_onnxruntime() {
     let json = done.json();
     assert_eq!(json["healthy"], false);
     assert!(json["onnxruntime"]["error"].as_str().unwrap().contains("damaged"), "{json}");
+    // Other commands die of it, and say of what.
+    gradient(8).save(folder.path().join("img.png")).unwrap();
+    let done = run(folder.path(), "score --model MODEL img.png --engine ort --ort-lib libonnxruntime.so");
+    assert_eq!((done.code, &done.stdout[..]), (None, ""), "{}", done.stderr);
+    assert!(done.stderr.contains("libonnxruntime.so. If it is damaged"), "{}", done.stderr);
 }

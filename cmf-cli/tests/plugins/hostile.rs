@@ -119,6 +119,22 @@ fn what_is_no_plugin_is_refused_before_its_code_runs() {
     cli(folder.path(), &["sample", "--energy", &spec, "--out", "a.npy"]).fails_with(&[words]);
 }
 
+/// The signal stays what it was; who hears of it is told whose code was in the process.
+#[cfg(unix)]
+#[test]
+fn a_fault_in_a_real_command_names_the_library() {
+    let folder = folder();
+    for how in [1, 2] {
+        let spec = format!("plugin:{}", hostile(folder.path(), how).display());
+        let done = cli(folder.path(), &["sample", "--energy", &spec, "--out", "a.npy"]);
+        assert_eq!(done.code, None, "{}", done.stderr);
+        let words = format!("libhostile{how}.so. If it is damaged");
+        let said = done.stderr.matches("a fault ended the program").count();
+        assert!(said == 1 && done.stderr.contains(&words), "{}", done.stderr);
+        assert!(!folder.path().join("a.npy").exists());
+    }
+}
+
 #[test]
 fn errors_in_a_real_command_are_words_and_no_output() {
     let folder = folder();

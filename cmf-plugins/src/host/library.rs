@@ -10,6 +10,7 @@ use cmf_plugin::{Schema, text_of};
 use object::read::{ReadCache, ReadRef};
 use object::{Architecture, BinaryFormat, FileKind, Object, ObjectKind, ObjectSegment};
 
+use super::faults;
 use super::plugins::KindOfPlugin;
 use crate::digest::sha256;
 
@@ -199,6 +200,7 @@ impl Library {
     pub fn load(file: &Inspected) -> Result<Library> {
         let path = &file.path;
         let fail = |message: String| Error::file(path, message);
+        faults::about_to_load(path);
         // SAFETY: running a library's code is as safe as the library; the user asked for it by name or trust.
         let library = unsafe { libloading::Library::new(path) }
             .map_err(|e| fail(format!("the system's loader refuses it: {}", reason(&e))))?;

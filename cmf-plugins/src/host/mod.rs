@@ -6,6 +6,7 @@
 
 pub mod cuda;
 mod discovery;
+mod faults;
 mod library;
 mod manifest;
 mod model_host;
@@ -18,6 +19,7 @@ mod table;
 mod trust;
 
 pub use discovery::{Found, Origin, Search, plugin_folder};
+pub use faults::name_libraries_on_fault;
 pub use library::{Inspected, Library, Offer, inspect};
 pub use manifest::{Manifest, manifest_path};
 pub use model_host::{Model, ModelHost};

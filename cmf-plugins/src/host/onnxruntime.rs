@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cmf_core::{Error, Result};
 
+use super::faults;
 use super::library::{find_library, reason};
 use super::process::output_within;
 
@@ -235,6 +236,7 @@ struct ApiBase {
 
 /// Loads the library and asks for its version, which must be 1.`oldest` or a later 1.
 fn version(path: &Path, oldest: u32) -> Result<String, String> {
+    faults::about_to_load(path);
     // SAFETY: running a library's code is as safe as the library, which the user named or installed; the file was
     // read before and is a whole library of this machine.
     let library = unsafe { libloading::Library::new(path) }
