@@ -148,7 +148,7 @@ impl Moments {
     }
 
     /// Of rows that each count so many times.
-    #[cfg(any(test, feature = "train"))]
+    #[cfg(feature = "train")]
     pub fn times(mut self, by: f64) -> Self {
         self.total *= by;
         self.first.iter_mut().chain(&mut self.second).for_each(|v| *v *= by);
@@ -156,7 +156,7 @@ impl Moments {
     }
 
     /// Of these rows and the other's.
-    #[cfg(any(test, feature = "train"))]
+    #[cfg(feature = "train")]
     pub fn plus(mut self, other: &Moments) -> Self {
         self.total += other.total;
         add_scaled(&mut self.first, 1.0, &other.first);

@@ -2,7 +2,7 @@
 
 mod condition;
 mod fit;
-#[cfg(any(test, feature = "train"))]
+#[cfg(feature = "train")]
 mod follow;
 #[cfg(test)]
 mod tests;
@@ -11,7 +11,7 @@ pub(crate) use condition::{Conditional, inverse_of_spread};
 #[cfg(feature = "train")]
 pub(crate) use fit::ROWS_EACH;
 pub use fit::{MixtureFit, leading_axes};
-#[cfg(any(test, feature = "train"))]
+#[cfg(feature = "train")]
 pub(crate) use follow::Follower;
 
 use std::sync::OnceLock;
@@ -118,7 +118,7 @@ pub(crate) struct Look {
     /// ∂c/∂s of c = log φ - log p: [n, k].
     pub(crate) slope: Vec<f64>,
     /// The components' shares in each row, for training: [K][n].
-    #[cfg_attr(not(any(test, feature = "train")), allow(dead_code))]
+    #[cfg_attr(not(feature = "train"), allow(dead_code))]
     shares: Vec<Vec<f64>>,
 }
 
@@ -158,7 +158,7 @@ impl Mixture {
     }
 
     /// The same along other directions F [k, d].
-    #[cfg(any(test, feature = "train", feature = "onnx"))]
+    #[cfg(any(feature = "train", feature = "onnx"))]
     pub(crate) fn placed(mut self, directions: Vec<f64>) -> Result<Self> {
         let k = self.directions();
         if !directions.len().is_multiple_of(k) || directions.iter().any(|v| !v.is_finite()) {
@@ -282,7 +282,7 @@ impl Mixture {
     }
 
     /// What the mixture says of the rows of `s` [n, k].
-    #[cfg(any(test, feature = "train"))]
+    #[cfg(feature = "train")]
     pub(crate) fn look(&self, s: &[f64]) -> Look {
         let pieces: Vec<Look> = s.par_chunks(CHUNK * self.directions()).map(|s| self.look_at(s)).collect();
         let mut whole = Look { gain: vec![], slope: vec![], shares: vec![vec![]; self.len()] };

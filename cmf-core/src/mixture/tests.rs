@@ -256,6 +256,7 @@ fn a_fit_finds_the_gaussians_that_rows_come_from() {
 
 /// Of two Gaussians at x = -2 and 2, by 3000 rows of which then 10,000 come shifted by 1 in y. Moments remember 1,000 rows,
 /// so that e^{-10} is left of those of before; five standard errors of a mean of 500 rows are 0.16 of a deviation.
+#[cfg(feature = "train")]
 #[test]
 fn a_mixture_follows_a_law_that_moves() {
     let at = |x: f64| Component::new(1.0, vec![x, 0.0], vec![0.5, 0.0, 0.1, 0.7]).unwrap();
