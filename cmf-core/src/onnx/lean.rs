@@ -165,7 +165,7 @@ mod tests {
     fn shipped_models_are_written_here() {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
         for (name, left, mixture) in
-            [("mnist", 922, true), ("faces", 512, true), ("eight-gaussians", 128, false)]
+            [("mnist", 870, true), ("faces", 512, true), ("eight-gaussians", 128, false)]
         {
             let file = ModelFile::open(models.join(format!("{name}.onnx"))).unwrap();
             let evaluated = Evaluated::of(&file).unwrap();
