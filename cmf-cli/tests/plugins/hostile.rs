@@ -135,6 +135,26 @@ fn a_fault_in_a_real_command_names_the_library() {
     }
 }
 
+/// What a watchdog sends ends the program at once, as it did before anything handled it.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_abort_from_outside_ends_the_program() {
+    let folder = folder();
+    let spec = format!("plugin:{}", hostile(folder.path(), 3).display());
+    let done: crate::common::Finished = std::process::Command::new("timeout")
+        // In the foreground the signal is sent once, else to the group as well.
+        .args(["--foreground", "--signal=ABRT", "--kill-after=30", "1"])
+        .arg(crate::common::binary().get_program())
+        .args(["sample", "--energy", &spec, "--out", "a.npy"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap()
+        .into();
+    // 137 if it had to be killed.
+    assert_eq!(done.code, Some(124), "{}", done.stderr);
+    assert_eq!(done.stderr.matches("libhostile3.so. If it is damaged").count(), 1, "{}", done.stderr);
+}
+
 #[test]
 fn errors_in_a_real_command_are_words_and_no_output() {
     let folder = folder();

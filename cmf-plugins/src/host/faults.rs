@@ -81,9 +81,10 @@ mod unix {
         });
     }
 
-    /// Says it, and hands the signal on: on return the instruction faults again, and `abort` raises its signal again.
+    /// Says it, and hands the signal on to what handled it before: a fault of memory comes again on return, with its address,
+    /// which Rust asks whether a stack was full; others are sent again, since `kill` may have sent them.
     extern "C" fn say(signal: c_int) {
-        // SAFETY: the words are never freed; `write` and `sigaction` may be called here by POSIX; the entry of `BEFORE` was
+        // SAFETY: the words are never freed; `write`, `sigaction` and `raise` may be called here by POSIX; the entry of `BEFORE` was
         // written before this handler was set.
         unsafe {
             if let Some(words) = LAST_WORDS.load(Ordering::Acquire).as_ref() {
@@ -91,6 +92,9 @@ mod unix {
             }
             if let Some(i) = SIGNALS.iter().position(|&s| s == signal) {
                 libc::sigaction(signal, (&raw const BEFORE[i]).cast::<sigaction>(), std::ptr::null_mut());
+            }
+            if signal != libc::SIGSEGV && signal != libc::SIGBUS {
+                libc::raise(signal);
             }
         }
     }

@@ -154,6 +154,18 @@ fn check_content<'a>(content: impl ReadRef<'a>, symbol: &str, without: &str) -> 
     Ok(())
 }
 
+/// Loads a library, which is never unloaded: what it gave out may be anywhere.
+///
+/// # Safety
+/// As safe as the library's code, which runs.
+pub(super) unsafe fn load_for_good(path: &Path) -> Result<&'static libloading::Library, String> {
+    faults::about_to_load(path);
+    // SAFETY: the caller's.
+    let library = unsafe { libloading::Library::new(path) };
+    let library = library.map_err(|e| format!("the system's loader refuses it: {}", reason(&e)))?;
+    Ok(Box::leak(Box::new(library)))
+}
+
 /// What the system said; the error itself only names the function that failed.
 pub(super) fn reason(e: &libloading::Error) -> String {
     std::error::Error::source(e).map_or(e.to_string(), ToString::to_string)
@@ -182,7 +194,7 @@ pub struct Offer {
     pub parameters: String,
 }
 
-/// A loaded plugin. Libraries are never unloaded: what they gave out may be anywhere.
+/// A loaded plugin.
 #[derive(Clone, Copy)]
 pub struct Library {
     table: &'static CmfPlugin,
@@ -200,12 +212,8 @@ impl Library {
     pub fn load(file: &Inspected) -> Result<Library> {
         let path = &file.path;
         let fail = |message: String| Error::file(path, message);
-        faults::about_to_load(path);
         // SAFETY: running a library's code is as safe as the library; the user asked for it by name or trust.
-        let library = unsafe { libloading::Library::new(path) }
-            .map_err(|e| fail(format!("the system's loader refuses it: {}", reason(&e))))?;
-        // For good: see the type.
-        let library = Box::leak(Box::new(library));
+        let library = unsafe { load_for_good(path) }.map_err(&fail)?;
         // SAFETY: by the header the symbol is a cmf_plugin, constant for the life of the process.
         let table = unsafe { library.get::<*const CmfPlugin>(abi::SYMBOL) }
             .map_err(|e| fail(format!("lacks the symbol {}: {e}", abi::SYMBOL)))?;

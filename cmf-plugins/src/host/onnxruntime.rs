@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use cmf_core::{Error, Result};
 
-use super::faults;
-use super::library::{find_library, reason};
+use super::library::{find_library, load_for_good, reason};
 use super::process::output_within;
 
 /// Which library the user wants.
@@ -236,13 +235,9 @@ struct ApiBase {
 
 /// Loads the library and asks for its version, which must be 1.`oldest` or a later 1.
 fn version(path: &Path, oldest: u32) -> Result<String, String> {
-    faults::about_to_load(path);
     // SAFETY: running a library's code is as safe as the library, which the user named or installed; the file was
-    // read before and is a whole library of this machine.
-    let library = unsafe { libloading::Library::new(path) }
-        .map_err(|e| format!("the system's loader refuses it: {}", reason(&e)))?;
-    // For good, like plugins: what starts it next gets the same library.
-    let library = Box::leak(Box::new(library));
+    // read before and is a whole library of this machine. What starts it next gets the same one.
+    let library = unsafe { load_for_good(path) }?;
     // SAFETY: by ONNX Runtime's header this symbol is a function without arguments that returns such a pointer.
     let get = unsafe { library.get::<unsafe extern "system" fn() -> *const ApiBase>("OrtGetApiBase") }
         .map_err(|e| format!("lacks the symbol OrtGetApiBase: {}", reason(&e)))?;
