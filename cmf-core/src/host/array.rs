@@ -96,15 +96,32 @@ impl<T: Scalar> Array<T> {
     pub fn to_vec(&self) -> Vec<T> {
         let [n, rows, cols] = self.shape;
         let mut out = Vec::with_capacity(n * rows * cols);
-        for b in 0..n {
-            for i in 0..rows {
-                match self.row(b, i) {
-                    Some(row) => out.extend_from_slice(row),
-                    None => out.extend((0..cols).map(|j| self.data[self.index(b, i, j)])),
+        if self.transposed {
+            out.resize(n * rows * cols, T::default());
+            (0..n).for_each(|b| self.turn(b, &mut out[b * rows * cols..][..rows * cols]));
+            return out;
+        }
+        for (b, i) in (0..n).flat_map(|b| (0..rows).map(move |i| (b, i))) {
+            out.extend_from_slice(self.row(b, i).unwrap_or_default());
+        }
+        out
+    }
+
+    /// Writes matrix b, of a transposed array, to `out` row by row.
+    fn turn(&self, b: usize, out: &mut [T]) {
+        /// A tile of this many rows and columns stays in the first cache.
+        const TILE: usize = 32;
+        let [_, rows, cols] = self.shape;
+        for from in (0..rows).step_by(TILE) {
+            for first in (0..cols).step_by(TILE) {
+                for j in first..(first + TILE).min(cols) {
+                    let column = self.index(b, 0, j);
+                    for i in from..(from + TILE).min(rows) {
+                        out[i * cols + j] = self.data[column + i];
+                    }
                 }
             }
         }
-        out
     }
 
     /// The elements in row-major order, as f64.

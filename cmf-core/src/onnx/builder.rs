@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use tract_onnx::pb;
 
-use super::proto::{float_tensor, integer, integer_tensor, integers, node};
+use super::proto::{integer, integer_tensor, integers, node, number};
+use crate::host::{Array, Host};
 use crate::ops::{Activation, Ops};
 
 /// Operator set of the graphs written here.
@@ -64,7 +65,9 @@ pub struct GraphBuilder {
 #[derive(Default)]
 struct State {
     graph: pb::GraphProto,
-    /// Output name of every node and numeric constant, by what it computes.
+    /// Arrays of float32, which are not copied into the graph.
+    arrays: Vec<(String, Array<f32>)>,
+    /// Output name of every node and constant made here, by what it computes.
     known: HashMap<String, Rc<str>>,
     /// How many nodes of each operator there are, for their names.
     count: HashMap<&'static str, usize>,
@@ -120,10 +123,10 @@ impl GraphBuilder {
         Recorded { name: name.into(), shape: shape.into() }
     }
 
-    /// Stores a row-major float32 constant.
-    pub fn constant(&self, name: &str, dims: &[usize], data: &[f32]) -> Recorded {
-        self.state.borrow_mut().graph.initializer.push(float_tensor(name, dims, data));
-        Recorded { name: name.into(), shape: dims.iter().map(|&n| Dim::Of(n)).collect() }
+    /// Keeps a float32 constant.
+    pub fn constant(&self, name: &str, array: &Array<f32>) -> Recorded {
+        self.state.borrow_mut().arrays.push((name.into(), array.clone()));
+        Recorded { name: name.into(), shape: array.shape().iter().map(|&n| Dim::Of(n)).collect() }
     }
 
     /// Declares `a` as the graph's output `name`.
@@ -133,9 +136,9 @@ impl GraphBuilder {
         state.graph.output.push(value_info(name, &a.shape));
     }
 
-    /// The graph, without the nodes and constants that no output needs.
-    pub fn finish(self, name: &str) -> pb::GraphProto {
-        let mut graph = self.state.into_inner().graph;
+    /// The graph, without the nodes and constants that no output needs, and its arrays.
+    pub fn finish(self, name: &str) -> (pb::GraphProto, Vec<(String, Array<f32>)>) {
+        let State { mut graph, mut arrays, .. } = self.state.into_inner();
         graph.name = name.into();
         let mut needed: HashSet<String> = graph.output.iter().map(|o| o.name.clone()).collect();
         // A node comes after the nodes it reads, so one pass backwards finds all that is needed.
@@ -146,7 +149,8 @@ impl GraphBuilder {
         }
         graph.node.retain(|n| n.output.iter().any(|o| needed.contains(o)));
         graph.initializer.retain(|t| needed.contains(&t.name));
-        graph
+        arrays.retain(|(name, _)| needed.contains(name));
+        (graph, arrays)
     }
 
     /// Records `op` on `inputs` unless it is there already.
@@ -202,14 +206,13 @@ impl GraphBuilder {
         Recorded { name, shape }
     }
 
-    /// A part or another order of the constant `a` as a constant of its own: `make` gets the rows as numbers. None where `a` is
-    /// no constant, or where it is left to the runtime.
+    /// A view of the constant `a` as a constant of its own. None where `a` is no constant, or where it is left to the runtime.
     fn folded_constant(
         &self,
         a: &Recorded,
         how: &str,
         shape: &Rc<[Dim]>,
-        make: impl FnOnce(&[[u8; 4]], usize) -> Vec<[u8; 4]>,
+        view: impl FnOnce(&Array<f32>) -> Array<f32>,
     ) -> Option<Recorded> {
         if !self.folded {
             return None;
@@ -217,17 +220,9 @@ impl GraphBuilder {
         let name: Rc<str> = format!("{}_{how}", a.name).into();
         let state = &mut *self.state.borrow_mut();
         if !state.known.contains_key(&*name) {
-            let whole = state.graph.initializer.iter().find(|t| *t.name == *a.name)?;
-            let row = whole.dims[1..].iter().product::<i64>() as usize;
-            let dims = shape.iter().map(|axis| if let Dim::Of(n) = axis { Some(*n as i64) } else { None });
-            let part = pb::TensorProto {
-                name: name.to_string(),
-                dims: dims.collect::<Option<_>>()?,
-                data_type: whole.data_type,
-                raw_data: make(whole.raw_data.as_chunks().0, row).into_flattened(),
-                ..Default::default()
-            };
-            state.graph.initializer.push(part);
+            let (_, whole) = state.arrays.iter().find(|(known, _)| **known == *a.name)?;
+            let part = view(whole);
+            state.arrays.push((name.to_string(), part));
             state.known.insert(name.to_string(), name.clone());
         }
         Some(Recorded { name, shape: shape.clone() })
@@ -235,7 +230,7 @@ impl GraphBuilder {
 
     fn number(&self, k: f64) -> Recorded {
         let k = k as f32;
-        self.shared(format!("number_{k:?}"), Rc::new([]), |name| float_tensor(name, &[], &[k]))
+        self.shared(format!("number_{k:?}"), Rc::new([]), |name| number(name, k))
     }
 
     /// An integer operand [1], such as an axis.
@@ -272,7 +267,8 @@ impl Ops for GraphBuilder {
         axes.swap(last - 1, last);
         let shape: Rc<[Dim]> = axes.iter().map(|&i| a.shape[i]).collect();
         if a.shape.len() == 2
-            && let Some(turned) = self.folded_constant(a, "transposed", &shape, transposed)
+            && let Some(turned) =
+                self.folded_constant(a, "transposed", &shape, |a| Host::sequential().transpose(a))
         {
             return turned;
         }
@@ -349,7 +345,7 @@ impl Ops for GraphBuilder {
         shape[axis] = Dim::Of(to - from);
         let shape = shape.into();
         if axis == 0 {
-            let rows = |all: &[[u8; 4]], row| all[from * row..to * row].to_vec();
+            let rows = |all: &Array<f32>| Host::sequential().slice(all, 0, from, to);
             if let Some(part) = self.folded_constant(a, &format!("{from}_{to}"), &shape, rows) {
                 return part;
             }
@@ -384,12 +380,12 @@ impl Ops for GraphBuilder {
     }
 
     fn identity(&self, d: usize) -> Recorded {
-        let shape = Rc::new([Dim::Of(d), Dim::Of(d)]);
-        self.shared(format!("identity_{d}"), shape, |name| {
-            let mut data = vec![0.0; d * d];
-            data.iter_mut().step_by(d + 1).for_each(|v| *v = 1.0);
-            float_tensor(name, &[d, d], &data)
-        })
+        let name: Rc<str> = format!("identity_{d}").into();
+        if self.state.borrow().known.contains_key(&*name) {
+            return Recorded { name, shape: Rc::new([Dim::Of(d), Dim::Of(d)]) };
+        }
+        self.state.borrow_mut().known.insert(name.to_string(), name.clone());
+        self.constant(&name, &Host::sequential().identity(d))
     }
 
     /// The same functions as the default's, in fewer passes over the array.
@@ -424,24 +420,6 @@ impl Ops for GraphBuilder {
             }
         }
     }
-}
-
-/// The columns of a matrix of rows of length `row`, one after the other.
-fn transposed(a: &[[u8; 4]], row: usize) -> Vec<[u8; 4]> {
-    /// A tile of this many rows and columns stays in the first cache.
-    const TILE: usize = 32;
-    let rows = a.len() / row;
-    let mut turned = vec![[0; 4]; a.len()];
-    for from in (0..rows).step_by(TILE) {
-        for first in (0..row).step_by(TILE) {
-            for j in first..(first + TILE).min(row) {
-                for i in from..(from + TILE).min(rows) {
-                    turned[j * rows + i] = a[i * row + j];
-                }
-            }
-        }
-    }
-    turned
 }
 
 fn value_info(name: &str, shape: &[Dim]) -> pb::ValueInfoProto {

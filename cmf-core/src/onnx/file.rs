@@ -165,7 +165,7 @@ pub fn export(path: impl AsRef<Path>, network: &Icnn<f32>, metadata: &Metadata) 
         Some(properties) => (along, properties),
         None => (along.with_forms_along(None), metadata.to_properties(None)?),
     };
-    let mut proto = graph::of_file(&network)?;
+    let mut proto = graph::of_file(&network)?.into_model();
     proto.metadata_props =
         properties.into_iter().map(|(key, value)| pb::StringStringEntryProto { key, value }).collect();
     write(path.as_ref(), &proto)
@@ -185,7 +185,7 @@ fn properties_along(network: &Icnn<f32>, metadata: &Metadata) -> Option<Vec<(Str
 
 /// Writes one function of `network` as an ONNX model for other programs.
 pub fn export_function(path: impl AsRef<Path>, network: &Icnn<f32>, function: Function) -> Result<()> {
-    write(path.as_ref(), &graph::model(function, network)?)
+    write(path.as_ref(), &graph::model(function, network)?.into_model())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -3,8 +3,8 @@
 use tract_onnx::pb;
 
 use super::builder::{Dim, GraphBuilder, OPSET, Recorded};
+use super::recording::Recording;
 use crate::error::{Error, Result};
-use crate::host::Array;
 use crate::icnn::formula::Formula;
 use crate::icnn::{FormsAlong, Icnn, Weights};
 use crate::ops::Ops;
@@ -50,19 +50,19 @@ impl Function {
 }
 
 /// The ONNX model of one function of the network.
-pub(super) fn model(function: Function, network: &Icnn<f32>) -> Result<pb::ModelProto> {
+pub(super) fn model(function: Function, network: &Icnn<f32>) -> Result<Recording> {
     recorded(builder(function), function, network, None)
 }
 
 /// The same for an engine of this process, which prepares it faster and needs more memory for it.
-pub(super) fn to_run(function: Function, network: &Icnn<f32>) -> Result<pb::ModelProto> {
+pub(super) fn to_run(function: Function, network: &Icnn<f32>) -> Result<Recording> {
     recorded(builder(function).folded(), function, network, None)
 }
 
 /// The graph of a model file: the value and gradient of w, and of V as gibbs_value [batch] and gibbs_gradient [batch, d]
 /// where that is another function. With a mixture they are of the Gaussian that it takes a part of, and are named head_value
 /// and head_gradient, so that nobody takes them for V.
-pub(super) fn of_file(network: &Icnn<f32>) -> Result<pb::ModelProto> {
+pub(super) fn of_file(network: &Icnn<f32>) -> Result<Recording> {
     let head = network.gibbs().map(|head| match head.mixture() {
         None => ["gibbs_value", "gibbs_gradient"],
         Some(_) => ["head_value", "head_gradient"],
@@ -89,7 +89,7 @@ fn recorded(
     function: Function,
     network: &Icnn<f32>,
     head: Option<[&str; 2]>,
-) -> Result<pb::ModelProto> {
+) -> Result<Recording> {
     let arch = network.architecture();
     let ops = ops.for_dimension(arch.dim);
     let (batch, d) = (Dim::Batch, Dim::Of(arch.dim));
@@ -117,14 +117,16 @@ fn recorded(
             ops.output("contraction", &formula.hessian_contraction(&formula.curved(&x), &m));
         }
     }
-    Ok(pb::ModelProto {
+    let (graph, constants) = ops.finish(function.name());
+    let model = pb::ModelProto {
         ir_version: IR_VERSION,
         opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: OPSET }],
         producer_name: PRODUCER.into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
-        graph: Some(ops.finish(function.name())),
+        graph: Some(graph),
         ..Default::default()
-    })
+    };
+    Ok(Recording { model, constants })
 }
 
 /// Stores the network's arrays under their names; of one that goes through its directions `x_side` is made from the two of
@@ -132,10 +134,9 @@ fn recorded(
 fn constants(ops: &GraphBuilder, network: &Icnn<f32>) -> Result<Weights<Recorded>> {
     let (arch, weights) = (network.architecture(), network.weights());
     let named = weights.named(arch);
-    let stored = |name: &str, array: &Array<f32>| ops.constant(name, array.shape(), &array.to_vec());
     let along = weights.along.as_ref().map(|along| FormsAlong {
-        forms: stored(FORMS_ALONG, &along.forms),
-        directions: stored(DIRECTIONS, &along.directions),
+        forms: ops.constant(FORMS_ALONG, &along.forms),
+        directions: ops.constant(DIRECTIONS, &along.directions),
     });
     let built = Weights::build(arch, |name, _| {
         // Only what asks for whole Hessians needs it.
@@ -146,7 +147,7 @@ fn constants(ops: &GraphBuilder, network: &Icnn<f32>) -> Result<Weights<Recorded
             .iter()
             .find(|(n, ..)| n == name)
             .ok_or_else(|| Error::Invalid(format!("the weights have no array {name}")))?;
-        Ok::<_, Error>(stored(name, array))
+        Ok::<_, Error>(ops.constant(name, array))
     })?;
     Ok(Weights { along, ..built })
 }

@@ -7,6 +7,7 @@ use tract_onnx::pb;
 use super::file::ModelFile;
 use super::graph::{self, Function};
 use super::metadata::Probe;
+use super::recording::Recording;
 use crate::error::Result;
 use crate::icnn::Icnn;
 use crate::linalg::largest;
@@ -22,33 +23,48 @@ const HIDDEN: [f64; 2] = [1e-6, 1e-5];
 /// What an engine evaluates of a model file.
 pub(super) struct Evaluated<'a> {
     /// The graph of the value and gradient.
-    pub graph: Cow<'a, pb::ModelProto>,
-    /// Whether the graph was written here. Another may ask for any memory.
-    pub own: bool,
+    pub graph: Graph<'a>,
     /// The network of the graph, for its other functions; none of a foreign ONNX model.
     pub network: Option<Icnn<f32>>,
+}
+
+/// The graph of the value and gradient.
+pub(super) enum Graph<'a> {
+    /// One that was written here.
+    Own(Box<Recording>),
+    /// The file's, which another wrote or edited. It may ask for any memory.
+    Strange(&'a pb::ModelProto),
+}
+
+impl<'a> Graph<'a> {
+    /// The whole model.
+    pub fn into_model(self) -> Cow<'a, pb::ModelProto> {
+        match self {
+            Graph::Own(recording) => Cow::Owned(recording.into_model()),
+            Graph::Strange(model) => Cow::Borrowed(model),
+        }
+    }
 }
 
 impl<'a> Evaluated<'a> {
     /// Takes the file's graph as it is, unless it is the one that is written here for its network.
     pub fn of(file: &'a ModelFile) -> Result<Self> {
-        let graph = Cow::Borrowed(file.proto());
         let (Some(network), Some(metadata)) = (file.network()?, file.metadata()) else {
-            return Ok(Evaluated { graph, own: false, network: None });
+            return Ok(Evaluated { graph: Graph::Strange(file.proto()), network: None });
         };
         if !is_written_here(file, &network)? {
-            return Ok(Evaluated { graph, own: false, network: Some(network) });
+            return Ok(Evaluated { graph: Graph::Strange(file.proto()), network: Some(network) });
         }
         let network = lean(network, &metadata.probes)?.through_directions();
-        let graph = Cow::Owned(graph::to_run(Function::ValueAndGradient, &network)?);
-        Ok(Evaluated { graph, own: true, network: Some(network) })
+        let recording = graph::to_run(Function::ValueAndGradient, &network)?;
+        Ok(Evaluated { graph: Graph::Own(Box::new(recording)), network: Some(network) })
     }
 }
 
 fn is_written_here(file: &ModelFile, network: &Icnn<f32>) -> Result<bool> {
     let mut written = graph::of_file(network)?;
-    written.graph.iter_mut().for_each(graph::keep_first_outputs);
-    Ok(written.graph == file.proto().graph)
+    written.model.graph.iter_mut().for_each(graph::keep_first_outputs);
+    Ok(file.proto().graph.as_ref().is_some_and(|found| written.is(found)))
 }
 
 /// The network without idle units, if rounding hides them at the probes.
@@ -122,7 +138,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (reference, file) = file(&folder, &OUTPUTS, 4, |_| ());
         let evaluated = Evaluated::of(&file).unwrap();
-        assert!(evaluated.own && matches!(evaluated.graph, Cow::Owned(_)));
+        assert!(matches!(evaluated.graph, Graph::Own(_)));
         assert_eq!((units(&evaluated), file.network().unwrap().unwrap().architecture().units()), (3, 5));
         let x: Vec<f64> = (0..3 * D).map(|i| (i as f64).sin()).collect();
         let answers = |w: &dyn Potential| {
@@ -157,7 +173,8 @@ mod tests {
             let cuts = graph.node.iter().filter(|n| ["Slice", "Transpose"].contains(&&*n.op_type));
             cuts.filter(|n| matrix(&n.input[0])).count()
         };
-        assert_eq!((cuts(file.proto()) > 0, cuts(&Evaluated::of(&file).unwrap().graph)), (true, 0));
+        let run = Evaluated::of(&file).unwrap().graph.into_model();
+        assert_eq!((cuts(file.proto()) > 0, cuts(&run)), (true, 0));
     }
 
     /// An older writer's graph would be a stranger's: sound, but neither folded nor lean.
@@ -169,7 +186,7 @@ mod tests {
         {
             let file = ModelFile::open(models.join(format!("{name}.onnx"))).unwrap();
             let evaluated = Evaluated::of(&file).unwrap();
-            assert!(evaluated.own, "{name}");
+            assert!(matches!(evaluated.graph, Graph::Own(_)), "{name}");
             assert_eq!(units(&evaluated), left, "{name}");
             let gibbs = evaluated.network.as_ref().unwrap().gibbs();
             assert_eq!(gibbs.is_some_and(|head| head.mixture().is_some()), mixture, "{name}");
@@ -183,7 +200,7 @@ mod tests {
         assert_eq!(units(&Evaluated::of(&unprobed).unwrap()), 5);
         let (_, edited) = file(&folder, &OUTPUTS, 4, |graph| graph.name = "edited".into());
         let evaluated = Evaluated::of(&edited).unwrap();
-        assert!(!evaluated.own && matches!(evaluated.graph, Cow::Borrowed(_)));
+        assert!(matches!(evaluated.graph, Graph::Strange(_)));
         assert_eq!(units(&evaluated), 5);
     }
 }

@@ -21,6 +21,9 @@ mod onnxruntime;
 mod probes;
 mod properties;
 mod proto;
+mod recording;
+#[cfg(feature = "ort")]
+mod session;
 mod tract;
 
 pub use file::{ModelFile, export, export_function};

@@ -8,18 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::{CUDA, ExecutionProvider};
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 use ort::value::TensorRef;
-use prost::Message;
 use rayon::prelude::*;
 use tract_onnx::pb;
 
 use super::differences;
 use super::file::ModelFile;
 use super::graph::{self, Function};
-use super::lean::Evaluated;
+use super::lean::{Evaluated, Graph};
 use super::probes;
+use super::recording::Recording;
+use super::session::Source;
 use super::tract;
 use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
@@ -32,7 +32,7 @@ use crate::potential::{
 /// ONNX Runtime, started from one library for the whole process.
 pub struct OnnxRuntime {
     library: PathBuf,
-    environment: Environment,
+    pub(super) environment: Environment,
 }
 
 static STARTED: Mutex<Option<&'static OnnxRuntime>> = Mutex::new(None);
@@ -121,8 +121,8 @@ pub struct OrtModel {
     device: Device,
     /// Whether Hessians and their contractions are graphs too.
     second_order_graphs: bool,
-    /// The graph of the value and gradient, and those of other functions once they were asked for, encoded.
-    graphs: Mutex<HashMap<Function, Arc<Vec<u8>>>>,
+    /// Of the value and gradient, and of other functions once they were asked for.
+    sources: Mutex<HashMap<Function, Arc<Source>>>,
     /// The graph of the value and gradient, if it is not the one that is written here for its network.
     stranger: Option<Stranger>,
     /// By function and number of threads.
@@ -135,19 +135,23 @@ impl OrtModel {
     /// Fails if the library cannot run the graph there (nothing falls back to another device) or an answer is
     /// not the recorded one.
     pub fn load(file: &ModelFile, runtime: &'static OnnxRuntime, device: Device) -> Result<Self> {
-        let Evaluated { graph, own, network } = Evaluated::of(file)?;
-        let first = graph.encode_to_vec();
-        let stranger = (!own).then(|| Stranger { proto: graph.into_owned(), bounded: Mutex::default() });
+        let Evaluated { graph, network } = Evaluated::of(file)?;
+        let (first, stranger) = match graph {
+            Graph::Own(recording) => (source(*recording, device)?, None),
+            Graph::Strange(proto) => {
+                (Source::of_model(proto), Some(Stranger { proto: proto.clone(), bounded: Mutex::default() }))
+            }
+        };
         let model = OrtModel { stranger, ..OrtModel::new(file.dim(), network, first, runtime, device) };
         probes::check(&model, file)?;
         Ok(model)
     }
 
-    /// `first` is the graph of the value and gradient, written here.
+    /// `first` is of the value and gradient, written here.
     fn new(
         dim: usize,
         network: Option<Icnn<f32>>,
-        first: Vec<u8>,
+        first: Source,
         runtime: &'static OnnxRuntime,
         device: Device,
     ) -> Self {
@@ -158,7 +162,7 @@ impl OrtModel {
             runtime,
             device,
             second_order_graphs: device != Device::Cpu,
-            graphs: Mutex::new(HashMap::from([(Function::ValueAndGradient, Arc::new(first))])),
+            sources: Mutex::new(HashMap::from([(Function::ValueAndGradient, Arc::new(first))])),
             idle: Mutex::default(),
         }
     }
@@ -174,19 +178,20 @@ impl OrtModel {
             return Ok(session);
         }
         drop(idle);
-        let graph = self.graph(function)?;
-        guarded(|| open(self.runtime, self.device, threads, &graph).map_err(|e| failed(e.to_string())))
+        let source = self.source(function)?;
+        guarded(|| source.open(self.runtime, self.device, threads).map_err(failed))
     }
 
-    fn graph(&self, function: Function) -> Result<Arc<Vec<u8>>> {
-        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(graph) = graphs.get(&function) {
-            return Ok(graph.clone());
+    fn source(&self, function: Function) -> Result<Arc<Source>> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(source) = sources.get(&function) {
+            return Ok(source.clone());
         }
         // That of the value and gradient is always there, so another is asked for.
-        let graph = Arc::new(graph::to_run(function, self.known("second derivatives")?)?.encode_to_vec());
-        graphs.insert(function, graph.clone());
-        Ok(graph)
+        let recording = graph::to_run(function, self.known("second derivatives")?)?;
+        let source = Arc::new(source(recording, self.device)?);
+        sources.insert(function, source.clone());
+        Ok(source)
     }
 
     fn give_back(&self, function: Function, threads: usize, session: Session) {
@@ -305,19 +310,8 @@ fn second_order_rows(d: usize) -> usize {
     ((1 << 24) / (d * d)).clamp(1, MOST_ROWS)
 }
 
-/// A session that computes on `device` or not at all.
-fn open(runtime: &OnnxRuntime, device: Device, threads: usize, bytes: &[u8]) -> ort::Result<Session> {
-    let mut builder = SessionBuilder::new(&runtime.environment)?
-        .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_intra_threads(threads)?
-        // Between two batches other threads have work to do.
-        .with_intra_op_spinning(false)?;
-    if let Device::Cuda(n) = device {
-        // TF32 keeps ten bits of a factor, which is not what f32 promises.
-        let cuda = CUDA::default().with_device_id(n as i32).with_tf32(false).build().error_on_failure();
-        builder = builder.with_execution_providers([cuda])?.with_disable_cpu_fallback()?;
-    }
-    builder.commit_from_memory(bytes)
+fn source(recording: Recording, device: Device) -> Result<Source> {
+    guarded(|| Source::of_recording(recording, device).map_err(failed))
 }
 
 /// A panic in the binding, which trusts its library more than it should, becomes an error.
@@ -363,7 +357,7 @@ impl Potential for OrtModel {
     fn whitened(&self, purpose: Purpose<'_>) -> Result<Option<Whitened>> {
         let Some(network) = &self.network else { return Ok(None) };
         let Some((network, coordinates)) = network.whitened_network(purpose)? else { return Ok(None) };
-        let first = graph::to_run(Function::ValueAndGradient, &network)?.encode_to_vec();
+        let first = source(graph::to_run(Function::ValueAndGradient, &network)?, self.device)?;
         let potential = OrtModel::new(self.dim, Some(network), first, self.runtime, self.device);
         Ok(Some(Whitened { potential: Box::new(potential), coordinates }))
     }

@@ -2,6 +2,8 @@
 
 use tract_onnx::pb;
 
+use crate::host::Array;
+
 pub fn node(name: &str, op: &str, inputs: &[&str], attribute: Vec<pb::AttributeProto>) -> pb::NodeProto {
     pb::NodeProto {
         name: name.into(),
@@ -23,12 +25,37 @@ pub fn integers(name: &str, ints: Vec<i64>) -> pb::AttributeProto {
     pb::AttributeProto { name: name.into(), r#type, ints, ..Default::default() }
 }
 
-pub fn float_tensor(name: &str, dims: &[usize], data: &[f32]) -> pb::TensorProto {
+pub fn float_tensor(name: &str, array: &Array<f32>) -> pb::TensorProto {
+    let bytes = |v: f32| v.to_le_bytes();
+    pb::TensorProto {
+        name: name.into(),
+        dims: array.shape().iter().map(|&n| n as i64).collect(),
+        data_type: pb::tensor_proto::DataType::Float as i32,
+        raw_data: array.to_vec().into_iter().map(bytes).collect::<Vec<_>>().into_flattened(),
+        ..Default::default()
+    }
+}
+
+/// A tensor of float32 whose numbers the runtime is given apart.
+#[cfg(feature = "ort")]
+pub fn tensor_apart(name: &str, dims: &[usize]) -> pb::TensorProto {
+    let location = pb::StringStringEntryProto { key: "location".into(), value: "memory".into() };
     pb::TensorProto {
         name: name.into(),
         dims: dims.iter().map(|&n| n as i64).collect(),
         data_type: pb::tensor_proto::DataType::Float as i32,
-        raw_data: data.iter().map(|v| v.to_le_bytes()).collect::<Vec<_>>().into_flattened(),
+        data_location: Some(pb::tensor_proto::DataLocation::External as i32),
+        external_data: vec![location],
+        ..Default::default()
+    }
+}
+
+/// A number without axes.
+pub fn number(name: &str, value: f32) -> pb::TensorProto {
+    pb::TensorProto {
+        name: name.into(),
+        data_type: pb::tensor_proto::DataType::Float as i32,
+        raw_data: value.to_le_bytes().to_vec(),
         ..Default::default()
     }
 }

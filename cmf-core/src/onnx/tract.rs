@@ -52,8 +52,8 @@ impl TractModel {
     ///
     /// Fails if tract cannot run the graph or an answer is not the recorded one.
     pub fn load(file: &ModelFile) -> Result<Self> {
-        let Evaluated { graph, network, .. } = Evaluated::of(file)?;
-        let first = translate(&graph).map_err(|e| Error::file(file.path(), e))?;
+        let Evaluated { graph, network } = Evaluated::of(file)?;
+        let first = translate(&graph.into_model()).map_err(|e| Error::file(file.path(), e))?;
         let model = TractModel::new(file.dim(), network, first);
         probes::check(&model, file)?;
         Ok(model)
@@ -90,7 +90,7 @@ impl TractModel {
             return Ok(graph.clone());
         }
         // That of the value and gradient is always there, so this one is asked for.
-        let graph = translate(&graph::to_run(Function::Hvp, self.known("Hessian products")?)?)?;
+        let graph = translate(&graph::to_run(Function::Hvp, self.known("Hessian products")?)?.into_model())?;
         graphs.insert(function, graph.clone());
         Ok(graph)
     }
@@ -264,7 +264,7 @@ impl Potential for TractModel {
     fn whitened(&self, purpose: Purpose<'_>) -> Result<Option<Whitened>> {
         let Some(network) = &self.network else { return Ok(None) };
         let Some((network, coordinates)) = network.whitened_network(purpose)? else { return Ok(None) };
-        let first = translate(&graph::to_run(Function::ValueAndGradient, &network)?)?;
+        let first = translate(&graph::to_run(Function::ValueAndGradient, &network)?.into_model())?;
         let potential = Box::new(TractModel::new(self.dim, Some(network), first));
         Ok(Some(Whitened { potential, coordinates }))
     }
@@ -355,7 +355,7 @@ mod tests {
                     Function::HessianContraction => vec![row, matrix],
                 };
                 let [found, expected] = [graph::to_run(function, w), graph::model(function, w)]
-                    .map(|proto| outputs(&proto.unwrap(), &shapes));
+                    .map(|graph| outputs(&graph.unwrap().into_model(), &shapes));
                 let scale = expected.iter().fold(1.0f32, |s, v| s.max(v.abs()));
                 assert_eq!(found.len(), expected.len());
                 for (a, b) in found.iter().zip(&expected) {
