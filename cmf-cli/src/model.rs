@@ -1,6 +1,7 @@
 //! An opened model: what its file says and the engine that runs it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use cmf_core::density::{MOST_EXACT, is_exact};
 use cmf_core::gaussian::Gaussian;
@@ -23,7 +24,7 @@ pub struct Model {
     /// Who evaluates it.
     pub worker: Worker,
     /// Mean and covariance of the noisy data: where samplers and inpainting start.
-    pub gaussian: Gaussian,
+    pub gaussian: Arc<Gaussian>,
 }
 
 impl Model {

@@ -64,7 +64,7 @@ fn faces_are_scored_sampled_and_completed() {
 fn a_network_that_bends_elsewhere_is_estimated() {
     let folder = folder();
     let file = ModelFile::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/faces.onnx")).unwrap();
-    let network = file.network().unwrap().unwrap();
+    let network = file.network().unwrap();
     let (arch, mut weights) = (network.architecture().clone(), network.weights().clone());
     let mut rows = weights.x_side.to_vec();
     rows[0] += 0.1;

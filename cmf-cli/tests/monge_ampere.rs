@@ -32,7 +32,7 @@ fn bulk_error(name: &str, model: &Path) -> f64 {
     let log_z = value.iter().map(|e| (log_cell - e).exp()).sum::<f64>().ln();
 
     let file = ModelFile::open(model).unwrap();
-    let w = file.network().unwrap().unwrap().cast::<f64>().unwrap();
+    let w = file.network().unwrap().cast::<f64>().unwrap();
     let density = exact_log_density(&w, file.metadata().unwrap().log_z.unwrap().value, &points).unwrap();
     let mut order: Vec<usize> = (0..value.len()).collect();
     order.sort_by(|&a, &b| value[a].total_cmp(&value[b]));

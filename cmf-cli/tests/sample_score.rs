@@ -158,7 +158,7 @@ fn info_and_verify_say_what_a_model_is() {
 fn verify_fails_where_the_weights_are_not_those_of_the_probes() {
     let folder = folder();
     let file = ModelFile::open(model(8)).unwrap();
-    let network = file.network().unwrap().unwrap();
+    let network = file.network().unwrap();
     let weights = Weights { centre: network.weights().pull.clone(), ..network.weights().clone() };
     let other = Icnn::new(network.architecture().clone(), weights).unwrap();
     export(folder.path().join("m.onnx"), &other, file.metadata().unwrap()).unwrap();

@@ -92,7 +92,7 @@ fn faces_score_above_the_gaussian() {
 fn tract_computes_what_the_reference_does() {
     for name in ["eight-gaussians", "mnist", "faces"] {
         let file = ModelFile::open(root().join(format!("models/{name}.onnx"))).unwrap();
-        let reference = file.network().unwrap().unwrap().cast::<f64>().unwrap();
+        let reference = file.network().unwrap().cast::<f64>().unwrap();
         let gaussian = file.metadata().unwrap().gaussian.clone().unwrap();
         let (d, n) = (file.dim(), 256);
         let mut rng = ChaCha8Rng::seed_from_u64(0);

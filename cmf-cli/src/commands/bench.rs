@@ -105,7 +105,7 @@ impl Bench {
             )));
         }
         let file = ModelFile::open(&self.model)?;
-        let (Some(metadata), Some(host)) = (file.metadata(), file.network()?) else {
+        let (Some(metadata), Some(host)) = (file.metadata(), file.network()) else {
             return Err(Error::file(&self.model, "is a foreign ONNX file, whose network is not known"));
         };
         let largest = self.batch.iter().max().copied().unwrap_or(1) as usize;
@@ -133,7 +133,7 @@ impl Bench {
         }
         #[cfg(feature = "train")]
         if self.wants(Task::Train) {
-            let (device, batch, times) = self.training(&host, metadata)?;
+            let (device, batch, times) = self.training(host, metadata)?;
             let name = format!("burn on {device}");
             self.add(&mut figures, ceiling, (Task::Train, &name, batch), times, None)?;
         }

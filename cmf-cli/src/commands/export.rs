@@ -1,6 +1,7 @@
 //! `cmf-cli export`: the model of a run directory as one self-describing .onnx file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use cmf_core::density::{Status, exact_log_density_from, is_exact};
@@ -117,7 +118,7 @@ pub fn write_model(run: &Run, path: &Path, licence: &str, report: &Report) -> Re
         sigma: config.sigma,
         mixture: network.gibbs().and_then(|head| head.mixture().cloned()),
         log_z: Some(log_z),
-        gaussian: Some(gaussian),
+        gaussian: Some(Arc::new(gaussian)),
         data_mixture,
         recipe,
         data: Data { name: run.lesson.card(), sha256: run.lesson.sha256().into(), licence: licence_of_data },

@@ -231,7 +231,7 @@ impl Train {
     fn known(&self, what: &str, dim: usize) -> Result<Option<Known>> {
         let Some(path) = &self.init else { return Ok(None) };
         let file = ModelFile::open(path)?;
-        let (Some(network), Some(metadata)) = (file.network()?, file.metadata()) else {
+        let (Some(network), Some(metadata)) = (file.network().cloned(), file.metadata()) else {
             return Err(Error::file(path, "has no cmf.* properties, so its network is not known"));
         };
         let found = network.architecture().dim;

@@ -89,7 +89,7 @@ impl Verify {
     /// Runs the command.
     pub fn run(self) -> Result<Outcome> {
         let file = ModelFile::open(&self.model)?;
-        let (Some(metadata), Some(network)) = (file.metadata(), file.network()?) else {
+        let (Some(metadata), Some(network)) = (file.metadata(), file.network()) else {
             return Err(Error::file(&self.model, "is a foreign ONNX file: it holds no answers to verify"));
         };
         if metadata.probes.is_empty() {
@@ -163,7 +163,7 @@ fn sets(metadata: &Metadata, seed: u64) -> Result<Vec<Set>> {
     let probes = Probe::points(&metadata.probes);
     let mut sets = vec![Set { name: "probes".into(), v: normal(metadata.probes.len()), x: probes }];
     for n in BATCHES {
-        let x = spread(metadata.gaussian.as_ref(), normal(n), d);
+        let x = spread(metadata.gaussian.as_deref(), normal(n), d);
         // As the engines see them, which read f32.
         let x = x.iter().map(|&v| f64::from(v as f32)).collect();
         sets.push(Set { name: format!("{n} random"), x, v: normal(n) });

@@ -191,7 +191,7 @@ fn write_model(
         sigma: SIGMA,
         // Exact here; an error is stated so that tests can see it printed.
         log_z: Some(LogZ { value: start.log_z, standard_error: 0.25 }),
-        gaussian: Some(gaussian.clone()),
+        gaussian: Some(Arc::new(gaussian.clone())),
         mixture: of_source,
         data_mixture: of_data,
         data: Data { name: "made for tests".into(), ..Data::default() },

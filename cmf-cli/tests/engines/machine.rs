@@ -145,7 +145,7 @@ fn verify_shows_what_it_found_when_something_is_wrong() {
     let file = ModelFile::open(model(8)).unwrap();
     let mut metadata = file.metadata().unwrap().clone();
     metadata.probes[0].value += 1.0;
-    export(folder.path().join("wrong.onnx"), &file.network().unwrap().unwrap(), &metadata).unwrap();
+    export(folder.path().join("wrong.onnx"), file.network().unwrap(), &metadata).unwrap();
     let found = run(folder.path(), "verify wrong.onnx --engine tract --json");
     assert_eq!(found.code, Some(1), "{}", found.stderr);
     assert!(found.stderr.contains("tract failed: ") && found.stderr.contains("probe 0"), "{}", found.stderr);

@@ -7,13 +7,13 @@ use prost::Message;
 use tract_onnx::pb;
 
 use super::check::{self, MOST_BYTES};
+use super::constants;
 use super::directions::Directions;
-use super::graph::{self, DIRECTIONS, FORMS_ALONG, Function, PRODUCER};
+use super::graph::{self, DIRECTIONS, Function, PRODUCER};
 use super::metadata::Metadata;
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::host::{Array, Host};
-use crate::icnn::{Architecture, FormsAlong, Icnn, Weights};
+use crate::icnn::{FormsAlong, Icnn};
 use crate::potential::Potential;
 
 /// An ONNX model of a convex potential that has passed the checks: x [batch, d] -> value [batch],
@@ -24,8 +24,8 @@ pub struct ModelFile {
     dim: usize,
     proto: pb::ModelProto,
     metadata: Option<Metadata>,
-    /// Whether forms are written along the directions of the head.
-    is_along: bool,
+    network: Option<Icnn<f32>>,
+    is_written_here: bool,
 }
 
 impl ModelFile {
@@ -33,15 +33,18 @@ impl ModelFile {
     ///
     /// Refused, each with its own message: a missing, empty, truncated, oversized or non-ONNX file,
     /// external data, operators outside the allow-list, unsupported versions, constants that are not
-    /// what they claim, other inputs and outputs, and metadata that contradict themselves or the graph.
+    /// what they claim, other inputs and outputs, metadata that contradict themselves or the graph, and networks that are
+    /// not convex.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        let bytes = read(&path)?;
         let named = |message: String| Error::file(&path, message);
-        let mut proto = check::decode(&bytes).map_err(named)?;
+        // The bytes go before anything else takes memory.
+        let mut proto = read(&path).and_then(|bytes| check::decode(&bytes).map_err(named))?;
         let dim = check::check(&proto).map_err(named)?;
         let properties = proto.metadata_props.iter().map(|p| (p.key.as_str(), p.value.as_str()));
-        let directions = || constant(&proto, DIRECTIONS).and_then(numbers).unwrap_or_default();
+        let directions = || {
+            proto.graph.as_ref().and_then(|graph| constants::numbers(graph, DIRECTIONS)).unwrap_or_default()
+        };
         let read = Metadata::from_properties(properties, directions).map_err(|e| named(e.to_string()))?;
         let (metadata, is_along) = read.map_or((None, false), |(metadata, along)| (Some(metadata), along));
         // They are known now, and long as text.
@@ -60,8 +63,19 @@ impl ModelFile {
             }
             _ => {}
         }
-        proto.graph.iter_mut().for_each(graph::keep_first_outputs);
-        Ok(ModelFile { path, dim, proto, metadata, is_along })
+        let Some(graph) = &mut proto.graph else { return Err(named("the ONNX model has no graph".into())) };
+        graph::keep_first_outputs(graph);
+        let network =
+            metadata.as_ref().map(|metadata| constants::network(graph, metadata, is_along)).transpose();
+        let network = network.map_err(|e| named(e.to_string()))?;
+        let is_written_here = match &network {
+            Some(network) => graph::is_of(network, graph)?,
+            None => false,
+        };
+        if is_written_here {
+            graph.initializer = Vec::new();
+        }
+        Ok(ModelFile { path, dim, proto, metadata, network, is_written_here })
     }
 
     /// The file.
@@ -79,74 +93,20 @@ impl ModelFile {
         self.metadata.as_ref()
     }
 
-    /// The network, from the constants of the graph; none for a foreign ONNX model.
-    pub fn network(&self) -> Result<Option<Icnn<f32>>> {
-        let Some(metadata) = &self.metadata else { return Ok(None) };
-        let arch = metadata.architecture.clone();
-        let along = self.along(&arch)?;
-        let weights = self.weights(&arch, along.as_ref())?;
-        let network = Icnn::new(arch, weights).and_then(|network| match &metadata.mixture {
-            Some(mixture) => network.with_mixture(mixture.clone()),
-            None => Ok(network),
-        });
-        let network = network.map(|network| network.with_forms_along(along));
-        network.map(Some).map_err(|e| Error::file(&self.path, e))
+    /// The network of the graph; none of a foreign ONNX model.
+    pub fn network(&self) -> Option<&Icnn<f32>> {
+        self.network.as_ref()
+    }
+
+    /// Whether the graph is the one that is written here for its network, which does without its constants then. Another
+    /// may ask for any memory.
+    pub(super) fn is_written_here(&self) -> bool {
+        self.is_written_here
     }
 
     pub(super) fn proto(&self) -> &pb::ModelProto {
         &self.proto
     }
-
-    /// The forms in the directions of the head, if the file is of a version that holds these.
-    fn along(&self, arch: &Architecture) -> Result<Option<FormsAlong<Array<f32>>>> {
-        let Some(k) = arch.head.rank().filter(|_| self.is_along) else { return Ok(None) };
-        let forms = self.array(FORMS_ALONG, [(1 + arch.rank) * arch.units(), k])?;
-        Ok(Some(FormsAlong { forms, directions: self.array(DIRECTIONS, [k, arch.dim])? }))
-    }
-
-    fn weights(
-        &self,
-        arch: &Architecture,
-        along: Option<&FormsAlong<Array<f32>>>,
-    ) -> Result<Weights<Array<f32>>> {
-        Weights::build(arch, |name, shape| match (name, along) {
-            ("x_side", Some(along)) => Ok(along.x_side(&Host::parallel())),
-            _ => self.array(name, shape),
-        })
-    }
-
-    /// The constant of this name, which has to have this shape.
-    fn array(&self, name: &str, shape @ [rows, cols]: [usize; 2]) -> Result<Array<f32>> {
-        let found = constant(&self.proto, name).ok_or_else(|| {
-            Error::file(&self.path, format!("the constant {name:?} of cmf.architecture is missing"))
-        })?;
-        let fits = found.dims == [rows as i64, cols as i64];
-        match numbers(found) {
-            Some(numbers) if fits && numbers.len() == rows * cols => Ok(Array::matrix(numbers, rows, cols)),
-            _ => Err(Error::file(
-                &self.path,
-                format!(
-                    "the constant {name:?} has the shape {:?}; cmf.architecture needs {shape:?} of float32",
-                    found.dims
-                ),
-            )),
-        }
-    }
-}
-
-fn constant<'a>(proto: &'a pb::ModelProto, name: &str) -> Option<&'a pb::TensorProto> {
-    proto.graph.as_ref()?.initializer.iter().find(|t| t.name == name)
-}
-
-/// The numbers of a constant of float32.
-fn numbers(tensor: &pb::TensorProto) -> Option<Vec<f32>> {
-    let float = tensor.data_type == pb::tensor_proto::DataType::Float as i32;
-    // Other writers may store numbers one by one; the checks know that there are as many as claimed.
-    let (raw, _) = tensor.raw_data.as_chunks::<4>();
-    float.then(|| match raw {
-        [] => tensor.float_data.clone(),
-        raw => raw.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-    })
 }
 
 /// Writes `network` and what is known of it as one model file; the same input gives the same bytes.

@@ -70,6 +70,13 @@ pub(super) fn of_file(network: &Icnn<f32>) -> Result<Recording> {
     recorded(GraphBuilder::new(), Function::ValueAndGradient, network, head)
 }
 
+/// Whether `graph` is the one of a model file of this network, of whose outputs engines take the first two.
+pub(super) fn is_of(network: &Icnn<f32>, graph: &pb::GraphProto) -> Result<bool> {
+    let mut written = of_file(network)?;
+    written.model.graph.iter_mut().for_each(keep_first_outputs);
+    Ok(written.is(graph))
+}
+
 /// Leaves the outputs that engines take from a model file's graph, in their order.
 pub(super) fn keep_first_outputs(graph: &mut pb::GraphProto) {
     graph.output.retain(|o| o.name == "value" || o.name == "gradient");

@@ -30,7 +30,7 @@ pub struct Metadata {
     /// (`cmf.log_z`).
     pub log_z: Option<LogZ>,
     /// Mean and covariance of the noisy data (`cmf.gaussian`): where samplers and inpainting start.
-    pub gaussian: Option<Gaussian>,
+    pub gaussian: Option<Arc<Gaussian>>,
     /// The mixture in the place of that Gaussian's marginal along few directions (`cmf.data_mixture`, since version 5):
     /// where inpainting starts.
     pub data_mixture: Option<Arc<Mixture>>,

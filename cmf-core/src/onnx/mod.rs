@@ -6,6 +6,7 @@
 
 mod builder;
 mod check;
+mod constants;
 mod differences;
 mod directions;
 mod file;

@@ -89,7 +89,7 @@ impl Metadata {
         let directions = directions.as_ref();
         let gaussian =
             find.text("cmf.gaussian").map(|t| moments::gaussian_from_text(t, dim, head, directions));
-        let gaussian = gaussian.transpose()?;
+        let gaussian = gaussian.transpose()?.map(Arc::new);
         let mixture = |key: &str| {
             let read = |text| moments::mixture_from_text(text, key, dim, directions).map(Arc::new);
             let named = |e: Error| Error::Invalid(format!("the property {key} cannot be read: {e}"));

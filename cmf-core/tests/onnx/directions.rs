@@ -40,7 +40,7 @@ fn along() -> (Icnn<f64>, Metadata) {
     let covariance = Spiked::new(0.25, vec![4.0, 2.0, 1.0], axes).unwrap().into();
     let plain = metadata(&w, &[0.3; D]);
     let metadata = Metadata {
-        gaussian: Some(Gaussian { mean: vec![0.5; D], covariance }),
+        gaussian: Some(Arc::new(Gaussian { mean: vec![0.5; D], covariance })),
         mixture: Some(mixture.clone()),
         data_mixture: Some(mixture.clone()),
         ..plain
@@ -89,7 +89,7 @@ fn what_lies_in_the_span_is_written_by_its_coordinates_and_comes_back() {
     };
     assert_close("the gaussian and the mixtures", &of(found), &of(&metadata), rounding);
 
-    let network = file.network().unwrap().unwrap();
+    let network = file.network().unwrap();
     assert_close("x_side", &network.weights().x_side.to_f64s(), &w.weights().x_side.to_f64s(), rounding);
     let engine = TractModel::load(&file).unwrap();
     let x = uniform(&mut rand::SeedableRng::seed_from_u64(1), 4 * D);
@@ -103,7 +103,7 @@ fn what_lies_in_the_span_is_written_by_its_coordinates_and_comes_back() {
 
     // What was read is written again, the network as it was.
     let again = folder.path().join("again.onnx");
-    export(&again, &network, found).unwrap();
+    export(&again, network, found).unwrap();
     assert_eq!(self::proto(&again).graph, proto.graph);
     let file = ModelFile::open(&again).unwrap();
     assert_close("the gaussian and the mixtures", &of(file.metadata().unwrap()), &of(found), rounding);
@@ -159,7 +159,7 @@ fn what_leaves_the_span_is_written_in_full() {
     for full in [
         Metadata { data_mixture: data_mixture(&outside, 1), ..metadata.clone() },
         Metadata { data_mixture: data_mixture(&dependent, 2 * K), ..metadata.clone() },
-        Metadata { gaussian: Some(gaussian), ..metadata.clone() },
+        Metadata { gaussian: Some(Arc::new(gaussian)), ..metadata.clone() },
     ] {
         let (_folder, path) = written(&w, &full);
         let proto = proto(&path);
@@ -177,8 +177,8 @@ fn what_leaves_the_span_is_written_in_full() {
     let full = Metadata { data_mixture: data_mixture(&outside, 1), ..metadata };
     let (_folder, path) = written(&w, &full);
     let x_side = |path: &Path| {
-        let network = ModelFile::open(path).unwrap().network().unwrap().unwrap();
-        network.weights().x_side.to_vec()
+        let file = ModelFile::open(path).unwrap();
+        file.network().unwrap().weights().x_side.to_vec()
     };
     let before = x_side(&path);
     let mut more = proto(&path);
@@ -206,7 +206,7 @@ fn what_could_not_be_read_back_is_written_in_full() {
     let x_side = Array::matrix(rows, arch.x_side_rows(), D);
     let w = Icnn::new(arch, Weights { x_side, ..w.weights().clone() }).unwrap();
     let covariance = Spiked::new(0.25, vec![4.0, 2.0, 1.0], stretched).unwrap().into();
-    let gaussian = Some(Gaussian { mean: vec![0.5; D], covariance });
+    let gaussian = Some(Arc::new(Gaussian { mean: vec![0.5; D], covariance }));
     let (_folder, path) = written(&w, &Metadata { gaussian, ..metadata(&w, &[0.3; D]) });
     assert_eq!(version(&proto(&path)), "3");
     assert!(ModelFile::open(&path).is_ok());

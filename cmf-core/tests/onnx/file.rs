@@ -49,18 +49,18 @@ fn weights_and_metadata_come_back_and_the_bytes_are_the_same() {
 fn come_back(network: &Icnn<f64>, gaussian: Option<Gaussian>) {
     let folder = tempfile::tempdir().unwrap();
     let single: Icnn<f32> = network.cast().unwrap();
-    let metadata = Metadata { gaussian, ..full_metadata(network) };
+    let metadata = Metadata { gaussian: gaussian.map(Arc::new), ..full_metadata(network) };
     let (one, two) = (folder.path().join("one.onnx"), folder.path().join("two.onnx"));
     export(&one, &single, &metadata).unwrap();
     let file = ModelFile::open(&one).unwrap();
     assert_eq!(file.metadata(), Some(&metadata));
-    let read = file.network().unwrap().unwrap();
+    let read = file.network().unwrap();
     for ((name, _, a), (_, _, b)) in
         single.weights().named(single.architecture()).iter().zip(read.weights().named(read.architecture()))
     {
         assert_eq!(a.to_vec(), b.to_vec(), "{name}");
     }
-    export(&two, &read, &metadata).unwrap();
+    export(&two, read, &metadata).unwrap();
     assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&two).unwrap());
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(left.len(), 2, "no temporary file stays: {left:?}");
@@ -72,7 +72,7 @@ fn numbers_stored_one_by_one_give_the_same_network() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, good()).unwrap();
-    let network = |path: &Path| ModelFile::open(path).unwrap().network().unwrap().unwrap();
+    let network = |path: &Path| ModelFile::open(path).unwrap().network().unwrap().clone();
     let expected = network(&path);
     let mut model = pb::ModelProto::decode(&good()[..]).unwrap();
     for tensor in &mut graph(&mut model).initializer {
