@@ -41,7 +41,7 @@ pub struct QuadraticStart {
 impl QuadraticStart {
     /// Q^{-1} as a preconditioner: the covariance S^{1/3} of the Gibbs factor, or S^{1/2}.
     pub fn inverse_hessian(&self) -> Result<Preconditioner> {
-        Preconditioner::new(&self.hessian.inverse("the Hessian of the start")?)
+        Preconditioner::of_inverse(&self.hessian, "the Hessian of the start")
     }
 
     /// The Gaussian that this is the potential of: S = Q^{-3}, m = (I + Q^{-1}) a; from N(0, I) S = Q^{-2}, m = a.

@@ -154,8 +154,8 @@ impl HeadFactor {
     /// `n` exact draws: a + L ξ with L L' = Q^{-1} and standard normal numbers ξ, moved to the mixture if there is one.
     /// [n, d].
     pub fn draw(&self, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<f64>> {
-        let covariance = self.covariance()?;
-        let mut x = Preconditioner::new(&covariance)?.colour(&standard_normals(rng, n * self.dim()))?;
+        let covariance = Preconditioner::of_inverse(&self.precision, "the head")?;
+        let mut x = covariance.colour(&standard_normals(rng, n * self.dim()))?;
         if let Some(mixture) = &self.mixture {
             x = mixture.redraw(x, &covariance, rng)?;
         }

@@ -1,7 +1,8 @@
 //! An approximate inverse Hessian P = L L' shared by all rows, which speeds up solvers and samplers.
 
 use faer::linalg::matmul::triangular::BlockStructure;
-use faer::linalg::solvers::{PartialPivLu, Solve};
+use faer::linalg::solvers::{Llt, PartialPivLu, Solve};
+use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::{Mat, MatRef, Par, Side};
 
@@ -35,8 +36,7 @@ impl Preconditioner {
             Symmetric::Full(all) => {
                 let d = inverse_hessian.dim();
                 check_len("preconditioner", all.len(), d * d)?;
-                let factor = faer::linalg::solvers::Llt::new(view(all, d, d), Side::Lower)
-                    .map_err(|_| indefinite())?;
+                let factor = Llt::new(view(all, d, d), Side::Lower).map_err(|_| indefinite())?;
                 Ok(Preconditioner(Factor::Lower(factor.L().to_owned())))
             }
             Symmetric::Spiked(spiked) => match inverse_hessian.spectrum()?.ends().0 > 0.0 {
@@ -46,10 +46,28 @@ impl Preconditioner {
         }
     }
 
+    /// P = H^{-1}; `what` names H in the error if it is not positive definite.
+    pub(crate) fn of_inverse(hessian: &Symmetric, what: &str) -> Result<Self> {
+        match hessian {
+            Symmetric::Full(all) => Self::of_inverse_of_full(all, hessian.dim(), what),
+            Symmetric::Spiked(_) => Preconditioner::new(&hessian.inverse(what)?),
+        }
+    }
+
+    /// The factor that [`new`](Self::new) finds for the inverse, in half the time: with H backwards = G G' is H = U U', where
+    /// U is G backwards, upper triangular, so that L = U^{-1}' is lower triangular.
+    fn of_inverse_of_full(hessian: &[f64], d: usize, what: &str) -> Result<Self> {
+        let backwards = view(hessian, d, d).reverse_rows_and_cols();
+        let factor =
+            Llt::new(backwards, Side::Lower).map_err(|_| Error::NotPositiveDefinite(what.to_string()))?;
+        let mut inverse = Mat::zeros(d, d);
+        invert_lower_triangular(inverse.as_mut(), factor.L(), Par::rayon(0));
+        Ok(Preconditioner(Factor::Lower(inverse.as_ref().reverse_rows_and_cols().transpose().to_owned())))
+    }
+
     /// The inverse of a mean Hessian [d, d]; none where rounding left it indefinite.
     pub(crate) fn of_mean_hessian(mean: &[f64]) -> Result<Option<Self>> {
-        let inverse = Symmetric::from(mean.to_vec()).inverse("the mean Hessian");
-        match inverse.and_then(|inverse| Preconditioner::new(&inverse)) {
+        match Self::of_inverse_of_full(mean, mean.len().isqrt(), "the mean Hessian") {
             Err(Error::NotPositiveDefinite(_)) => Ok(None),
             found => found.map(Some),
         }
@@ -179,7 +197,31 @@ mod tests {
     }
 
     #[test]
+    fn the_inverse_of_a_hessian_has_the_factor_of_the_inverse() {
+        let hessian = vec![2.0, 0.5, 0.1, 0.5, 1.0, -0.2, 0.1, -0.2, 3.0];
+        let inverse = Symmetric::Full(hessian.clone()).inverse("H").unwrap();
+        let spiked = Symmetric::from(Spiked::new(0.5, vec![3.0], vec![0.6, 0.8, 0.0]).unwrap());
+        let identity: Vec<f64> = (0..9).map(|i| f64::from(i % 4 == 0)).collect();
+        let of = |h: &Symmetric| Preconditioner::of_inverse(h, "H").unwrap();
+        let mean = Preconditioner::of_mean_hessian(&hessian).unwrap().unwrap();
+        let pairs = [
+            (of(&hessian.into()), Preconditioner::new(&inverse).unwrap()),
+            (mean, Preconditioner::new(&inverse).unwrap()),
+            (of(&spiked), Preconditioner::new(&spiked.inverse("H").unwrap()).unwrap()),
+        ];
+        for (found, expected) in pairs {
+            let factors = [found, expected].map(|p| p.colour(&identity).unwrap());
+            // A handful of roundings of numbers about 1.
+            assert!(factors[0].iter().zip(&factors[1]).all(|(a, b)| (a - b).abs() < 1e-14), "{factors:?}");
+        }
+    }
+
+    #[test]
     fn rejects_indefinite_matrices() {
+        let indefinite = vec![1.0, 2.0, 2.0, 1.0];
+        assert!(Preconditioner::of_mean_hessian(&indefinite).unwrap().is_none());
+        let named = Preconditioner::of_inverse(&indefinite.into(), "H").unwrap_err().to_string();
+        assert!(named.contains("H is not positive definite"), "{named}");
         assert!(Preconditioner::new(&vec![1.0, 2.0, 2.0, 1.0].into()).is_err());
         assert!(Preconditioner::new(&vec![1.0, 0.0, 0.0].into()).is_err());
         let spiked = Spiked::new(1.0, vec![-0.1], vec![1.0, 0.0]).unwrap();

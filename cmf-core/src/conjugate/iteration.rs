@@ -36,7 +36,7 @@ pub(super) trait Rule {
 pub(super) struct Point {
     pub y: Vec<f64>,
     value: f64,
-    /// L'(∇w(y) - x).
+    /// L'(∇w(y) - x); of a solution any numbers.
     pub gradient: Vec<f64>,
     /// Root mean square of ∇w(y) - x.
     pub residual: f64,
@@ -50,6 +50,10 @@ impl Point {
 
     fn is_finite(&self) -> bool {
         self.value.is_finite() && self.residual.is_finite()
+    }
+
+    fn is_solution(&self, tolerance: f64) -> bool {
+        self.is_finite() && self.residual <= tolerance
     }
 }
 
@@ -137,9 +141,12 @@ impl Row {
     }
 
     /// Accepts the trial or shortens the step.
-    fn judge(&mut self) {
+    fn judge(&mut self, tolerance: f64) {
         self.spent += 1;
         self.since += 1;
+        if self.trial.is_solution(tolerance) {
+            return self.accept();
+        }
         self.beyond = !self.trial.is_finite();
         if self.beyond {
             self.step *= 0.1;
@@ -182,6 +189,7 @@ pub(super) struct Oracle<'a> {
     w: &'a dyn Potential,
     x: &'a [f64],
     preconditioner: Option<&'a Preconditioner>,
+    tolerance: f64,
     d: usize,
     calls: usize,
     /// Points and gradients of the last call: [k, d] each.
@@ -211,11 +219,15 @@ impl Oracle<'_> {
             row.trial.residual = (dot(g, g) / d as f64).sqrt();
             row.trial.gradient.copy_from_slice(g);
         });
-        if let Some(preconditioner) = self.preconditioner {
-            let pulled = preconditioner.pull_back(&self.gradients)?;
-            let rows = rows.par_iter_mut().zip(pulled.par_chunks(d)).with_min_len(least_rows(d));
-            rows.for_each(|(row, g)| row.trial.gradient.copy_from_slice(g));
-        }
+        let Some(preconditioner) = self.preconditioner else { return Ok(()) };
+        // Of a solution nobody asks for more than its residual.
+        let mut going: Vec<&mut Row> =
+            rows.iter_mut().filter(|row| !row.trial.is_solution(self.tolerance)).collect();
+        self.gradients.clear();
+        going.iter().for_each(|row| self.gradients.extend_from_slice(&row.trial.gradient));
+        let pulled = preconditioner.pull_back(&self.gradients)?;
+        let pairs = going.par_iter_mut().zip(pulled.par_chunks(d)).with_min_len(least_rows(d));
+        pairs.for_each(|(row, g)| row.trial.gradient.copy_from_slice(g));
         Ok(())
     }
 
@@ -241,7 +253,8 @@ impl<'a> Iteration<'a> {
         let d = w.dim();
         let preconditioner = solver.preconditioner.as_deref();
         let (points, gradients) = (Vec::new(), Vec::new());
-        let oracle = Oracle { w, x, preconditioner, d, calls: 0, points, gradients };
+        let oracle =
+            Oracle { w, x, preconditioner, tolerance: solver.tolerance, d, calls: 0, points, gradients };
         Iteration { solver, oracle, n: x.len() / d }
     }
 
@@ -267,9 +280,13 @@ impl<'a> Iteration<'a> {
             self.direct(&mut active, rule)?;
             active.par_iter_mut().with_min_len(least_rows(d)).for_each(Row::place_trial);
             self.oracle.evaluate(&mut active)?;
-            active.par_iter_mut().with_min_len(least_rows(d)).for_each(Row::judge);
+            active
+                .par_iter_mut()
+                .with_min_len(least_rows(d))
+                .for_each(|row| row.judge(self.oracle.tolerance));
             let mut accepted = vec![None; n];
-            active.iter().filter(|row| row.fresh).for_each(|row| accepted[row.index] = Some(row));
+            let going = |row: &&Row| row.fresh && !row.at.is_solution(self.oracle.tolerance);
+            active.iter().filter(going).for_each(|row| accepted[row.index] = Some(row));
             rule.learn(&accepted);
         }
     }
@@ -318,7 +335,7 @@ impl<'a> Iteration<'a> {
         let rejected = row.rejections >= MAX_REJECTIONS;
         if !row.at.is_finite() || row.broken || (row.beyond && rejected) {
             Some(Status::NonFinite)
-        } else if row.at.residual <= self.solver.tolerance {
+        } else if row.at.is_solution(self.oracle.tolerance) {
             Some(Status::Converged)
         } else if rejected || row.violations >= MAX_VIOLATIONS || row.since >= patience {
             Some(Status::Stalled)

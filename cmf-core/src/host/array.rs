@@ -113,12 +113,12 @@ impl<T: Scalar> Array<T> {
         const TILE: usize = 32;
         let [_, rows, cols] = self.shape;
         for from in (0..rows).step_by(TILE) {
+            let to = (from + TILE).min(rows);
             for first in (0..cols).step_by(TILE) {
                 for j in first..(first + TILE).min(cols) {
                     let column = self.index(b, 0, j);
-                    for i in from..(from + TILE).min(rows) {
-                        out[i * cols + j] = self.data[column + i];
-                    }
+                    let places = out[from * cols + j..].iter_mut().step_by(cols);
+                    places.zip(&self.data[column + from..column + to]).for_each(|(out, v)| *out = *v);
                 }
             }
         }

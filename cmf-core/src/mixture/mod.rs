@@ -17,6 +17,7 @@ pub(crate) use follow::Follower;
 use std::sync::OnceLock;
 
 use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::triangular::BlockStructure;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -24,8 +25,8 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result, check_len};
 use crate::gaussian::LN_2PI;
-use crate::linalg::{Cholesky, centred, dot, inverse_of_lower, product, to_rows, view};
-use crate::symmetric::Symmetric;
+use crate::linalg::{Cholesky, centred, dot, inverse_of_lower, product, products_of_rows, to_rows, view};
+use crate::preconditioner::Preconditioner;
 
 /// Most components of a mixture.
 pub const MOST_COMPONENTS: usize = 256;
@@ -370,17 +371,20 @@ impl Mixture {
     pub(crate) fn redraw(
         &self,
         r: Vec<f64>,
-        covariance: &Symmetric,
+        covariance: &Preconditioner,
         rng: &mut ChaCha8Rng,
     ) -> Result<Vec<f64>> {
-        let k = self.directions();
-        let mut eta = self.coordinates(&r);
-        for eta in eta.chunks_exact_mut(k) {
-            let c = &self.components[chosen(self.components.iter().map(|c| c.weight), rng.random())];
+        let (k, all) = (self.directions(), BlockStructure::Rectangular);
+        let directions = view(&self.directions, k, self.dim());
+        let mut eta = products_of_rows(&r, directions.transpose(), all);
+        let choice = |_| &self.components[chosen(self.components.iter().map(|c| c.weight), rng.random())];
+        let chosen: Vec<&Component> = (0..eta.len() / k).map(choice).collect();
+        eta.par_chunks_exact_mut(k).zip(chosen).for_each(|(eta, c)| {
             let s = product(eta, view(&c.factor, k, k).transpose());
             eta.iter_mut().zip(s.iter().zip(&c.mean)).for_each(|(eta, (s, mean))| *eta = mean + s - *eta);
-        }
-        let moves = product(&eta, view(&covariance.times(&self.directions)?, k, self.dim()));
+        });
+        let spread = covariance.colour(&covariance.pull_back(&self.directions)?)?;
+        let moves = products_of_rows(&eta, view(&spread, k, self.dim()), all);
         Ok(r.into_iter().zip(moves).map(|(r, by)| r + by).collect())
     }
 }

@@ -18,8 +18,7 @@ use super::file::ModelFile;
 use super::graph::{self, Function};
 use super::lean::{Evaluated, Graph};
 use super::probes;
-use super::recording::Recording;
-use super::session::Source;
+use super::session::{Sessions, Source, Width};
 use super::tract;
 use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
@@ -112,8 +111,7 @@ impl Stranger {
 ///
 /// The value and gradient come from the graph of the file, or from one without its idle units, Hessian products
 /// from a graph made of the same weights. Whole Hessians and their contractions are graphs on a GPU; on the
-/// processor the host's interpreter takes them, as for tract. A session serves one call at a time, so that each
-/// function has a pool of them that grows with the callers there are at once.
+/// processor the host's interpreter takes them, as for tract.
 pub struct OrtModel {
     dim: usize,
     network: Option<Icnn<f32>>,
@@ -122,11 +120,9 @@ pub struct OrtModel {
     /// Whether Hessians and their contractions are graphs too.
     second_order_graphs: bool,
     /// Of the value and gradient, and of other functions once they were asked for.
-    sources: Mutex<HashMap<Function, Arc<Source>>>,
+    sessions: Mutex<HashMap<Function, Arc<Sessions>>>,
     /// The graph of the value and gradient, if it is not the one that is written here for its network.
     stranger: Option<Stranger>,
-    /// By function and number of threads.
-    idle: Mutex<HashMap<(Function, usize), Vec<Session>>>,
 }
 
 impl OrtModel {
@@ -137,7 +133,7 @@ impl OrtModel {
     pub fn load(file: &ModelFile, runtime: &'static OnnxRuntime, device: Device) -> Result<Self> {
         let Evaluated { graph, network } = Evaluated::of(file)?;
         let (first, stranger) = match graph {
-            Graph::Own(recording) => (source(*recording, device)?, None),
+            Graph::Own(recording) => (Source::of_recording(*recording, device)?, None),
             Graph::Strange(proto) => {
                 (Source::of_model(proto), Some(Stranger { proto: proto.clone(), bounded: Mutex::default() }))
             }
@@ -155,6 +151,7 @@ impl OrtModel {
         runtime: &'static OnnxRuntime,
         device: Device,
     ) -> Self {
+        let first = Sessions::new(first, runtime, device);
         OrtModel {
             dim,
             network,
@@ -162,8 +159,7 @@ impl OrtModel {
             runtime,
             device,
             second_order_graphs: device != Device::Cpu,
-            sources: Mutex::new(HashMap::from([(Function::ValueAndGradient, Arc::new(first))])),
-            idle: Mutex::default(),
+            sessions: Mutex::new(HashMap::from([(Function::ValueAndGradient, Arc::new(first))])),
         }
     }
 
@@ -171,39 +167,25 @@ impl OrtModel {
         self.network.as_ref().ok_or_else(|| failed(format!("a foreign ONNX model gives no {what}")))
     }
 
-    /// An idle session of `function` on so many threads, or a new one.
-    fn take(&self, function: Function, threads: usize) -> Result<Session> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(session) = idle.get_mut(&(function, threads)).and_then(Vec::pop) {
-            return Ok(session);
+    /// The sessions of a function's graph.
+    fn sessions(&self, function: Function) -> Result<Arc<Sessions>> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = sessions.get(&function) {
+            return Ok(known.clone());
         }
-        drop(idle);
-        let source = self.source(function)?;
-        guarded(|| source.open(self.runtime, self.device, threads).map_err(failed))
-    }
-
-    fn source(&self, function: Function) -> Result<Arc<Source>> {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(source) = sources.get(&function) {
-            return Ok(source.clone());
-        }
-        // That of the value and gradient is always there, so another is asked for.
+        // Those of the value and gradient are always there, so others are asked for.
         let recording = graph::to_run(function, self.known("second derivatives")?)?;
-        let source = Arc::new(source(recording, self.device)?);
-        sources.insert(function, source.clone());
-        Ok(source)
-    }
-
-    fn give_back(&self, function: Function, threads: usize, session: Session) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.entry((function, threads)).or_default().push(session);
+        let source = Source::of_recording(recording, self.device)?;
+        let new = Arc::new(Sessions::new(source, self.runtime, self.device));
+        sessions.insert(function, new.clone());
+        Ok(new)
     }
 
     /// Evaluates `function` on n rows, at most `most` in one run.
     ///
     /// On the processor threads share a large batch, each with a session of its own that uses no other: they wait for
     /// each other once, not at every node of the graph. (1,000 digits of 300 Langevin steps took 9.0 s instead of 10.3,
-    /// on two threads; with fewer rows than [`LEAST_ROWS`] products lose what waiting costs.)
+    /// on two threads.)
     fn evaluate<const I: usize, const O: usize>(
         &self,
         function: Function,
@@ -212,11 +194,14 @@ impl OrtModel {
         inputs: [Input; I],
         mut outputs: [Output; O],
     ) -> Result<()> {
+        let sessions = self.sessions(function)?;
         let threads = rayon::current_num_threads();
-        let shared = self.device == Device::Cpu && n >= 2 * LEAST_ROWS && threads > 1;
+        let large = self.device == Device::Cpu && threads > 1 && n >= threads * LEAST_ROWS;
+        let width = sessions.width(n, if large { Width::One } else { Width::All });
+        let shared = large && width == Width::One;
         let rows = match shared {
             // As many pieces for each thread, of about the same size.
-            true => n.div_ceil(threads * n.div_ceil(threads * most)).max(LEAST_ROWS),
+            true => n.div_ceil(threads * n.div_ceil(threads * most)),
             false => most,
         };
         if let (Function::ValueAndGradient, Some(stranger)) = (function, &self.stranger) {
@@ -235,49 +220,43 @@ impl OrtModel {
             });
             (held, inputs, outputs)
         });
-        let each = if shared { 1 } else { threads };
-        let run = |(n, inputs, outputs)| self.run(function, each, n, inputs, outputs);
+        let run = |(n, inputs, outputs)| sessions.with(width, |session| run(session, n, inputs, outputs));
         match shared {
             true => pieces.collect::<Vec<_>>().into_par_iter().try_for_each(run),
             false => pieces.try_for_each(run),
         }
     }
+}
 
-    /// Evaluates `function` on n rows at once, in a session on so many threads.
-    fn run<const I: usize, const O: usize>(
-        &self,
-        function: Function,
-        threads: usize,
-        n: usize,
-        inputs: [Input; I],
-        outputs: [Output; O],
-    ) -> Result<()> {
-        let mut session = self.take(function, threads)?;
-        let single = inputs.map(|a| -> Vec<f32> { a.data.iter().map(|&v| v as f32).collect() });
-        guarded(|| {
-            let mut values = Vec::with_capacity(I);
-            for (input, data) in inputs.iter().zip(&single) {
-                let shape = [&[n], input.row].concat();
-                let tensor = TensorRef::from_array_view((shape, &data[..])).map_err(failed)?;
-                values.push(SessionInputValue::from(tensor));
+/// Evaluates n rows at once.
+fn run<const I: usize, const O: usize>(
+    session: &mut Session,
+    n: usize,
+    inputs: [Input; I],
+    outputs: [Output; O],
+) -> Result<()> {
+    let single = inputs.map(|a| -> Vec<f32> { a.data.iter().map(|&v| v as f32).collect() });
+    guarded(|| {
+        let mut values = Vec::with_capacity(I);
+        for (input, data) in inputs.iter().zip(&single) {
+            let shape = [&[n], input.row].concat();
+            let tensor = TensorRef::from_array_view((shape, &data[..])).map_err(failed)?;
+            values.push(SessionInputValue::from(tensor));
+        }
+        let results = session.run(&values[..]).map_err(failed)?;
+        for Output { name, row, data } in outputs {
+            let value = results.get(name).ok_or_else(|| failed(format!("no output {name}")))?;
+            let (shape, found) = value.try_extract_tensor::<f32>().map_err(failed)?;
+            let expected = [&[n], row].concat();
+            if shape.iter().map(|&d| d as usize).ne(expected.iter().copied()) {
+                return Err(failed(format!(
+                    "the output {name} comes out with the shape {shape}; expected {expected:?}"
+                )));
             }
-            let results = session.run(&values[..]).map_err(failed)?;
-            for Output { name, row, data } in outputs {
-                let value = results.get(name).ok_or_else(|| failed(format!("no output {name}")))?;
-                let (shape, found) = value.try_extract_tensor::<f32>().map_err(failed)?;
-                let expected = [&[n], row].concat();
-                if shape.iter().map(|&d| d as usize).ne(expected.iter().copied()) {
-                    return Err(failed(format!(
-                        "the output {name} comes out with the shape {shape}; expected {expected:?}"
-                    )));
-                }
-                data.iter_mut().zip(found).for_each(|(o, r)| *o = f64::from(*r));
-            }
-            Ok(())
-        })?;
-        self.give_back(function, threads, session);
+            data.iter_mut().zip(found).for_each(|(o, r)| *o = f64::from(*r));
+        }
         Ok(())
-    }
+    })
 }
 
 /// An input of a graph: the shape of a row, and n rows.
@@ -299,8 +278,9 @@ fn size(row: &[usize]) -> usize {
     row.iter().product()
 }
 
-/// Fewest rows that a thread takes alone where others take theirs.
-const LEAST_ROWS: usize = 128;
+/// Fewest rows of each thread where each has its own: 16 of the digits on two threads took 0.58 ms in two halves and 0.62 ms
+/// together, 64 2.3 and 2.4.
+const LEAST_ROWS: usize = 8;
 
 /// Most rows of one run: products are efficient, intermediate arrays stay small.
 const MOST_ROWS: usize = 256;
@@ -310,16 +290,12 @@ fn second_order_rows(d: usize) -> usize {
     ((1 << 24) / (d * d)).clamp(1, MOST_ROWS)
 }
 
-fn source(recording: Recording, device: Device) -> Result<Source> {
-    guarded(|| Source::of_recording(recording, device).map_err(failed))
-}
-
 /// A panic in the binding, which trusts its library more than it should, becomes an error.
-fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(failed("the library makes its binding panic")))
 }
 
-fn failed(message: impl ToString) -> Error {
+pub(super) fn failed(message: impl ToString) -> Error {
     Error::Engine { engine: "ort", message: message.to_string() }
 }
 
@@ -357,7 +333,7 @@ impl Potential for OrtModel {
     fn whitened(&self, purpose: Purpose<'_>) -> Result<Option<Whitened>> {
         let Some(network) = &self.network else { return Ok(None) };
         let Some((network, coordinates)) = network.whitened_network(purpose)? else { return Ok(None) };
-        let first = source(graph::to_run(Function::ValueAndGradient, &network)?, self.device)?;
+        let first = Source::of_recording(graph::to_run(Function::ValueAndGradient, &network)?, self.device)?;
         let potential = OrtModel::new(self.dim, Some(network), first, self.runtime, self.device);
         Ok(Some(Whitened { potential: Box::new(potential), coordinates }))
     }

@@ -1,17 +1,86 @@
 //! Sessions of ONNX Runtime, made of a graph as often as there are callers at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::ep::CUDA;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, Tensor};
 use prost::Message;
+use rayon::prelude::*;
 use tract_onnx::pb;
 
-use super::onnxruntime::{Device, OnnxRuntime};
+use super::onnxruntime::{Device, OnnxRuntime, failed, guarded};
 use super::proto::tensor_apart;
 use super::recording::Recording;
+use crate::error::Result;
+
+/// How many threads compute in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Width {
+    /// One: each of the threads that share a batch has a session of its own.
+    One,
+    /// All.
+    All,
+}
+
+/// The sessions of one graph: as many as there are callers at once, for a session serves one call at a time.
+pub(super) struct Sessions {
+    source: Source,
+    runtime: &'static OnnxRuntime,
+    device: Device,
+    held: Mutex<Held>,
+}
+
+/// By width.
+#[derive(Default)]
+struct Held {
+    idle: [Vec<Session>; 2],
+    opened: [bool; 2],
+    /// Rows that sessions of one width have taken for want of the other.
+    makeshift: usize,
+}
+
+/// Rows that sessions of the wrong width take before others are opened: what they lose by it is then about what opening
+/// costs. (For the digits that is 20 ms, in which 600 rows are evaluated; the wrong width takes an eighth longer for large
+/// batches and half as long again for small ones. Of 1,000 digits' six sessions three are left.)
+const MAKESHIFT: usize = 2048;
+
+impl Sessions {
+    pub fn new(source: Source, runtime: &'static OnnxRuntime, device: Device) -> Self {
+        Sessions { source, runtime, device, held: Mutex::default() }
+    }
+
+    /// The width for a batch of so many rows, which one `suits`.
+    pub fn width(&self, rows: usize, suits: Width) -> Width {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = if suits == Width::One { Width::All } else { Width::One };
+        if held.opened[suits as usize] || !held.opened[other as usize] || held.makeshift >= MAKESHIFT {
+            return suits;
+        }
+        held.makeshift += rows;
+        other
+    }
+
+    /// Calls `run` with an idle session of this width, or a new one. One that failed is not used again.
+    pub fn with<T>(&self, width: Width, run: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.opened[width as usize] = true;
+        let idle = held.idle[width as usize].pop();
+        drop(held);
+        let mut session = match idle {
+            Some(session) => session,
+            None => {
+                let threads = if width == Width::One { 1 } else { rayon::current_num_threads() };
+                guarded(|| self.source.open(self.runtime, self.device, threads).map_err(failed))?
+            }
+        };
+        let out = run(&mut session)?;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.idle[width as usize].push(session);
+        Ok(out)
+    }
+}
 
 /// What sessions of one graph are made of.
 pub(super) struct Source {
@@ -22,8 +91,7 @@ pub(super) struct Source {
 
 /// What sessions on the processor need only once: the matrices, and what the library makes of them for its products.
 ///
-/// (Of five sessions of the digits each would copy 12 MB twice; two that work side by side share a cache as well. 1,000 digits
-/// took 1.28 s instead of 1.41.)
+/// (Each session of the digits would copy 12 MB twice; and two that work side by side share a cache.)
 struct Shared {
     matrices: Vec<(String, Arc<DynValue>)>,
     packed: PrepackedWeights,
@@ -31,7 +99,11 @@ struct Shared {
 
 impl Source {
     /// Of a graph that was written here. A GPU has matrices of its own.
-    pub fn of_recording(recording: Recording, device: Device) -> ort::Result<Self> {
+    pub fn of_recording(recording: Recording, device: Device) -> Result<Self> {
+        guarded(|| Source::shared(recording, device).map_err(failed))
+    }
+
+    fn shared(recording: Recording, device: Device) -> ort::Result<Self> {
         if device != Device::Cpu {
             return Ok(Source::of_model(&recording.into_model()));
         }
@@ -40,8 +112,9 @@ impl Source {
         let mut model = Recording { constants: rows, ..recording }.into_model();
         let apart = matrices.iter().map(|(name, array)| tensor_apart(name, array.shape()));
         model.graph.iter_mut().for_each(|graph| graph.initializer.extend(apart.clone()));
-        let values = matrices.iter().map(|(name, array)| {
-            let tensor = Tensor::from_array((array.shape(), array.to_vec()))?;
+        let numbers = matrices.par_iter().map(|(_, array)| array.to_vec()).collect::<Vec<_>>();
+        let values = matrices.iter().zip(numbers).map(|((name, array), numbers)| {
+            let tensor = Tensor::from_array((array.shape(), numbers))?;
             Ok((name.clone(), Arc::new(tensor.into_dyn())))
         });
         let shared =
@@ -55,7 +128,7 @@ impl Source {
     }
 
     /// A session that computes on `device` or not at all.
-    pub fn open(&self, runtime: &OnnxRuntime, device: Device, threads: usize) -> ort::Result<Session> {
+    fn open(&self, runtime: &OnnxRuntime, device: Device, threads: usize) -> ort::Result<Session> {
         let mut builder = SessionBuilder::new(&runtime.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(threads)?
