@@ -7,15 +7,15 @@ use crate::linalg::dot;
 /// Below this ratio of the short to the long length the short one is taken (Zhou, Gao and Dai, 2006).
 const SHORT: f64 = 0.5;
 
-/// The next step length of each row.
+/// The next step length of each slot's row.
 pub(super) struct BarzilaiBorwein {
     lengths: Vec<f64>,
 }
 
 impl BarzilaiBorwein {
-    /// For `n` rows, each with a first length of 1.
-    pub fn new(n: usize) -> Self {
-        BarzilaiBorwein { lengths: vec![1.0; n] }
+    /// For so many slots, whose rows have a first length of 1.
+    pub fn new(slots: usize) -> Self {
+        BarzilaiBorwein { lengths: vec![1.0; slots] }
     }
 }
 
@@ -25,10 +25,14 @@ impl Rule for BarzilaiBorwein {
         usize::MAX
     }
 
+    fn begin(&mut self, slot: usize) {
+        self.lengths[slot] = 1.0;
+    }
+
     fn propose(&mut self, _: &mut Oracle<'_>, rows: &mut [&mut Row]) -> Result<()> {
         for row in rows {
             row.descend();
-            row.step = self.lengths[row.index];
+            row.step = self.lengths[row.slot];
         }
         Ok(())
     }

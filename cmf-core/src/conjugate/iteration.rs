@@ -24,10 +24,13 @@ pub(super) trait Rule {
     /// Steps without progress of the residual after which a row counts as stalled.
     fn patience(&self) -> usize;
 
+    /// Forgets the row that had this slot: another takes it.
+    fn begin(&mut self, slot: usize);
+
     /// Writes the direction and the first step length of each row, both in preconditioned coordinates.
     fn propose(&mut self, oracle: &mut Oracle<'_>, rows: &mut [&mut Row]) -> Result<()>;
 
-    /// Takes in the steps that rows have just accepted: of each row of the block its state, if it has.
+    /// Takes in the steps that rows have just accepted: of each slot its row, if it has.
     fn learn(&mut self, accepted: &[Option<&Row>]);
 }
 
@@ -43,9 +46,9 @@ pub(super) struct Point {
 }
 
 impl Point {
-    /// A point that has not been seen.
-    fn unseen(y: Vec<f64>) -> Self {
-        Point { gradient: vec![0.0; y.len()], y, value: f64::NAN, residual: f64::INFINITY }
+    /// A point of d coordinates that has not been seen.
+    fn unseen(d: usize) -> Self {
+        Point { y: vec![0.0; d], gradient: vec![0.0; d], value: f64::NAN, residual: f64::INFINITY }
     }
 
     fn is_finite(&self) -> bool {
@@ -57,9 +60,10 @@ impl Point {
     }
 }
 
-/// The state of one row. Its arrays are used again at every step.
+/// The state of one row. Its arrays are used again at every step, and by the next row that has its slot.
 pub(super) struct Row {
-    pub index: usize,
+    index: usize,
+    pub slot: usize,
     pub at: Point,
     /// The point to be judged, and after that, if it was accepted, the one before.
     trial: Point,
@@ -82,30 +86,40 @@ pub(super) struct Row {
     /// The last residual that counted as progress, and the trials since.
     mark: f64,
     since: usize,
+    /// Gradients and Hessian products; 0 of a row whose start is its first trial.
     pub spent: usize,
 }
 
 impl Row {
-    /// A row whose start is its first trial.
-    fn new(index: usize, start: Vec<f64>) -> Self {
+    /// A slot without a row.
+    fn vacant(slot: usize, d: usize) -> Self {
         Row {
-            index,
-            mark: f64::INFINITY,
-            at: Point::unseen(start.clone()),
-            trial: Point::unseen(start),
+            index: usize::MAX,
+            slot,
+            at: Point::unseen(d),
+            trial: Point::unseen(d),
             best: None,
             direction: Vec::new(),
             displacement: Vec::new(),
             step: 1.0,
             slope: 0.0,
-            fresh: true,
+            fresh: false,
             broken: false,
             beyond: false,
             rejections: 0,
             violations: 0,
+            mark: f64::INFINITY,
             since: 0,
-            spent: 1,
+            spent: 0,
         }
+    }
+
+    /// Gives the slot to row `index`, whose start is its first trial.
+    fn begin(self, index: usize, start: &[f64]) -> Self {
+        let Row { slot, at, mut trial, direction, displacement, .. } = self;
+        trial.y.copy_from_slice(start);
+        let at = Point { value: f64::NAN, residual: f64::INFINITY, ..at };
+        Row { index, at, trial, direction, displacement, ..Row::vacant(slot, 0) }
     }
 
     /// Makes the direction one of descent: the proposal if it is, else the negative gradient.
@@ -135,18 +149,21 @@ impl Row {
     }
 
     fn place_trial(&mut self) {
+        if self.spent == 0 {
+            return;
+        }
         let displacement = if self.displacement.is_empty() { &self.direction } else { &self.displacement };
         let ends = self.at.y.iter().zip(displacement).map(|(y, v)| y + self.step * v);
         self.trial.y.iter_mut().zip(ends).for_each(|(out, y)| *out = y);
     }
 
-    /// Accepts the trial or shortens the step.
+    /// Accepts the trial or shortens the step. A start is accepted whatever it is.
     fn judge(&mut self, tolerance: f64) {
         self.spent += 1;
-        self.since += 1;
-        if self.trial.is_solution(tolerance) {
+        if self.spent == 1 || self.trial.is_solution(tolerance) {
             return self.accept();
         }
+        self.since += 1;
         self.beyond = !self.trial.is_finite();
         if self.beyond {
             self.step *= 0.1;
@@ -240,7 +257,7 @@ impl Oracle<'_> {
     }
 }
 
-/// One solve of a block of rows.
+/// One solve.
 pub(super) struct Iteration<'a> {
     solver: &'a ConjugateSolver,
     oracle: Oracle<'a>,
@@ -251,28 +268,29 @@ impl<'a> Iteration<'a> {
     /// For the rows of `x` [n, d].
     pub fn new(solver: &'a ConjugateSolver, w: &'a dyn Potential, x: &'a [f64]) -> Self {
         let d = w.dim();
-        let preconditioner = solver.preconditioner.as_deref();
+        let (preconditioner, tolerance) = (solver.preconditioner.as_deref(), solver.tolerance);
         let (points, gradients) = (Vec::new(), Vec::new());
-        let oracle =
-            Oracle { w, x, preconditioner, tolerance: solver.tolerance, d, calls: 0, points, gradients };
+        let oracle = Oracle { w, x, preconditioner, tolerance, d, calls: 0, points, gradients };
         Iteration { solver, oracle, n: x.len() / d }
     }
 
-    /// Runs every row to its end from `start` [n, d].
-    pub fn run(mut self, start: Vec<f64>, rule: &mut dyn Rule) -> Result<Solution> {
+    /// Runs every row to its end from `start` [n, d], so many at once.
+    pub fn run(mut self, start: Vec<f64>, slots: usize, rule: &mut dyn Rule) -> Result<Solution> {
         let (n, d) = (self.n, self.oracle.d);
         let unseen = RowOutcome { status: Status::NonFinite, residual: f64::INFINITY, steps: 0 };
         let mut solution =
             Solution { y: start, value: vec![f64::NEG_INFINITY; n], rows: vec![unseen; n], oracle_calls: 0 };
         let finite = |v: &[f64], i: usize| v[i * d..][..d].iter().all(|v| v.is_finite());
-        let mut active: Vec<Row> = (0..n)
-            .filter(|&i| finite(self.oracle.x, i) && finite(&solution.y, i))
-            .map(|i| Row::new(i, solution.y[i * d..][..d].to_vec()))
-            .collect();
-        self.oracle.evaluate(&mut active)?;
-        active.iter_mut().for_each(Row::accept);
+        let sound = (0..n).filter(|&i| finite(self.oracle.x, i) && finite(&solution.y, i));
+        let mut waiting = sound.collect::<Vec<_>>().into_iter();
+        let mut vacant: Vec<Row> = (0..slots).map(|slot| Row::vacant(slot, d)).collect();
+        let mut active: Vec<Row> = Vec::new();
         loop {
-            active = self.retire(active, rule.patience(), &mut solution);
+            let room = vacant.len().min(waiting.len());
+            for (row, i) in vacant.drain(vacant.len() - room..).zip(&mut waiting) {
+                rule.begin(row.slot);
+                active.push(row.begin(i, &solution.y[i * d..][..d]));
+            }
             if active.is_empty() {
                 solution.oracle_calls = self.oracle.calls;
                 return Ok(solution);
@@ -280,14 +298,15 @@ impl<'a> Iteration<'a> {
             self.direct(&mut active, rule)?;
             active.par_iter_mut().with_min_len(least_rows(d)).for_each(Row::place_trial);
             self.oracle.evaluate(&mut active)?;
-            active
-                .par_iter_mut()
-                .with_min_len(least_rows(d))
-                .for_each(|row| row.judge(self.oracle.tolerance));
-            let mut accepted = vec![None; n];
-            let going = |row: &&Row| row.fresh && !row.at.is_solution(self.oracle.tolerance);
-            active.iter().filter(going).for_each(|row| accepted[row.index] = Some(row));
+            let tolerance = self.oracle.tolerance;
+            active.par_iter_mut().with_min_len(least_rows(d)).for_each(|row| row.judge(tolerance));
+            let mut accepted = vec![None; slots];
+            let learned = active.iter().filter(|row| row.fresh && row.spent > 1);
+            learned
+                .filter(|row| !row.at.is_solution(tolerance))
+                .for_each(|row| accepted[row.slot] = Some(row));
             rule.learn(&accepted);
+            active = self.retire(active, &mut vacant, rule.patience(), &mut solution);
         }
     }
 
@@ -310,23 +329,29 @@ impl<'a> Iteration<'a> {
         Ok(())
     }
 
-    /// Writes the rows that have ended to the solution and returns the others.
-    fn retire(&self, active: Vec<Row>, patience: usize, solution: &mut Solution) -> Vec<Row> {
+    /// Writes the rows that have ended to the solution, which makes their slots vacant, and returns the others.
+    fn retire(
+        &self,
+        active: Vec<Row>,
+        vacant: &mut Vec<Row>,
+        patience: usize,
+        solution: &mut Solution,
+    ) -> Vec<Row> {
         let mut going = Vec::with_capacity(active.len());
         for row in active {
             let Some(status) = self.verdict(&row, patience) else {
                 going.push(row);
                 continue;
             };
-            let (i, d, steps) = (row.index, self.oracle.d, row.spent);
-            let point = row.best.unwrap_or(row.at);
+            let (i, d, point) = (row.index, self.oracle.d, row.best.as_ref().unwrap_or(&row.at));
             let finite = point.is_finite();
             let residual = if finite { point.residual } else { f64::INFINITY };
-            solution.rows[i] = RowOutcome { status, residual, steps };
+            solution.rows[i] = RowOutcome { status, residual, steps: row.spent };
             if finite {
                 solution.y[i * d..][..d].copy_from_slice(&point.y);
                 solution.value[i] = point.value;
             }
+            vacant.push(row);
         }
         going
     }

@@ -19,16 +19,24 @@ struct Pair {
     curvature: f32,
 }
 
-/// The newest pairs of each row, oldest first.
+/// The newest pairs of each slot's row.
 pub(super) struct Lbfgs {
     memory: usize,
-    pairs: Vec<VecDeque<Pair>>,
+    slots: Vec<Pairs>,
+}
+
+#[derive(Default)]
+struct Pairs {
+    /// Oldest first.
+    known: VecDeque<Pair>,
+    /// Pairs of earlier rows, whose arrays serve again.
+    spare: Vec<Pair>,
 }
 
 impl Lbfgs {
-    /// For `n` rows that keep `memory` pairs each.
-    pub fn new(n: usize, memory: usize) -> Self {
-        Lbfgs { memory, pairs: (0..n).map(|_| VecDeque::with_capacity(memory)).collect() }
+    /// For so many slots, whose rows keep `memory` pairs each.
+    pub fn new(slots: usize, memory: usize) -> Self {
+        Lbfgs { memory, slots: (0..slots).map(|_| Pairs::default()).collect() }
     }
 }
 
@@ -38,10 +46,15 @@ impl Rule for Lbfgs {
         usize::MAX
     }
 
+    fn begin(&mut self, slot: usize) {
+        let Pairs { known, spare } = &mut self.slots[slot];
+        spare.extend(known.drain(..));
+    }
+
     fn propose(&mut self, _: &mut Oracle<'_>, rows: &mut [&mut Row]) -> Result<()> {
         rows.par_iter_mut().for_each(|row| {
             row.descend();
-            let pairs = &self.pairs[row.index];
+            let pairs = &self.slots[row.slot].known;
             if !pairs.is_empty() {
                 let mut q: Vec<f32> = row.direction.iter().map(|&v| v as f32).collect();
                 Arch::new().dispatch(Turn { pairs, q: &mut q });
@@ -54,10 +67,9 @@ impl Rule for Lbfgs {
 
     fn learn(&mut self, accepted: &[Option<&Row>]) {
         let memory = self.memory;
-        self.pairs.par_iter_mut().zip(accepted).for_each(|(pairs, row)| {
+        self.slots.par_iter_mut().zip(accepted).for_each(|(Pairs { known, spare }, row)| {
             let Some(row) = row else { return };
-            // The oldest pair's arrays serve again.
-            let oldest = if pairs.len() == memory { pairs.pop_front() } else { None };
+            let oldest = if known.len() == memory { known.pop_front() } else { spare.pop() };
             let mut pair = oldest.unwrap_or_default();
             pair.s.clear();
             pair.s.extend(row.moved().map(|v| v as f32));
@@ -66,7 +78,9 @@ impl Rule for Lbfgs {
             pair.curvature = dot(&pair.s, &pair.dg);
             // Pairs that are rounding would destroy the estimate's positive definiteness.
             if pair.curvature > f32::EPSILON * (dot(&pair.s, &pair.s) * dot(&pair.dg, &pair.dg)).sqrt() {
-                pairs.push_back(pair);
+                known.push_back(pair);
+            } else {
+                spare.push(pair);
             }
         });
     }

@@ -134,15 +134,15 @@ impl Solution {
     }
 }
 
-/// Rows solved together: bounds the memory that L-BFGS holds, beyond what speeds up an oracle. (1,000 digits took 1.15 s
+/// Rows under way at once: bounds the memory that L-BFGS holds, beyond what speeds up an oracle. (1,000 digits took 1.15 s
 /// with it and 1.25 with twice as much, by ONNX Runtime, and the same by tract.)
-const BLOCK_ROWS: usize = 512;
+const SLOTS: usize = 512;
 
 impl ConjugateSolver {
     /// Solves for the rows of `x` [n, d], from `start` [n, d] or else from 0.
     ///
-    /// Rows are independent and leave the batch as soon as they end. Errors: slices of the wrong
-    /// length, settings out of range, a failing engine. An unconverged row is not an error.
+    /// Rows are independent; one that ends makes room for the next. Errors: slices of the wrong length, settings out of range, a
+    /// failing engine. An unconverged row is not an error.
     pub fn solve(&self, w: &dyn Potential, x: &[f64], start: Option<&[f64]>) -> Result<Solution> {
         let d = w.dim();
         let n = rows(x, d)?;
@@ -150,22 +150,9 @@ impl ConjugateSolver {
         if let Some(start) = start {
             check_len("start", start.len(), n * d)?;
         }
-        let mut solution = Solution {
-            y: Vec::with_capacity(n * d),
-            value: Vec::with_capacity(n),
-            rows: Vec::with_capacity(n),
-            oracle_calls: 0,
-        };
-        for (block, x) in x.chunks(BLOCK_ROWS * d).enumerate() {
-            let from = block * BLOCK_ROWS * d;
-            let start = start.map_or_else(|| vec![0.0; x.len()], |s| s[from..][..x.len()].to_vec());
-            let part = Iteration::new(self, w, x).run(start, self.rule(x.len() / d).as_mut())?;
-            solution.y.extend(part.y);
-            solution.value.extend(part.value);
-            solution.rows.extend(part.rows);
-            solution.oracle_calls += part.oracle_calls;
-        }
-        Ok(solution)
+        let start = start.map_or_else(|| vec![0.0; x.len()], <[f64]>::to_vec);
+        let slots = n.min(SLOTS);
+        Iteration::new(self, w, x).run(start, slots, self.rule(slots).as_mut())
     }
 
     fn check(&self, d: usize) -> Result<()> {
@@ -178,11 +165,11 @@ impl ConjugateSolver {
         preconditioner::check(self.preconditioner.as_deref(), d)
     }
 
-    fn rule(&self, n: usize) -> Box<dyn Rule> {
+    fn rule(&self, slots: usize) -> Box<dyn Rule> {
         match self.method {
-            Method::BarzilaiBorwein => Box::new(barzilai_borwein::BarzilaiBorwein::new(n)),
-            Method::Lbfgs { memory } => Box::new(lbfgs::Lbfgs::new(n, memory)),
-            Method::NewtonCg => Box::new(newton_cg::NewtonCg::new(n, self.tolerance, self.max_steps)),
+            Method::BarzilaiBorwein => Box::new(barzilai_borwein::BarzilaiBorwein::new(slots)),
+            Method::Lbfgs { memory } => Box::new(lbfgs::Lbfgs::new(slots, memory)),
+            Method::NewtonCg => Box::new(newton_cg::NewtonCg::new(slots, self.tolerance, self.max_steps)),
         }
     }
 }

@@ -9,7 +9,7 @@ const LOOSEST: f64 = 0.3;
 /// Eisenstat and Walker (1996), choice 2: the residual follows GAMMA times the squared reduction of the gradient.
 const GAMMA: f64 = 0.9;
 
-/// The last gradient norm of each row, for the forcing sequence.
+/// The last gradient norm of each slot's row, for the forcing sequence.
 pub(super) struct NewtonCg {
     tolerance: f64,
     max_steps: usize,
@@ -17,15 +17,15 @@ pub(super) struct NewtonCg {
 }
 
 impl NewtonCg {
-    /// For `n` rows that are to reach `tolerance` within `max_steps` gradients and Hessian products.
-    pub fn new(n: usize, tolerance: f64, max_steps: usize) -> Self {
-        NewtonCg { tolerance, max_steps, norms: vec![None; n] }
+    /// For so many slots, whose rows are to reach `tolerance` within `max_steps` gradients and Hessian products.
+    pub fn new(slots: usize, tolerance: f64, max_steps: usize) -> Self {
+        NewtonCg { tolerance, max_steps, norms: vec![None; slots] }
     }
 
     /// The residual norm to which a row's Newton equations are solved.
     fn target(&mut self, row: &Row) -> f64 {
         let norm = dot(&row.at.gradient, &row.at.gradient).sqrt();
-        let reduction = self.norms[row.index].replace(norm).map_or(1.0, |last| norm / last);
+        let reduction = self.norms[row.slot].replace(norm).map_or(1.0, |last| norm / last);
         // Solving beyond half the tolerance is wasted (Kelley, 1995, equation 6.20).
         let enough = 0.5 * self.tolerance / row.at.residual;
         norm * (GAMMA * reduction * reduction).max(enough).min(LOOSEST)
@@ -84,6 +84,10 @@ impl Rule for NewtonCg {
     /// within it, by accurate curvature, so that monotonicity along a step shows nothing.
     fn patience(&self) -> usize {
         20
+    }
+
+    fn begin(&mut self, slot: usize) {
+        self.norms[slot] = None;
     }
 
     fn propose(&mut self, oracle: &mut Oracle<'_>, rows: &mut [&mut Row]) -> Result<()> {

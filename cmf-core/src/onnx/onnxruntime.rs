@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::{CUDA, ExecutionProvider};
-use ort::session::{Session, SessionInputValue};
+use ort::session::SessionInputValue;
 use ort::value::TensorRef;
 use rayon::prelude::*;
 use tract_onnx::pb;
@@ -18,7 +18,7 @@ use super::file::ModelFile;
 use super::graph::{self, Function};
 use super::lean::{Evaluated, Graph};
 use super::probes;
-use super::session::{Sessions, Source, Width};
+use super::session::{Opened, Sessions, Source, Width};
 use super::tract;
 use crate::error::{Error, Result};
 use crate::head_factor::HeadFactor;
@@ -230,15 +230,18 @@ impl OrtModel {
 
 /// Evaluates n rows at once.
 fn run<const I: usize, const O: usize>(
-    session: &mut Session,
+    Opened { session, inputs: single }: &mut Opened,
     n: usize,
     inputs: [Input; I],
     outputs: [Output; O],
 ) -> Result<()> {
-    let single = inputs.map(|a| -> Vec<f32> { a.data.iter().map(|&v| v as f32).collect() });
+    for (single, input) in single.iter_mut().zip(&inputs) {
+        single.clear();
+        single.extend(input.data.iter().map(|&v| v as f32));
+    }
     guarded(|| {
         let mut values = Vec::with_capacity(I);
-        for (input, data) in inputs.iter().zip(&single) {
+        for (input, data) in inputs.iter().zip(&*single) {
             let shape = [&[n], input.row].concat();
             let tensor = TensorRef::from_array_view((shape, &data[..])).map_err(failed)?;
             values.push(SessionInputValue::from(tensor));

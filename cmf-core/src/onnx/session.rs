@@ -35,10 +35,16 @@ pub(super) struct Sessions {
 /// By width.
 #[derive(Default)]
 struct Held {
-    idle: [Vec<Session>; 2],
+    idle: [Vec<Opened>; 2],
     opened: [bool; 2],
     /// Rows that sessions of one width have taken for want of the other.
     makeshift: usize,
+}
+
+/// A session, and numbers for its next call, whose memory is asked for once.
+pub(super) struct Opened {
+    pub session: Session,
+    pub inputs: [Vec<f32>; 2],
 }
 
 /// Rows that sessions of the wrong width take before others are opened: what they lose by it is then about what opening
@@ -63,7 +69,7 @@ impl Sessions {
     }
 
     /// Calls `run` with an idle session of this width, or a new one. One that failed is not used again.
-    pub fn with<T>(&self, width: Width, run: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
+    pub fn with<T>(&self, width: Width, run: impl FnOnce(&mut Opened) -> Result<T>) -> Result<T> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.opened[width as usize] = true;
         let idle = held.idle[width as usize].pop();
@@ -72,7 +78,9 @@ impl Sessions {
             Some(session) => session,
             None => {
                 let threads = if width == Width::One { 1 } else { rayon::current_num_threads() };
-                guarded(|| self.source.open(self.runtime, self.device, threads).map_err(failed))?
+                let session =
+                    guarded(|| self.source.open(self.runtime, self.device, threads).map_err(failed))?;
+                Opened { session, inputs: Default::default() }
             }
         };
         let out = run(&mut session)?;
