@@ -115,6 +115,14 @@ impl EngineArgs {
         }
     }
 
+    /// Starts ONNX Runtime, if it was asked for, while something else is done; what is wrong with it [`load`](Self::load) says.
+    pub fn start(&self) {
+        #[cfg(feature = "ort")]
+        if self.engine == Some(Engine::Ort) {
+            let _ = ort::Library::require(&self.choice());
+        }
+    }
+
     fn tract(&self, file: &ModelFile, report: &Report) -> Result<Loaded> {
         if let Some(DeviceChoice::Cuda(n)) = self.device {
             return Err(unusable(n, "tract computes on processors only; use --engine ort"));

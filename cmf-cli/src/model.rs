@@ -30,7 +30,8 @@ pub struct Model {
 impl Model {
     /// Opens and checks the file, and replays its probes through the engine of the user's choice.
     pub fn open(path: &Path, engine: &EngineArgs, report: &Report) -> Result<Model> {
-        let file = ModelFile::open(path)?;
+        let (file, ()) = rayon::join(|| ModelFile::open(path), || engine.start());
+        let file = file?;
         let Some(metadata) = file.metadata().cloned() else {
             let message = "has no cmf.* properties, so neither its network nor its data are known; \
                            expected a model that `cmf-cli export` wrote";

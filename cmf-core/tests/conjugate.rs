@@ -256,6 +256,38 @@ fn broken_rows_do_not_disturb_the_others() {
     }
 }
 
+/// More than are under way at once, so that most take the places, and the arrays, of others.
+#[test]
+fn many_rows_come_out_as_each_does_alone() {
+    let (d, n) = (3, 1300);
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let w = LogSumExp::new(uniform(&mut rng, 5 * d), vec![0.0; 5], 0.1).unwrap();
+    let mut w = Wrapped::new(w);
+    w.edge = 12.0;
+    // Rows of all lengths, whose solves take few steps and many, and some of whose maximisers lie beyond the edge.
+    let mut x: Vec<f64> = uniform(&mut rng, n * d);
+    x.chunks_exact_mut(d)
+        .enumerate()
+        .for_each(|(i, x)| x.iter_mut().for_each(|v| *v *= (1 + i % 7) as f64 / 2.0));
+    x[30 * d] = f64::NAN;
+    let exact =
+        Arc::new(Preconditioner::new(&vec![4.0, 1.0, 0.0, 1.0, 3.0, 0.5, 0.0, 0.5, 5.0].into()).unwrap());
+    for (method, preconditioner) in METHODS.iter().flat_map(|&m| [(m, None), (m, Some(exact.clone()))]) {
+        let solver = ConjugateSolver { preconditioner, ..solver(method, 1e-9, 300) };
+        let all = solver.solve(&w, &x, None).unwrap();
+        assert!(all.count(Status::Converged) > n / 2 && all.count(Status::Converged) < n, "{method:?}");
+        for i in (0..n).step_by(41).chain([30, n - 1]) {
+            let alone = solver.solve(&w, &x[i * d..][..d], None).unwrap();
+            assert_eq!(alone.rows[0], all.rows[i], "{method:?} row {i}");
+            assert_eq!(
+                (&alone.y[..], alone.value[0]),
+                (&all.y[i * d..][..d], all.value[i]),
+                "{method:?} row {i}"
+            );
+        }
+    }
+}
+
 #[test]
 fn no_maximiser_is_reported_not_looped_for() {
     // Slopes in the unit square and no quadratic: ∇w stays in the square, so ∇w(y) = (2, 2) has no solution.

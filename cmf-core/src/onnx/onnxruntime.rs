@@ -196,8 +196,12 @@ impl OrtModel {
     ) -> Result<()> {
         let sessions = self.sessions(function)?;
         let threads = rayon::current_num_threads();
-        let large = self.device == Device::Cpu && threads > 1 && n >= threads * LEAST_ROWS;
-        let width = sessions.width(n, if large { Width::One } else { Width::All });
+        let large = n >= threads * LEAST_ROWS;
+        let width = match (self.device, threads) {
+            (Device::Cuda(_), _) => Width::All,
+            (Device::Cpu, 1) => Width::One,
+            (Device::Cpu, _) => sessions.width(n, if large { Width::One } else { Width::All }),
+        };
         let shared = large && width == Width::One;
         let rows = match shared {
             // As many pieces for each thread, of about the same size.
@@ -393,6 +397,56 @@ mod tests {
     use crate::icnn::{Architecture, GibbsFactor, Head};
     use crate::onnx::{Metadata, Probe, export, fixture};
     use crate::ops::Activation;
+
+    /// The first batches take the session of the probes; what is evaluated by whom agrees with the reference.
+    #[test]
+    #[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
+    fn with_onnxruntime_sessions_are_opened_where_they_pay() {
+        let d = 6;
+        let arch = Architecture {
+            dim: d,
+            widths: vec![7, 5],
+            rank: 1,
+            diagonal: false,
+            activation: Activation::Softplus { beta: 2.0 },
+            head: Head::Full,
+            gibbs: GibbsFactor::Whole,
+        };
+        let reference = fixture::network(arch.clone(), vec![0.7; arch.units()]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        let probes = Probe::record(&reference, &fixture::points(1, d)).unwrap();
+        export(&path, &reference.cast().unwrap(), &Metadata { probes, ..Metadata::new(arch) }).unwrap();
+        let library = std::env::var_os("ORT_DYLIB_PATH").expect("ORT_DYLIB_PATH names a libonnxruntime");
+        let runtime = OnnxRuntime::start(Path::new(&library)).unwrap();
+        let file = ModelFile::open(&path).unwrap();
+        let two = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let engine = two.install(|| OrtModel::load(&file, runtime, Device::Cpu)).unwrap();
+        let sessions = engine.sessions(Function::ValueAndGradient).unwrap();
+        // By one thread and by all.
+        let open = || [Width::One, Width::All].map(|width| sessions.idle(width));
+        assert_eq!(open(), [0, 1]);
+        for (n, expected) in [(1000, [0, 1]), (1000, [0, 1]), (15, [0, 1]), (100, [0, 1]), (1000, [2, 1])] {
+            let x = &fixture::points(n, d)[..];
+            let answers = |w: &dyn Potential| {
+                let (mut value, mut gradient) = (vec![0.0; n], vec![0.0; n * d]);
+                w.value_and_gradient(x, &mut value, &mut gradient).unwrap();
+                [value, gradient].concat()
+            };
+            let found = two.install(|| answers(&engine));
+            for (a, b) in found.iter().zip(&answers(&reference)) {
+                // f32 rounds numbers of this size to 1e-7; sums of a few dozen terms lose a digit.
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
+            assert!(open().iter().zip(expected).all(|(found, most)| *found <= most), "{n}: {:?}", open());
+        }
+        assert!(open()[0] > 0 && open()[1] == 1, "{:?}", open());
+        // A single thread has no use for others.
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let alone = one.install(|| OrtModel::load(&file, runtime, Device::Cpu)).unwrap();
+        let sessions = alone.sessions(Function::ValueAndGradient).unwrap();
+        assert_eq!([Width::One, Width::All].map(|width| sessions.idle(width)), [1, 0]);
+    }
 
     /// The graphs that a GPU evaluates, evaluated on the processor.
     #[test]

@@ -68,6 +68,12 @@ impl Sessions {
         other
     }
 
+    /// How many sessions of this width are idle.
+    #[cfg(test)]
+    pub fn idle(&self, width: Width) -> usize {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).idle[width as usize].len()
+    }
+
     /// Calls `run` with an idle session of this width, or a new one. One that failed is not used again.
     pub fn with<T>(&self, width: Width, run: impl FnOnce(&mut Opened) -> Result<T>) -> Result<T> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
