@@ -206,7 +206,6 @@ pub(super) struct Oracle<'a> {
     w: &'a dyn Potential,
     x: &'a [f64],
     preconditioner: Option<&'a Preconditioner>,
-    tolerance: f64,
     d: usize,
     calls: usize,
     /// Points and gradients of the last call: [k, d] each.
@@ -215,8 +214,8 @@ pub(super) struct Oracle<'a> {
 }
 
 impl Oracle<'_> {
-    /// Evaluates the trials of `rows`.
-    fn evaluate(&mut self, rows: &mut [Row]) -> Result<()> {
+    /// Evaluates the trials of `rows`, of which those with residuals up to `tolerance` are solutions.
+    fn evaluate(&mut self, rows: &mut [Row], tolerance: f64) -> Result<()> {
         let (d, k) = (self.d, rows.len());
         if k == 0 {
             return Ok(());
@@ -239,7 +238,7 @@ impl Oracle<'_> {
         let Some(preconditioner) = self.preconditioner else { return Ok(()) };
         // Of a solution nobody asks for more than its residual.
         let mut going: Vec<&mut Row> =
-            rows.iter_mut().filter(|row| !row.trial.is_solution(self.tolerance)).collect();
+            rows.iter_mut().filter(|row| !row.trial.is_solution(tolerance)).collect();
         self.gradients.clear();
         going.iter().for_each(|row| self.gradients.extend_from_slice(&row.trial.gradient));
         let pulled = preconditioner.pull_back(&self.gradients)?;
@@ -268,15 +267,15 @@ impl<'a> Iteration<'a> {
     /// For the rows of `x` [n, d].
     pub fn new(solver: &'a ConjugateSolver, w: &'a dyn Potential, x: &'a [f64]) -> Self {
         let d = w.dim();
-        let (preconditioner, tolerance) = (solver.preconditioner.as_deref(), solver.tolerance);
+        let preconditioner = solver.preconditioner.as_deref();
         let (points, gradients) = (Vec::new(), Vec::new());
-        let oracle = Oracle { w, x, preconditioner, tolerance, d, calls: 0, points, gradients };
+        let oracle = Oracle { w, x, preconditioner, d, calls: 0, points, gradients };
         Iteration { solver, oracle, n: x.len() / d }
     }
 
     /// Runs every row to its end from `start` [n, d], so many at once.
     pub fn run(mut self, start: Vec<f64>, slots: usize, rule: &mut dyn Rule) -> Result<Solution> {
-        let (n, d) = (self.n, self.oracle.d);
+        let (n, d, tolerance) = (self.n, self.oracle.d, self.solver.tolerance);
         let unseen = RowOutcome { status: Status::NonFinite, residual: f64::INFINITY, steps: 0 };
         let mut solution =
             Solution { y: start, value: vec![f64::NEG_INFINITY; n], rows: vec![unseen; n], oracle_calls: 0 };
@@ -297,8 +296,7 @@ impl<'a> Iteration<'a> {
             }
             self.direct(&mut active, rule)?;
             active.par_iter_mut().with_min_len(least_rows(d)).for_each(Row::place_trial);
-            self.oracle.evaluate(&mut active)?;
-            let tolerance = self.oracle.tolerance;
+            self.oracle.evaluate(&mut active, tolerance)?;
             active.par_iter_mut().with_min_len(least_rows(d)).for_each(|row| row.judge(tolerance));
             let mut accepted = vec![None; slots];
             let learned = active.iter().filter(|row| row.fresh && row.spent > 1);
@@ -360,7 +358,7 @@ impl<'a> Iteration<'a> {
         let rejected = row.rejections >= MAX_REJECTIONS;
         if !row.at.is_finite() || row.broken || (row.beyond && rejected) {
             Some(Status::NonFinite)
-        } else if row.at.is_solution(self.oracle.tolerance) {
+        } else if row.at.is_solution(self.solver.tolerance) {
             Some(Status::Converged)
         } else if rejected || row.violations >= MAX_VIOLATIONS || row.since >= patience {
             Some(Status::Stalled)

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tract_onnx::pb;
 
-use super::proto::{integer, integer_tensor, integers, node, number};
+use super::proto::{float_tensor, integer, integer_tensor, integers, node, number};
 use crate::host::{Array, Host};
 use crate::ops::{Activation, Ops};
 
@@ -67,7 +67,7 @@ struct State {
     graph: pb::GraphProto,
     /// Arrays of float32, which are not copied into the graph.
     arrays: Vec<(String, Array<f32>)>,
-    /// Output name of every node and constant made here, by what it computes.
+    /// Output name of every node and of every constant but those given, by what it computes.
     known: HashMap<String, Rc<str>>,
     /// How many nodes of each operator there are, for their names.
     count: HashMap<&'static str, usize>,
@@ -380,12 +380,10 @@ impl Ops for GraphBuilder {
     }
 
     fn identity(&self, d: usize) -> Recorded {
-        let name: Rc<str> = format!("identity_{d}").into();
-        if self.state.borrow().known.contains_key(&*name) {
-            return Recorded { name, shape: Rc::new([Dim::Of(d), Dim::Of(d)]) };
-        }
-        self.state.borrow_mut().known.insert(name.to_string(), name.clone());
-        self.constant(&name, &Host::sequential().identity(d))
+        let shape = Rc::new([Dim::Of(d), Dim::Of(d)]);
+        self.shared(format!("identity_{d}"), shape, |name| {
+            float_tensor(name, &Host::sequential().identity(d))
+        })
     }
 
     /// The same functions as the default's, in fewer passes over the array.

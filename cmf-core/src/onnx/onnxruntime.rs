@@ -398,16 +398,15 @@ mod tests {
     use crate::onnx::{Metadata, Probe, export, fixture};
     use crate::ops::Activation;
 
-    /// The first batches take the session of the probes; what is evaluated by whom agrees with the reference.
-    #[test]
-    #[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
-    fn with_onnxruntime_sessions_are_opened_where_they_pay() {
-        let d = 6;
+    const D: usize = 6;
+
+    /// A network, its file with so many probes, and the library.
+    fn parts(rank: usize, diagonal: bool, probes: usize) -> (Icnn<f64>, ModelFile, &'static OnnxRuntime) {
         let arch = Architecture {
-            dim: d,
+            dim: D,
             widths: vec![7, 5],
-            rank: 1,
-            diagonal: false,
+            rank,
+            diagonal,
             activation: Activation::Softplus { beta: 2.0 },
             head: Head::Full,
             gibbs: GibbsFactor::Whole,
@@ -415,11 +414,18 @@ mod tests {
         let reference = fixture::network(arch.clone(), vec![0.7; arch.units()]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.onnx");
-        let probes = Probe::record(&reference, &fixture::points(1, d)).unwrap();
+        let probes = Probe::record(&reference, &fixture::points(probes, D)).unwrap();
         export(&path, &reference.cast().unwrap(), &Metadata { probes, ..Metadata::new(arch) }).unwrap();
         let library = std::env::var_os("ORT_DYLIB_PATH").expect("ORT_DYLIB_PATH names a libonnxruntime");
         let runtime = OnnxRuntime::start(Path::new(&library)).unwrap();
-        let file = ModelFile::open(&path).unwrap();
+        (reference, ModelFile::open(&path).unwrap(), runtime)
+    }
+
+    /// The first batches take the session of the probes; what is evaluated by whom agrees with the reference.
+    #[test]
+    #[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
+    fn with_onnxruntime_sessions_are_opened_where_they_pay() {
+        let (reference, file, runtime) = parts(1, false, 1);
         let two = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
         let engine = two.install(|| OrtModel::load(&file, runtime, Device::Cpu)).unwrap();
         let sessions = engine.sessions(Function::ValueAndGradient).unwrap();
@@ -427,9 +433,9 @@ mod tests {
         let open = || [Width::One, Width::All].map(|width| sessions.idle(width));
         assert_eq!(open(), [0, 1]);
         for (n, expected) in [(1000, [0, 1]), (1000, [0, 1]), (15, [0, 1]), (100, [0, 1]), (1000, [2, 1])] {
-            let x = &fixture::points(n, d)[..];
+            let x = &fixture::points(n, D)[..];
             let answers = |w: &dyn Potential| {
-                let (mut value, mut gradient) = (vec![0.0; n], vec![0.0; n * d]);
+                let (mut value, mut gradient) = (vec![0.0; n], vec![0.0; n * D]);
                 w.value_and_gradient(x, &mut value, &mut gradient).unwrap();
                 [value, gradient].concat()
             };
@@ -452,26 +458,10 @@ mod tests {
     #[test]
     #[ignore = "needs a libonnxruntime: set ORT_DYLIB_PATH"]
     fn with_onnxruntime_second_order_graphs_agree_with_the_reference() {
-        let (d, n) = (6, 5);
-        let activation = Activation::Softplus { beta: 2.0 };
-        let arch = Architecture {
-            dim: d,
-            widths: vec![7, 5],
-            rank: 2,
-            diagonal: true,
-            activation,
-            head: Head::Full,
-            gibbs: GibbsFactor::Whole,
-        };
-        let reference = fixture::network(arch.clone(), vec![0.7; arch.units()]);
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.onnx");
+        let (d, n) = (D, 5);
+        let (reference, file, runtime) = parts(2, true, n);
         let x = &fixture::points(n, d)[..];
-        let metadata = Metadata { probes: Probe::record(&reference, x).unwrap(), ..Metadata::new(arch) };
-        export(&path, &reference.cast().unwrap(), &metadata).unwrap();
-        let library = std::env::var_os("ORT_DYLIB_PATH").expect("ORT_DYLIB_PATH names a libonnxruntime");
-        let runtime = OnnxRuntime::start(Path::new(&library)).unwrap();
-        let mut engine = OrtModel::load(&ModelFile::open(&path).unwrap(), runtime, Device::Cpu).unwrap();
+        let mut engine = OrtModel::load(&file, runtime, Device::Cpu).unwrap();
         engine.second_order_graphs = true;
         let run = |w: &dyn SecondOrder, m: &[f64]| {
             let (mut hessian, mut contraction) = (vec![0.0; n * d * d], vec![0.0; n * d]);

@@ -27,35 +27,30 @@ pub fn integers(name: &str, ints: Vec<i64>) -> pb::AttributeProto {
 
 pub fn float_tensor(name: &str, array: &Array<f32>) -> pb::TensorProto {
     let bytes = |v: f32| v.to_le_bytes();
-    pb::TensorProto {
-        name: name.into(),
-        dims: array.shape().iter().map(|&n| n as i64).collect(),
-        data_type: pb::tensor_proto::DataType::Float as i32,
-        raw_data: array.to_vec().into_iter().map(bytes).collect::<Vec<_>>().into_flattened(),
-        ..Default::default()
-    }
+    floats(name, array.shape(), array.to_vec().into_iter().map(bytes).collect::<Vec<_>>().into_flattened())
+}
+
+/// A number without axes.
+pub fn number(name: &str, value: f32) -> pb::TensorProto {
+    floats(name, &[], value.to_le_bytes().to_vec())
 }
 
 /// A tensor of float32 whose numbers the runtime is given apart.
 #[cfg(feature = "ort")]
 pub fn tensor_apart(name: &str, dims: &[usize]) -> pb::TensorProto {
-    let location = pb::StringStringEntryProto { key: "location".into(), value: "memory".into() };
+    pb::TensorProto {
+        data_location: Some(pb::tensor_proto::DataLocation::External as i32),
+        external_data: vec![pb::StringStringEntryProto { key: "location".into(), value: "memory".into() }],
+        ..floats(name, dims, Vec::new())
+    }
+}
+
+fn floats(name: &str, dims: &[usize], raw_data: Vec<u8>) -> pb::TensorProto {
     pb::TensorProto {
         name: name.into(),
         dims: dims.iter().map(|&n| n as i64).collect(),
         data_type: pb::tensor_proto::DataType::Float as i32,
-        data_location: Some(pb::tensor_proto::DataLocation::External as i32),
-        external_data: vec![location],
-        ..Default::default()
-    }
-}
-
-/// A number without axes.
-pub fn number(name: &str, value: f32) -> pb::TensorProto {
-    pb::TensorProto {
-        name: name.into(),
-        data_type: pb::tensor_proto::DataType::Float as i32,
-        raw_data: value.to_le_bytes().to_vec(),
+        raw_data,
         ..Default::default()
     }
 }

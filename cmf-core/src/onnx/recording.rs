@@ -30,15 +30,11 @@ impl Recording {
             return false;
         };
         let same = |((name, array), tensor): (&(String, Array<f32>), &pb::TensorProto)| {
+            let (bytes, _) = tensor.raw_data.as_chunks();
             *name == tensor.name
                 && tensor.data_type == pb::tensor_proto::DataType::Float as i32
                 && array.shape().iter().map(|&n| n as i64).eq(tensor.dims.iter().copied())
-                && array.to_vec().iter().map(|v| v.to_le_bytes()).eq(tensor
-                    .raw_data
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .copied())
+                && array.to_vec().iter().map(|v| v.to_le_bytes()).eq(bytes.iter().copied())
         };
         graph.name == found.name
             && graph.input == found.input
